@@ -1,0 +1,61 @@
+//! Which replica takes the call.
+
+use std::sync::Arc;
+
+use weft_policy::Candidate;
+
+use crate::endpoint::{Endpoint, Permit};
+use crate::table::Replica;
+
+/// Draws two and takes the one with less in flight; the permit counts the call from now on.
+pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>]) -> Option<Permit> {
+    let candidates = replicas.iter().map(|replica| Candidate {
+        in_flight: replica.endpoint.in_flight(),
+        draining: replica.draining,
+        tried: tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, &replica.endpoint)),
+    });
+    let index = weft_policy::choose(candidates, &mut rand::rng())?;
+    replicas.get(index).map(|replica| replica.endpoint.enter())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use weft_client::{Channel, ChannelOptions};
+    use weft_runtime::Tasks;
+
+    fn replicas(count: usize) -> Vec<Replica> {
+        let endpoint = |index: usize| {
+            let channel = Channel::new("127.0.0.1:1", ChannelOptions::default(), &Tasks::new()).expect("an address");
+            Endpoint::new(format!("w{index}").parse().expect("a name"), channel)
+        };
+        (0..count).map(|index| Replica { endpoint: endpoint(index), draining: false }).collect()
+    }
+
+    proptest! {
+        /// Whatever the order in which calls begin and end, nothing is in flight when all have ended.
+        #[test]
+        fn load_is_zero_at_rest(steps in proptest::collection::vec(any::<bool>(), 0..200)) {
+            let replicas = replicas(3);
+            let mut permits = Vec::new();
+            for begin in steps {
+                if begin { permits.extend(choose(&replicas, &[])); } else { drop(permits.pop()); }
+                let total: u64 = replicas.iter().map(|replica| replica.endpoint.in_flight()).sum();
+                prop_assert_eq!(total, permits.len() as u64);
+            }
+            drop(permits);
+            prop_assert!(replicas.iter().all(|replica| replica.endpoint.in_flight() == 0));
+        }
+    }
+
+    #[test]
+    fn a_tried_replica_is_not_taken_while_another_is_there() {
+        let replicas = replicas(2);
+        let tried = [Arc::clone(&replicas[0].endpoint)];
+        for _ in 0..100 {
+            let permit = choose(&replicas, &tried).expect("one is there");
+            assert_eq!(permit.endpoint().worker.as_str(), "w1");
+        }
+    }
+}

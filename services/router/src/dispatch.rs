@@ -1,0 +1,194 @@
+//! The attempts of a call: on one replica, and once elsewhere when that cannot have had an effect or may be repeated.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt as _;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+use weft_client::{outgoing, within};
+use weft_policy::retry::{Attempt, Verdict, may_retry};
+use weft_proto::raw::InferenceClient;
+use weft_proto::{error_of, status_of};
+use weft_runtime::Call;
+use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
+use weft_types::{Error, MIN_RESERVE, Reason, Result, SystemClock, Version};
+
+use crate::Inner;
+use crate::choose::choose;
+use crate::endpoint::{Endpoint, Permit};
+use crate::identify::{Wanted, identify};
+use crate::route::{Routed, Target, route};
+
+const METHOD: &str = "inference.GRPCInferenceService/ModelInfer";
+/// Tells the worker which model is meant, whatever route the message names.
+const MODEL: &str = "weft-model";
+/// Tells the worker which version is meant.
+const VERSION: &str = "weft-version";
+/// How many attempts came before this one (gRFC A6).
+const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+/// What a caller is told to wait when a model did not become ready in time.
+const LOADING_PUSHBACK: Duration = Duration::from_secs(1);
+
+/// A replica that was chosen for a call, with the load that the call puts on it.
+pub(crate) struct Chosen {
+    pub(crate) permit: Permit,
+    pub(crate) model: String,
+    pub(crate) version: Version,
+    pub(crate) metrics: ModelMetrics,
+    /// Counts the call among those in flight, in the metrics.
+    _in_flight: InFlight,
+}
+
+impl Chosen {
+    /// The replica that `permit` was given for.
+    pub(crate) fn of(target: Target<'_>, permit: Permit) -> Self {
+        let metrics = target.ready.metrics.clone();
+        let _in_flight = metrics.in_flight();
+        Self { permit, model: target.model, version: target.version, metrics, _in_flight }
+    }
+
+    /// Names the model to the worker.
+    pub(crate) fn address<T>(&self, request: &mut Request<T>) {
+        let metadata = request.metadata_mut();
+        // Model names are ASCII by their check, so both are always header values.
+        if let Ok(model) = MetadataValue::try_from(&self.model) {
+            metadata.insert(MODEL, model);
+        }
+        metadata.insert(VERSION, MetadataValue::from(self.version.get()));
+    }
+
+    /// Begins the span of an attempt on this replica.
+    pub(crate) fn span(&self, router: &Inner, method: &str, parent: &TraceContext, before: u32) -> Span {
+        let mut span = router.scope.start_client(method, Some(parent));
+        if span.is_recording() {
+            span.set("weft.worker", self.permit.endpoint().worker.to_string());
+            span.set("weft.model", self.model.clone());
+            span.set("weft.version", self.version.to_string());
+            span.set("weft.attempt", i64::from(before) + 1);
+        }
+        span
+    }
+}
+
+/// Answers one unary inference.
+pub(crate) async fn infer(router: &Inner, call: &Call, message: Bytes) -> Result<Response<Bytes>, Status> {
+    let wanted = identify(&message, call.deadline).map_err(|error| status_of(&error))?;
+    lock(router).deposit();
+    within(wanted.deadline, attempts(router, call, &wanted, &message)).await
+}
+
+async fn attempts(
+    router: &Inner,
+    call: &Call,
+    wanted: &Wanted<'_>,
+    message: &Bytes,
+) -> Result<Response<Bytes>, Status> {
+    let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+    let mut made = 0;
+    loop {
+        let chosen = acquire(router, wanted, &mut tried).await.map_err(|error| status_of(&error))?;
+        let status = match attempt(router, call, wanted, &chosen, (message.clone(), made)).await {
+            Ok(response) => return Ok(response),
+            Err(status) => status,
+        };
+        let error = error_of(&status);
+        tried.push(Arc::clone(chosen.permit.endpoint()));
+        if error.reason() == Reason::NoReadyReplica {
+            // It never left, or the worker says that it holds no such replica: nothing was processed, so trying another
+            // one costs no budget (gRFC A6, transparent retry). The deadline bounds how often.
+            continue;
+        }
+        made += 1;
+        let remaining = wanted.deadline.remaining(SystemClock::now());
+        let attempt = Attempt { error: &error, made, remaining, started: false };
+        let verdict = may_retry(&router.options.retry, &attempt);
+        if verdict == Verdict::GiveUp || !lock(router).withdraw(SystemClock::now()) {
+            return Err(status);
+        }
+        chosen.metrics.record_retry();
+        if let Verdict::After(wait) = verdict {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+fn lock(router: &Inner) -> std::sync::MutexGuard<'_, weft_policy::retry::Budget> {
+    // The budget is a number and an instant: a panic elsewhere cannot have left it half changed.
+    router.budget.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn attempt(
+    router: &Inner,
+    call: &Call,
+    wanted: &Wanted<'_>,
+    chosen: &Chosen,
+    (message, before): (Bytes, u32),
+) -> Result<Response<Bytes>, Status> {
+    let started = SystemClock::now();
+    let mut span = chosen.span(router, METHOD, &call.trace, before);
+    let mut request = outgoing(message, wanted.deadline, span.context()).map_err(|error| status_of(&error))?;
+    chosen.address(&mut request);
+    if before > 0 {
+        request.metadata_mut().insert(PREVIOUS_ATTEMPTS, MetadataValue::from(before));
+    }
+    let channel = chosen.permit.endpoint().channel.clone();
+    let mut client = InferenceClient::new(channel).max_decoding_message_size(usize::MAX);
+    let outcome = client.model_infer(request).await;
+    let code = outcome.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
+    router.scope.metrics().record_client_call(METHOD, code, SystemClock::now().saturating_duration_since(started));
+    if let Err(status) = &outcome {
+        span.fail(weft_telemetry::status_name(status.code()));
+    }
+    outcome.map(|response| Response::new(response.into_inner()))
+}
+
+/// Chooses a replica that was not tried yet. When there is none, the call is held until one becomes ready, up to its deadline.
+pub(crate) async fn acquire(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>>) -> Result<Chosen> {
+    if let Some(chosen) = draw(router, wanted, tried)? {
+        return Ok(chosen);
+    }
+    let Ok(_hold) = router.holds.try_acquire() else {
+        let full = "no replica is ready, and too many calls wait for one";
+        return Err(Error::new(Reason::Overloaded, full).retry_after(LOADING_PUSHBACK));
+    };
+    // The answer must still reach the caller in time.
+    let patience = wanted.deadline.remaining(SystemClock::now()).saturating_sub(MIN_RESERVE);
+    tokio::time::timeout(patience, hold(router, wanted, tried)).await.unwrap_or_else(|_| {
+        let late = "no replica became ready before the deadline";
+        Err(Error::new(Reason::ModelLoading, late).retry_after(LOADING_PUSHBACK))
+    })
+}
+
+async fn hold(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>>) -> Result<Chosen> {
+    let mut swaps = router.swapped.subscribe();
+    loop {
+        // A broken connection mends without any change of the table, so look again after a while as well; whoever was
+        // tried may be tried again by then.
+        if let Ok(changed) = tokio::time::timeout(router.options.hold_poll, swaps.changed()).await
+            && changed.is_err()
+        {
+            return Err(Error::new(Reason::Draining, "the router is shutting down"));
+        }
+        if let Some(chosen) = draw(router, wanted, tried)? {
+            return Ok(chosen);
+        }
+        tried.clear();
+    }
+}
+
+fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>]) -> Result<Option<Chosen>> {
+    let table = router.table.load();
+    if !router.mesh.is_synced() {
+        return Ok(None);
+    }
+    match route(&table, wanted.name, wanted.version, rand::rng().random())? {
+        Routed::Coming => Ok(None),
+        Routed::Ready(target) => {
+            let fresh = |permit: &Permit| !tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, permit.endpoint()));
+            let drawn = choose(&target.ready.replicas, tried).filter(fresh);
+            Ok(drawn.map(|permit| Chosen::of(target, permit)))
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A worker as the router reaches it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use weft_client::Channel;
+use weft_types::WorkerId;
+
+/// One worker: its channel and what this router has in flight there. It lives as long as the worker keeps its address.
+pub(crate) struct Endpoint {
+    pub(crate) worker: WorkerId,
+    pub(crate) channel: Channel,
+    in_flight: AtomicU64,
+}
+
+/// A call in flight. Dropping it releases the load, however the call ended.
+#[must_use = "the load is released when the permit is dropped"]
+pub(crate) struct Permit(Arc<Endpoint>);
+
+impl Endpoint {
+    pub(crate) fn new(worker: WorkerId, channel: Channel) -> Arc<Self> {
+        Arc::new(Self { worker, channel, in_flight: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn enter(self: &Arc<Self>) -> Permit {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Permit(Arc::clone(self))
+    }
+}
+
+impl Permit {
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

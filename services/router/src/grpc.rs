@@ -1,0 +1,192 @@
+//! The router's inference service, method by method: conversion only.
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+use weft_proto::inference::*;
+use weft_proto::raw::Inference;
+use weft_proto::status_of;
+use weft_proto::weft::router::v1::router_server::Router as RouterService;
+use weft_proto::weft::router::v1::{Endpoint, GetSnapshotRequest, GetSnapshotResponse};
+use weft_runtime::CallExt as _;
+use weft_types::{BUILD, Error, Reason, SystemClock};
+
+use crate::{Router, dispatch, identify, stream};
+
+/// Triton's extensions that are offered.
+const EXTENSIONS: [&str; 5] =
+    ["sequence", "model_repository", "model_configuration", "statistics", "binary_tensor_data"];
+
+fn not_offered<T>() -> Result<Response<T>, Status> {
+    let why = "not offered: memory is never shared with callers, traces and logs are set by configuration";
+    Err(status_of(&Error::new(Reason::NotOffered, why)))
+}
+
+#[tonic::async_trait]
+impl Inference for Router {
+    type ModelStreamInferStream = BoxStream<'static, Result<Bytes, Status>>;
+
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
+        Ok(Response::new(ServerReadyResponse { ready: self.inner.health.serving() }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
+        let request = request.get_ref();
+        let (name, version) = identify::names(&request.name, &request.version).map_err(|error| status_of(&error))?;
+        let table = self.inner.table.load();
+        let ready = table.model(name.as_str()).is_some_and(|model| model.ready(version).is_some());
+        Ok(Response::new(ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        let extensions = EXTENSIONS.map(str::to_owned).to_vec();
+        Ok(Response::new(ServerMetadataResponse { name: "weft".into(), version: BUILD.into(), extensions }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        self.model_metadata_of(&request.call(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn model_infer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
+        let call = request.call();
+        dispatch::infer(&self.inner, &call, request.into_inner()).await
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<Bytes>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let call = request.call();
+        Ok(Response::new(stream::stream(&self.inner, call, request.into_inner()).boxed()))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        self.model_config_of(&request.call(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        self.model_statistics_of(&request.call(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        Ok(Response::new(self.index(request.get_ref())))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        self.load(&request.call(), request.get_ref()).await.map(Response::new)
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        self.unload(&request.call(), request.get_ref()).await.map(Response::new)
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
+        not_offered()
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
+        not_offered()
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
+        not_offered()
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
+        not_offered()
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryRegisterResponse>, Status> {
+        not_offered()
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
+        not_offered()
+    }
+
+    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Result<Response<TraceSettingResponse>, Status> {
+        not_offered()
+    }
+
+    async fn log_settings(&self, _: Request<LogSettingsRequest>) -> Result<Response<LogSettingsResponse>, Status> {
+        not_offered()
+    }
+}
+
+#[tonic::async_trait]
+impl RouterService for Router {
+    async fn get_snapshot(&self, _: Request<GetSnapshotRequest>) -> Result<Response<GetSnapshotResponse>, Status> {
+        let snapshot = self.inner.mesh.snapshot();
+        let table = self.inner.table.load();
+        let ready_on = |worker: &weft_types::WorkerId| {
+            let mut ready = Vec::new();
+            for (name, model) in table.models() {
+                for (version, ready_now) in &model.ready {
+                    if ready_now.replicas.iter().any(|replica| replica.endpoint.worker == *worker) {
+                        ready.push(format!("{name}@{version}"));
+                    }
+                }
+            }
+            ready.sort_unstable();
+            ready
+        };
+        let endpoints = table.endpoints.iter().map(|(worker, replica)| Endpoint {
+            worker: worker.to_string(),
+            address: replica.endpoint.channel.address().to_owned(),
+            draining: replica.draining,
+            connection: replica.endpoint.channel.state().as_str().to_owned(),
+            in_flight: replica.endpoint.in_flight(),
+            ready: ready_on(worker),
+        });
+        let age = snapshot.confirmed.map(|at| SystemClock::now().saturating_duration_since(at));
+        Ok(Response::new(GetSnapshotResponse {
+            revision: snapshot.revision,
+            age: age.map(weft_proto::duration),
+            endpoints: endpoints.collect(),
+        }))
+    }
+}

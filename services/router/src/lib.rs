@@ -1,0 +1,117 @@
+//! The router: sends each call to a replica that can answer it in time, and never waits for the store or the scheduler.
+//!
+//! A unary call's path, in the order of the modules: `identify` reads the head of the undecoded message, `route` resolves the
+//! name to a model version, `choose` draws a replica from the current [`table`], `dispatch` makes the attempts. Streams take
+//! the same path per message in `stream`. `repository` and `forward` serve what is not inference.
+
+mod choose;
+mod dispatch;
+mod endpoint;
+mod forward;
+mod grpc;
+mod identify;
+mod metadata;
+mod options;
+mod repository;
+mod route;
+mod stream;
+mod table;
+
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
+use weft_client::Mesh;
+use weft_policy::retry::Budget;
+use weft_proto::raw::InferenceServer;
+use weft_proto::weft::router::v1::router_server::RouterServer;
+use weft_runtime::{Api, Health, Tasks};
+use weft_telemetry::Scope;
+use weft_types::SystemClock;
+
+use forward::Peers;
+pub use options::Options;
+use table::{Connect, Table};
+
+/// A running router. Clones share its state.
+#[derive(Clone)]
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) mesh: Mesh,
+    pub(crate) table: ArcSwap<Table>,
+    /// Tells that a new table is in place, to calls that wait for a replica.
+    pub(crate) swapped: watch::Sender<i64>,
+    /// Calls that may wait for a replica at once.
+    pub(crate) holds: Semaphore,
+    /// Held for a few additions, never across an await.
+    pub(crate) budget: Mutex<Budget>,
+    /// Schedulers and metrics services.
+    pub(crate) peers: Peers,
+    pub(crate) tasks: Tasks,
+    pub(crate) scope: Scope,
+    pub(crate) health: Health,
+}
+
+impl Router {
+    /// Builds a router that follows the mesh.
+    pub fn start(options: Options, mesh: Mesh, tasks: &Tasks, scope: Scope, health: Health) -> Self {
+        let inner = Arc::new(Inner {
+            holds: Semaphore::new(options.max_holds),
+            budget: Mutex::new(Budget::new(options.retry_budget, SystemClock::now())),
+            options,
+            mesh,
+            table: ArcSwap::default(),
+            peers: Peers::default(),
+            swapped: watch::Sender::new(0),
+            tasks: tasks.clone(),
+            scope,
+            health,
+        });
+        let router = Self { inner };
+        tasks.spawn("router table", router.clone().follow());
+        router
+    }
+
+    /// Adds the router's services to a server.
+    pub fn serve(&self, api: Api) -> Api {
+        let unlimited = usize::MAX; // The server has refused longer messages by their prefix.
+        let inference = InferenceServer::new(self.clone()).max_decoding_message_size(unlimited);
+        let api = api.with(inference).with(RouterServer::new(self.clone()));
+        forward::SERVICES.iter().fold(api, |api, target| api.forward(target.service, self.forwarder(*target)))
+    }
+
+    /// Rebuilds the table with every change of the mesh, and says when the router can serve.
+    async fn follow(self) {
+        let inner = &*self.inner;
+        let finishing = inner.tasks.finishing();
+        let mut changes = inner.mesh.changes();
+        loop {
+            let snapshot = inner.mesh.snapshot();
+            let connect = Connect { channel: &inner.options.channel, tasks: &inner.tasks, scope: &inner.scope };
+            let table = Table::build(&snapshot, &inner.table.load(), &connect);
+            inner.table.store(Arc::new(table));
+            inner.swapped.send_replace(snapshot.revision);
+            if inner.mesh.is_synced() {
+                inner.health.set("", true);
+                inner.health.set("inference.GRPCInferenceService", true);
+                self.tell_models();
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = finishing.cancelled() => return,
+            }
+        }
+    }
+
+    /// Health has a name per model, too: up to the number that `List` can tell.
+    fn tell_models(&self) {
+        let table = self.inner.table.load();
+        for (name, model) in table.models().take(self.inner.options.max_health_names) {
+            self.inner.health.set(name.as_str(), model.is_ready());
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What can be set about a router.
+
+use std::time::Duration;
+
+use weft_client::ChannelOptions;
+use weft_policy::retry::{BudgetSettings, Policy};
+
+/// The router's settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How to connect to workers.
+    pub channel: ChannelOptions,
+    /// The limits of one call's retries.
+    pub retry: Policy,
+    /// What all calls may spend on retries together.
+    pub retry_budget: BudgetSettings,
+    /// Calls that may wait at once for a replica to become ready; one more is refused.
+    pub max_holds: usize,
+    /// How long a held call waits before it looks again, when nothing has changed: connections recover by themselves.
+    pub hold_poll: Duration,
+    /// Messages under way in each direction of a stream.
+    pub stream_buffer: usize,
+    /// Different models that one stream may call.
+    pub max_stream_models: usize,
+    /// Models that get a health name of their own.
+    pub max_health_names: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            channel: ChannelOptions::default(),
+            retry: Policy::default(),
+            retry_budget: BudgetSettings::default(),
+            max_holds: 1_024,
+            hold_poll: Duration::from_millis(100),
+            stream_buffer: 16,
+            max_stream_models: 16,
+            max_health_names: 64,
+        }
+    }
+}

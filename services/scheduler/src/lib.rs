@@ -1,0 +1,149 @@
+//! The scheduler: decides which worker holds which model version, and takes what operators want.
+//!
+//! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
+//! load where, and `place` writes the difference that the policy finds, under the leader's fence. No inference call ever
+//! waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows.
+//!
+//! Schedulers are many and one leads: all keep the snapshot and answer operators, only the leader writes placements.
+
+mod control;
+mod error;
+mod failures;
+#[cfg(test)]
+mod fixture;
+mod grpc;
+mod observe;
+mod options;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use prost::Message as _;
+use tokio::sync::watch;
+use weft_client::{Keys, Mesh, Snapshot};
+use weft_policy::place::Failure;
+use weft_proto::weft::control::v1::models_server::ModelsServer;
+use weft_proto::weft::control::v1::routes_server::RoutesServer;
+use weft_proto::weft::control::v1::workers_server::WorkersServer;
+use weft_proto::weft::scheduler::v1::scheduler_server::SchedulerServer;
+use weft_proto::weft::state::v1::Leader;
+use weft_runtime::{Api, Health, Tasks};
+use weft_store::{Candidacy, Election, Fence, Store};
+use weft_telemetry::Scope;
+use weft_types::SystemClock;
+
+pub use options::{ModelControl, Options};
+
+use failures::Failures;
+use grpc::Surface;
+use place::Placer;
+
+/// The names under which its health is asked for.
+const NAMES: [&str; 5] =
+    ["", "weft.control.v1.Models", "weft.control.v1.Routes", "weft.control.v1.Workers", "weft.scheduler.v1.Scheduler"];
+
+/// What a scheduler is connected to.
+pub struct Wiring {
+    /// The state store, for writes.
+    pub store: Arc<dyn Store>,
+    /// The mesh as the store tells it, for everything else.
+    pub mesh: Mesh,
+    /// The cluster's keys.
+    pub keys: Keys,
+    /// Where its loops run.
+    pub tasks: Tasks,
+    /// Its spans.
+    pub scope: Scope,
+    /// Where it says that it serves.
+    pub health: Health,
+}
+
+/// A running scheduler. Clones share its state.
+#[derive(Clone)]
+pub struct Scheduler {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) mesh: Mesh,
+    pub(crate) keys: Keys,
+    pub(crate) scope: Scope,
+    /// `Some` while this scheduler leads.
+    pub(crate) fence: watch::Receiver<Option<Fence>>,
+    /// Held for a look at the snapshot's replicas, never across an await.
+    failures: Mutex<Failures>,
+    pub(crate) moves_written: AtomicU64,
+}
+
+impl Scheduler {
+    /// Builds a scheduler that campaigns for the leadership and places while it leads, until the tasks stop; then it
+    /// resigns, so that another one takes over at once.
+    pub fn start(options: Options, wiring: Wiring) -> Self {
+        let Wiring { store, mesh, keys, tasks, scope, health } = wiring;
+        let leader = Leader { id: options.id.clone(), address: options.address.clone() };
+        let candidacy =
+            Candidacy { key: keys.leader(), value: leader.encode_to_vec().into(), ttl: options.election_ttl };
+        let (election, fence) = Election::new(Arc::clone(&store), Arc::new(SystemClock), candidacy);
+        let inner = Arc::new(Inner {
+            options,
+            store,
+            mesh,
+            keys,
+            scope,
+            fence,
+            failures: Mutex::default(),
+            moves_written: AtomicU64::new(0),
+        });
+        tasks.spawn("election", election.run(tasks.stopping()));
+        tasks.spawn("placement", Placer::new(Arc::clone(&inner)).run(tasks.stopping()));
+        tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
+        Self { inner }
+    }
+
+    /// Adds the scheduler's services to a server.
+    pub fn serve(&self, api: Api) -> Api {
+        let surface = || Surface(Arc::clone(&self.inner));
+        api.with(ModelsServer::new(surface()))
+            .with(RoutesServer::new(surface()))
+            .with(WorkersServer::new(surface()))
+            .with(SchedulerServer::new(surface()))
+    }
+
+    /// The epoch under which this scheduler leads; `None` while it does not.
+    pub fn epoch(&self) -> Option<i64> {
+        self.inner.epoch()
+    }
+}
+
+impl Inner {
+    pub(crate) fn epoch(&self) -> Option<i64> {
+        let fence = self.fence.borrow();
+        fence.as_ref().filter(|fence| fence.holds(SystemClock::now())).map(|fence| fence.create_revision)
+    }
+
+    /// Takes note of what failed in `snapshot`, and tells what is remembered.
+    pub(crate) fn note_failures(&self, snapshot: &Snapshot, now: Instant) -> Vec<Failure> {
+        let mut failures = self.failures();
+        failures.observe(snapshot, self.options.failure_memory, now);
+        failures.list(&self.options, now)
+    }
+
+    pub(crate) fn failures(&self) -> MutexGuard<'_, Failures> {
+        // Each entry is whole at any point: a panic elsewhere cannot have left one half changed.
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that the scheduler serves once it has seen the mesh. It need not lead for that.
+async fn tell_health(mesh: Mesh, health: Health, stopping: tokio_util::sync::CancellationToken) {
+    tokio::select! {
+        () = mesh.synced() => NAMES.iter().for_each(|name| health.set(name, true)),
+        () = stopping.cancelled() => {}
+    }
+}

@@ -1,0 +1,132 @@
+//! The mesh as the placement policy sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_client::{Record, ReplicaKey, Snapshot};
+use weft_policy::place::{Failure, Holding, Key, State, Wanted, Worker, World};
+use weft_proto::weft::control::v1::Model;
+use weft_proto::weft::state::v1::{self as state, ReplicaState};
+use weft_types::{ModelName, Version, WorkerId};
+
+use crate::options::ModelControl;
+
+/// The placement policy's form of a replica's key.
+pub(crate) fn place_key(key: &ReplicaKey) -> Key {
+    Key { worker: key.worker.clone(), model: key.model.clone(), version: key.version }
+}
+
+/// The mesh's form of a placement's key.
+pub(crate) fn replica_key(key: &Key) -> ReplicaKey {
+    ReplicaKey { worker: key.worker.clone(), model: key.model.clone(), version: key.version }
+}
+
+/// Everything that placement looks at.
+pub(crate) fn world(snapshot: &Snapshot, control: ModelControl, failures: Vec<Failure>) -> World {
+    World {
+        workers: snapshot.workers.iter().map(|(id, record)| worker(id, &record.value)).collect(),
+        wanted: wanted(snapshot, control),
+        holdings: holdings(snapshot),
+        failures,
+    }
+}
+
+/// What each worker offers, by model; names and versions that cannot be are passed over.
+pub(crate) fn offers(worker: &state::Worker) -> BTreeMap<ModelName, BTreeMap<Version, u64>> {
+    let mut offers: BTreeMap<ModelName, BTreeMap<Version, u64>> = BTreeMap::new();
+    for offer in &worker.offers {
+        let Ok(name) = offer.name.parse::<ModelName>() else { continue };
+        let versions = offer.versions.iter().filter_map(|told| Some((Version::new(told.version)?, told.size_bytes)));
+        offers.entry(name).or_default().extend(versions);
+    }
+    offers.retain(|_, versions| !versions.is_empty());
+    offers
+}
+
+fn worker(id: &WorkerId, told: &state::Worker) -> Worker {
+    Worker {
+        id: id.clone(),
+        zone: told.zone.clone(),
+        labels: told.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        memory: told.memory_bytes,
+        draining: told.draining,
+        offers: offers(told),
+    }
+}
+
+/// What was applied and, under [`ModelControl::Auto`], one replica of everything else that is offered.
+fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
+    let applied = |(name, record): (&ModelName, &std::sync::Arc<Record<Model>>)| Wanted {
+        model: name.clone(),
+        replicas: record.value.replicas as usize,
+        versions: record.value.versions.iter().copied().filter_map(Version::new).collect(),
+        selector: record.value.selector.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+    };
+    let mut wanted: Vec<Wanted> = snapshot.models.iter().map(applied).collect();
+    if control == ModelControl::Auto {
+        let offered: BTreeSet<ModelName> =
+            snapshot.workers.values().flat_map(|record| offers(&record.value).into_keys()).collect();
+        let unasked = offered.into_iter().filter(|name| !snapshot.models.contains_key(name));
+        wanted.extend(unasked.map(|model| Wanted {
+            model,
+            replicas: 1,
+            versions: BTreeSet::new(),
+            selector: BTreeMap::new(),
+        }));
+    }
+    wanted
+}
+
+/// Every replica that is placed, or that a worker still reports.
+fn holdings(snapshot: &Snapshot) -> Vec<Holding> {
+    let keys: BTreeSet<&ReplicaKey> = snapshot.placements.keys().chain(snapshot.replicas.keys()).collect();
+    let holding = |key: &ReplicaKey| {
+        let replica = snapshot.replicas.get(key).map(|record| &record.value);
+        Holding {
+            key: place_key(key),
+            placed: snapshot.placements.contains_key(key),
+            state: replica.map_or(State::Pending, |replica| state_of(replica.state())),
+            size: replica.map_or(0, |replica| replica.size_bytes),
+        }
+    };
+    keys.into_iter().map(holding).collect()
+}
+
+const fn state_of(state: ReplicaState) -> State {
+    match state {
+        ReplicaState::Unspecified => State::Pending,
+        ReplicaState::Loading => State::Loading,
+        ReplicaState::Ready => State::Ready,
+        ReplicaState::Draining => State::Draining,
+        ReplicaState::Failed => State::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{apply, key, placement, replica, snapshot, worker};
+
+    fn names(wanted: &[Wanted]) -> Vec<(&str, usize)> {
+        wanted.iter().map(|wanted| (wanted.model.as_str(), wanted.replicas)).collect()
+    }
+
+    #[test]
+    fn what_is_offered_is_wanted_unless_told_otherwise() {
+        let mut mesh = snapshot(&[worker("w1", 1, &[("a", 1), ("b", 1)]), worker("w2", 1, &[("b", 2), ("../x", 1)])]);
+        apply(&mut mesh, "b", 0);
+        apply(&mut mesh, "c", 2);
+        assert_eq!(names(&wanted(&mesh, ModelControl::Auto)), [("b", 0), ("c", 2), ("a", 1)]);
+        assert_eq!(names(&wanted(&mesh, ModelControl::Explicit)), [("b", 0), ("c", 2)]);
+    }
+
+    #[test]
+    fn placed_and_reported_replicas_are_told_together() {
+        let mut mesh = snapshot(&[worker("w1", 1, &[("a", 1)])]);
+        placement(&mut mesh, &key("w1", "a", 1), 3);
+        placement(&mut mesh, &key("gone", "a", 1), 3);
+        replica(&mut mesh, &key("w1", "a", 1), ReplicaState::Ready, 4);
+        replica(&mut mesh, &key("w1", "old", 1), ReplicaState::Draining, 4);
+        let told: Vec<_> = holdings(&mesh).into_iter().map(|holding| (holding.placed, holding.state)).collect();
+        assert_eq!(told, [(true, State::Pending), (true, State::Ready), (false, State::Draining)]);
+    }
+}

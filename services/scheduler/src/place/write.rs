@@ -1,0 +1,88 @@
+//! A plan as transactions.
+
+use bytes::Bytes;
+use prost::Message as _;
+use weft_client::{Keys, Snapshot};
+use weft_policy::place::{Move, Plan};
+use weft_proto::weft::state::v1::Placement;
+use weft_store::{Compare, Fence, Op, Txn};
+
+use crate::observe::replica_key;
+
+/// Moves in one transaction, each with its own comparison: the store takes 128, and one is the fence's.
+const MOVES: usize = 100;
+
+/// The writes that carry out `plan`, decided on `snapshot`.
+///
+/// Each holds only while the leader leads and while what it changes is as the snapshot told, so a write that was delayed
+/// or decided on an old snapshot does nothing.
+pub(super) fn transactions(plan: &Plan, snapshot: &Snapshot, keys: &Keys, fence: &Fence) -> Vec<Txn> {
+    let value = Placement { epoch: u64::try_from(fence.create_revision).unwrap_or(0) }.encode_to_vec();
+    let value = Bytes::from(value);
+    let change = |change: &Move| match change {
+        Move::Place(key, _) => {
+            let key = keys.placement(&replica_key(key));
+            (Compare::CreateRevision(key.clone(), 0), Op::Put { key, value: value.clone(), lease: None })
+        }
+        Move::Remove(key, _) => {
+            let key = replica_key(key);
+            let revision = snapshot.placements.get(&key).map_or(0, |record| record.mod_revision);
+            let key = keys.placement(&key);
+            (Compare::ModRevision(key.clone(), revision), Op::Delete(key))
+        }
+    };
+    let transaction = |moves: &[Move]| {
+        let (mut compares, ops): (Vec<_>, Vec<_>) = moves.iter().map(change).unzip();
+        compares.push(fence.compare());
+        Txn { compares, ops }
+    };
+    plan.moves.chunks(MOVES).map(transaction).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{key, placement, snapshot};
+    use crate::observe::place_key;
+    use std::sync::Arc;
+    use weft_policy::place::Why;
+    use weft_store::{Commit, MAX_OPS, MemoryStore, Store as _};
+    use weft_types::SystemClock;
+
+    fn fence(create_revision: i64) -> Fence {
+        Fence { key: "leader".to_owned(), create_revision, valid_until: SystemClock::now() }
+    }
+
+    #[test]
+    fn a_large_plan_is_cut_to_what_the_store_takes() {
+        let place = |number: u64| Move::Place(place_key(&key("w1", "m", number)), Why::Missing);
+        let plan = Plan { moves: (1..=250).map(place).collect(), unplaced: Vec::new() };
+        let transactions = transactions(&plan, &snapshot(&[]), &Keys::new("t"), &fence(7));
+        let sizes: Vec<usize> = transactions.iter().map(|transaction| transaction.ops.len()).collect();
+        assert_eq!(sizes, [100, 100, 50]);
+        assert!(transactions.iter().all(|transaction| transaction.compares.len() <= MAX_OPS));
+        assert!(transactions.iter().all(|transaction| transaction.compares.contains(&fence(7).compare())));
+    }
+
+    #[tokio::test]
+    async fn only_the_leader_writes_and_only_what_it_has_seen() {
+        let store = MemoryStore::new(Arc::new(SystemClock));
+        let keys = Keys::new("t");
+        let put =
+            |key: String| Txn { compares: Vec::new(), ops: vec![Op::Put { key, value: Bytes::new(), lease: None }] };
+        let Ok(Commit::Done(term)) = store.commit(put("leader".to_owned())).await else { panic!("no leader") };
+        let (one, mut mesh) = (key("w1", "m", 1), snapshot(&[]));
+        let place = Plan { moves: vec![Move::Place(place_key(&one), Why::Missing)], unplaced: Vec::new() };
+        let remove = Plan { moves: vec![Move::Remove(place_key(&one), Why::Excess)], unplaced: Vec::new() };
+        let write = |plan: &Plan, mesh: &Snapshot, term| transactions(plan, mesh, &keys, &fence(term)).remove(0);
+        let commit = async |txn| matches!(store.commit(txn).await, Ok(Commit::Done(_)));
+
+        assert!(!commit(write(&place, &mesh, term - 1)).await, "a leader of the past placed");
+        assert!(commit(write(&place, &mesh, term)).await);
+        assert!(!commit(write(&place, &mesh, term)).await, "placed twice");
+        assert!(!commit(write(&remove, &mesh, term)).await, "removed what it had not seen");
+        placement(&mut mesh, &one, term + 1);
+        assert!(!commit(write(&remove, &mesh, term + 1)).await, "a leader of the future removed");
+        assert!(commit(write(&remove, &mesh, term)).await);
+    }
+}

@@ -1,0 +1,100 @@
+//! The subcommands.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result, bail};
+use weft_config::{Outcome, Reader, environment};
+use weft_types::BUILD;
+
+use crate::process::Process;
+use crate::settings::{self, Common};
+use crate::{demo, dev, role};
+
+const USAGE: &str = "usage: weft <command> [options]
+
+  dev         all four services in one process, over the embedded store
+  demo        the same, sends the demonstration calls, and exits
+  router      sends calls to workers
+  scheduler   places models on workers
+  worker      runs models
+  metrics     collects figures and traces
+  version     prints the version
+
+'weft <command> --help' lists the options of a command.";
+
+/// Runs a subcommand to its end.
+pub fn run(command: &str, args: impl Iterator<Item = OsString>) -> Result<()> {
+    let args: Vec<OsString> = args.collect();
+    match command {
+        "dev" => with(&args, "weft dev", "all four services in one process", settings::dev, |settings, common| {
+            block_on(&common, |process| dev::run(process, settings))
+        }),
+        "demo" => with(&args, "weft demo", "a demonstration of the whole mesh", settings::demo, |settings, common| {
+            block_on(&common, |process| demo::run(process, settings))
+        }),
+        "router" => with(&args, "weft router", "sends calls to workers", settings::router, |settings, common| {
+            block_on(&common, async |process| role::alone(&process, role::router(&process, settings).await?).await)
+        }),
+        "scheduler" => {
+            with(&args, "weft scheduler", "places models on workers", settings::scheduler, |settings, common| {
+                block_on(&common, async |process| {
+                    role::alone(&process, role::scheduler(&process, settings).await?).await
+                })
+            })
+        }
+        "worker" => with(&args, "weft worker", "runs models", settings::worker, |settings, common| {
+            block_on(&common, async |process| role::alone(&process, role::worker(&process, settings).await?).await)
+        }),
+        "metrics" => {
+            with(&args, "weft metrics", "collects figures and traces", settings::metrics, |settings, common| {
+                block_on(&common, async |process| role::alone(&process, role::metrics(&process, settings).await?).await)
+            })
+        }
+        "version" | "--version" | "-V" => print(&format!("weft {BUILD}")),
+        "help" | "--help" | "-h" => print(USAGE),
+        "" => bail!("no command given\n\n{USAGE}"),
+        unknown => bail!("no command '{unknown}'\n\n{USAGE}"),
+    }
+}
+
+/// Reads the settings of a command; runs it unless only help or the configuration was asked for.
+fn with<S>(
+    args: &[OsString],
+    program: &'static str,
+    about: &'static str,
+    read: impl FnOnce(&mut Reader) -> S,
+    run: impl FnOnce(S, Common) -> Result<()>,
+) -> Result<()> {
+    let mut reader = Reader::new(program, about, args.iter().cloned(), environment()).beside(&[
+        "router",
+        "scheduler",
+        "worker",
+        "metrics",
+        "dev",
+        "demo",
+    ]);
+    let common = settings::common(&mut reader, if program == "weft demo" { "warn" } else { "info" });
+    let settings = read(&mut reader);
+    match reader.finish()? {
+        Outcome::Print(text) => print(&text),
+        Outcome::Run => run(settings, common),
+    }
+}
+
+fn block_on<F: Future<Output = Result<()>>>(common: &Common, run: impl FnOnce(Process) -> F) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let process = Process::start(common.clone()).await?;
+        let finish = process.clone();
+        let outcome = run(process).await;
+        finish.finish().await;
+        outcome?;
+        if finish.tasks.failed() { bail!("a task failed: see the log") } else { Ok(()) }
+    })
+}
+
+pub(crate) fn print(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
+}

@@ -1,0 +1,25 @@
+//! A router.
+
+use anyhow::Result;
+use weft_router::{Options, Router};
+use weft_runtime::Api;
+
+use super::{Bound, Role};
+use crate::process::Process;
+use crate::settings;
+
+/// Starts a router.
+pub async fn router(process: &Process, settings: settings::Router) -> Result<Role> {
+    let bound = Bound::bind(process, "router", &settings.listen).await?;
+    let leave = bound.register(process, "router")?;
+    let router = Router::start(
+        Options::default(),
+        process.mesh.clone(),
+        &process.tasks,
+        bound.scope.clone(),
+        bound.health.clone(),
+    );
+    let api = router.serve(Api::new(&bound.health));
+    let role = bound.serve(process, "router", api, axum::Router::new())?;
+    Ok(Role { after: Some(leave), ..role })
+}

@@ -1,0 +1,34 @@
+//! A scheduler.
+
+use anyhow::Result;
+use weft_runtime::Api;
+use weft_scheduler::{ModelControl, Options, Scheduler, Wiring};
+
+use super::{Bound, Role};
+use crate::process::Process;
+use crate::settings;
+
+/// Starts a scheduler.
+pub async fn scheduler(process: &Process, settings: settings::Scheduler) -> Result<Role> {
+    let bound = Bound::bind(process, "scheduler", &settings.listen).await?;
+    let leave = bound.register(process, "scheduler")?;
+    let options = Options {
+        id: bound.id.to_string(),
+        address: bound.address.clone(),
+        model_control: if settings.auto { ModelControl::Auto } else { ModelControl::Explicit },
+        election_ttl: process.common.lease_ttl,
+        ..Options::default()
+    };
+    let wiring = Wiring {
+        store: std::sync::Arc::clone(&process.store),
+        mesh: process.mesh.clone(),
+        keys: process.keys.clone(),
+        tasks: process.tasks.clone(),
+        scope: bound.scope.clone(),
+        health: bound.health.clone(),
+    };
+    let scheduler = Scheduler::start(options, wiring);
+    let api = scheduler.serve(Api::new(&bound.health));
+    let role = bound.serve(process, "scheduler", api, axum::Router::new())?;
+    Ok(Role { after: Some(leave), ..role })
+}

@@ -1,0 +1,47 @@
+//! What is taken into a replica's queue, and what is refused at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weft_engine::Inputs;
+use weft_types::{Deadline, Error, Reason, Result};
+
+use crate::queue::{Refusal, Ticket};
+use crate::replica::Replica;
+
+/// The lowest band: what a caller asks for beyond it is the same.
+const LAST_BAND: u64 = 255;
+/// The bounds of the wait that a full queue asks for.
+const PUSHBACK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+
+/// A request with its urgency.
+pub(crate) struct Request {
+    /// Checked against the signature.
+    pub(crate) inputs: Inputs,
+    /// As the caller gave it: 0 is the model's default.
+    pub(crate) priority: u64,
+    pub(crate) deadline: Deadline,
+}
+
+/// Queues a request whose deadline can be met.
+pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> Result<Ticket> {
+    let Request { inputs, priority, deadline } = request;
+    let band = if priority == 0 { replica.plan.default_band } else { priority }.min(LAST_BAND);
+    let rows = replica.rows(&inputs);
+    let estimate = replica.estimate(rows, (band, deadline), now);
+    let remaining = deadline.remaining(now);
+    let late = replica.plan.predictable && estimate.is_some_and(|needed| needed > remaining);
+    if deadline.expired(now) || late {
+        let needed = estimate.unwrap_or_default();
+        let message = format!("{} ms remain, about {} ms are needed", remaining.as_millis(), needed.as_millis());
+        return Err(Error::new(Reason::DeadlineInfeasible, message));
+    }
+    replica.queue.push(inputs, rows, (band, deadline), now).map_err(|refusal| match refusal {
+        Refusal::Full => {
+            // By then about what waits now has been served.
+            let wait = estimate.unwrap_or(PUSHBACK.0).clamp(PUSHBACK.0, PUSHBACK.1);
+            Error::new(Reason::QueueFull, "the queue of the model is full").retry_after(wait)
+        }
+        Refusal::Closed => Error::new(Reason::Draining, "the replica is draining"),
+    })
+}

@@ -1,0 +1,47 @@
+//! The executor loop of a replica: an executor becomes free, the policy says what runs on it.
+
+use std::sync::Arc;
+
+use weft_policy::batch::{self, Waiting};
+use weft_runtime::Tasks;
+use weft_types::SystemClock;
+
+use crate::execute;
+use crate::queue::{Next, Work};
+use crate::replica::Replica;
+
+/// The most requests that one decision looks at.
+const MAX_DEPTH: usize = 1024;
+
+/// Runs until the queue is closed and empty. Executions run in tasks of their own, each with a permit.
+pub(crate) async fn run(replica: Arc<Replica>, tasks: Tasks) {
+    while let Some(permit) = replica.permit().await {
+        let Some(work) = collect(&replica).await else { return };
+        let rows = work.iter().map(|work| work.rows).sum();
+        let execution = replica.execution(rows, permit, SystemClock::now());
+        tasks.spawn("execute", execute::run(execution, work));
+    }
+}
+
+/// Waits for the next batch; `None` when there will be none.
+async fn collect(replica: &Replica) -> Option<Vec<Work>> {
+    let settings = &replica.plan.batching;
+    // One more than fits, so that the policy sees that the batch is full.
+    let depth = settings.max_batch_rows.clamp(1, MAX_DEPTH) + 1;
+    loop {
+        let decide = |waiting: &[Waiting]| {
+            let learned = replica.learned();
+            batch::decide(settings, waiting.iter().copied(), &learned.latency, true, SystemClock::now())
+        };
+        let wake = match replica.queue.next(depth, decide) {
+            Next::Run(work) if !work.is_empty() => return Some(work),
+            Next::Run(_) => None,
+            Next::Wait(wake) => wake,
+            Next::Closed => return None,
+        };
+        tokio::select! {
+            () = replica.queue.changed() => {}
+            () = tokio::time::sleep_until(wake.unwrap_or_else(SystemClock::now).into()), if wake.is_some() => {}
+        }
+    }
+}

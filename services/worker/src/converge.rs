@@ -1,0 +1,242 @@
+//! Placements become replicas: level-triggered, one task, never in the way of a call.
+//!
+//! Each round compares what the mesh's snapshot wants of this worker with what it holds, and starts what is missing. Loads
+//! and drains run in tasks of their own and report back. Nothing is remembered that the next round could not find out
+//! again, so a missed change costs a round and no more.
+
+mod announce;
+mod load;
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use weft_client::Snapshot;
+use weft_runtime::Running;
+use weft_store::Presence;
+use weft_types::{Backoff, SystemClock};
+
+use crate::Shared;
+use crate::replica::Replica;
+use crate::replicas::Held;
+use announce::Announcer;
+pub(crate) use load::config_type;
+use plan::{Key, Phase, Step, plan};
+
+/// Between attempts at a load that failed: the first soon, as the file may still be arriving.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Reports that may wait for the task; a load or drain that cannot report waits.
+const REPORTS: usize = 64;
+
+/// What a task of the converger reports.
+struct Report {
+    key: Key,
+    /// Reports of a task that was replaced meanwhile are void.
+    attempt: u64,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Loaded(Arc<Replica>),
+    Failed(String),
+    Unloaded,
+}
+
+/// One version under the converger's care.
+struct Entry {
+    phase: Phase,
+    attempt: u64,
+    backoff: Backoff,
+    /// Memory that it takes or will take.
+    bytes: u64,
+    /// Ends with the entry.
+    task: Option<Running>,
+}
+
+/// The converging task's state.
+pub(crate) struct Converger {
+    shared: Arc<Shared>,
+    announcer: Announcer,
+    entries: BTreeMap<Key, Entry>,
+    attempts: u64,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+}
+
+impl Converger {
+    pub(crate) fn new(shared: Arc<Shared>, presence: Presence) -> Self {
+        let announcer = Announcer::new(presence, &shared);
+        Self { shared, announcer, entries: BTreeMap::new(), attempts: 0, reports: mpsc::channel(REPORTS) }
+    }
+
+    /// Runs until the worker leaves.
+    pub(crate) async fn run(mut self) {
+        let mut changes = self.shared.mesh.changes();
+        let mut draining = self.shared.draining.subscribe();
+        let leaving = self.shared.leaving.clone();
+        loop {
+            let wake = self.round(*draining.borrow_and_update());
+            // Nothing is lost by cancellation at any branch: the next round looks at everything anew.
+            tokio::select! {
+                () = leaving.cancelled() => return,
+                Ok(()) = changes.changed() => {}
+                Ok(()) = draining.changed() => {}
+                Some(report) = self.reports.1.recv() => self.settle(report),
+                () = tokio::time::sleep_until(wake.unwrap_or_else(SystemClock::now).into()), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// One comparison; returns when to compare again although nothing has changed.
+    fn round(&mut self, draining: bool) -> Option<std::time::Instant> {
+        let shared = Arc::clone(&self.shared);
+        self.announcer.worker(&shared, draining);
+        let snapshot = shared.mesh.snapshot();
+        // Before the first listing nothing is known, which is not the same as nothing being wanted.
+        let wake = snapshot.confirmed.and_then(|_| self.compare(&snapshot, draining));
+        let done = draining && self.entries.keys().all(|key| !could_move(&snapshot, &shared, key));
+        shared.drained.send_if_modified(|drained| std::mem::replace(drained, done) != done);
+        wake
+    }
+
+    fn compare(&mut self, snapshot: &Snapshot, draining: bool) -> Option<std::time::Instant> {
+        let own = snapshot.placements.keys().filter(|key| key.worker == self.shared.options.id);
+        let wanted: BTreeSet<Key> = own.map(|key| (key.model.clone(), key.version)).collect();
+        let held = self.entries.iter().map(|(key, entry)| (key.clone(), entry.phase)).collect();
+        let (steps, wake) = plan(&held, &wanted, !draining, SystemClock::now());
+        for step in steps {
+            match step {
+                Step::Load(key) => self.load(key),
+                Step::Unload(key) => self.unload(&key),
+                Step::Forget(key) => self.forget(&key),
+            }
+        }
+        wake
+    }
+
+    fn load(&mut self, key: Key) {
+        let bytes = self.shared.size_of(&key);
+        let taken: u64 = self.entries.iter().filter(|(other, _)| **other != key).map(|(_, entry)| entry.bytes).sum();
+        let fits = taken.saturating_add(bytes) <= self.shared.memory_bytes;
+        self.attempts += 1;
+        let attempt = self.attempts;
+        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry {
+            phase: Phase::Loading,
+            attempt,
+            backoff: Backoff::new(RETRY.0, RETRY.1),
+            bytes,
+            task: None,
+        });
+        (entry.phase, entry.attempt, entry.bytes) = (Phase::Loading, attempt, bytes);
+        if !fits {
+            let outcome = Outcome::Failed("the worker has not enough memory for it".to_owned());
+            return self.settle(Report { key, attempt, outcome });
+        }
+        self.show(&key, Some(&Held::Loading));
+        let (shared, reports, loading) = (Arc::clone(&self.shared), self.reports.0.clone(), key.clone());
+        let task = self.shared.tasks.attach(async move {
+            let outcome = match load::load(&shared, &loading).await {
+                Ok(replica) => Outcome::Loaded(replica),
+                Err(reason) => Outcome::Failed(reason),
+            };
+            // Fails only when the worker has left.
+            let _ = reports.send(Report { key: loading, attempt, outcome }).await;
+        });
+        self.keep(&key, task);
+    }
+
+    /// Announces the drain, gives routers time to see it, serves what has come, and lets go.
+    fn unload(&mut self, key: &Key) {
+        let Some(replica) =
+            self.shared.replicas.all().get(&key.0).and_then(|versions| versions.get(&key.1)?.replica().cloned())
+        else {
+            return self.forget(key);
+        };
+        self.attempts += 1;
+        let attempt = self.attempts;
+        self.set_phase(key, Phase::Draining, attempt);
+        self.show(key, Some(&Held::Draining(Arc::clone(&replica))));
+        let (notice, grace) = (self.shared.options.drain_notice, self.shared.options.drain_grace);
+        let told = self.announcer.told(notice);
+        let (reports, unloading) = (self.reports.0.clone(), key.clone());
+        let task = self.shared.tasks.attach(async move {
+            told.await;
+            tokio::time::sleep(notice).await;
+            replica.drain(grace).await;
+            drop(replica);
+            let _ = reports.send(Report { key: unloading, attempt, outcome: Outcome::Unloaded }).await;
+        });
+        self.keep(key, task);
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.entries.remove(key);
+        self.show(key, None);
+    }
+
+    fn settle(&mut self, report: Report) {
+        let Report { key, attempt, outcome } = report;
+        let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.attempt == attempt) else { return };
+        entry.task = None;
+        match outcome {
+            Outcome::Loaded(replica) => {
+                entry.phase = Phase::Ready;
+                entry.backoff.reset();
+                entry.bytes = entry.bytes.max(replica.model.size_bytes());
+                tracing::info!(model = %key.0, version = %key.1, "ready");
+                replica.start(&self.shared.tasks);
+                self.show(&key, Some(&Held::Ready(replica)));
+            }
+            Outcome::Failed(reason) => {
+                // At least half of the ceiling, so that a broken model is not tried again at once.
+                let wait = entry.backoff.next(0.5 + rand::random::<f64>() / 2.0);
+                entry.phase = Phase::Failed { retry_at: SystemClock::now() + wait };
+                entry.bytes = 0;
+                tracing::warn!(model = %key.0, version = %key.1, %reason, retry_ms = wait.as_millis(), "not loaded");
+                self.show(&key, Some(&Held::Failed(reason)));
+            }
+            Outcome::Unloaded => {
+                tracing::info!(model = %key.0, version = %key.1, "unloaded");
+                self.forget(&key);
+            }
+        }
+    }
+
+    fn set_phase(&mut self, key: &Key, phase: Phase, attempt: u64) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            (entry.phase, entry.attempt) = (phase, attempt);
+        }
+    }
+
+    fn keep(&mut self, key: &Key, task: Running) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.task = Some(task);
+        }
+    }
+
+    /// Shows where a version stands: to calls first, then to the others, then to load balancers.
+    fn show(&self, key: &Key, held: Option<&Held>) {
+        let shared = &self.shared;
+        shared.replicas.set(&key.0, key.1, held);
+        self.announcer.replica(shared, key, held);
+        match shared.replicas.all().contains_key(&key.0) {
+            true => shared.health.set(key.0.as_str(), shared.replicas.any_ready(&key.0)),
+            false => shared.health.remove(key.0.as_str()),
+        }
+    }
+}
+
+/// Whether another worker could take the version over; a drain does not wait for what cannot happen.
+fn could_move(snapshot: &Snapshot, shared: &Shared, key: &Key) -> bool {
+    let offers = |worker: &weft_proto::weft::state::v1::Worker| {
+        let versions =
+            worker.offers.iter().filter(|offer| offer.name == key.0.as_str()).flat_map(|offer| &offer.versions);
+        versions.into_iter().any(|offered| offered.version == key.1.get())
+    };
+    let mut others = snapshot.workers.iter().filter(|(id, worker)| **id != shared.options.id && !worker.value.draining);
+    others.any(|(_, worker)| offers(&worker.value))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+use std::sync::atomic::Ordering;
+
+use tokio::sync::Semaphore;
+use tonic::{Code, Request};
+use weft_proto::health::HealthCheckRequest;
+use weft_proto::health::health_check_response::ServingStatus;
+use weft_proto::health::health_server::Health as _;
+use weft_proto::weft::state::v1::ReplicaState;
+use weft_types::Reason;
+
+use crate::fake::{World, signature};
+
+#[tokio::test]
+async fn the_worker_tells_who_it_is_and_what_it_offers() {
+    let (world, _handle) = World::start(signature(0, 1)).await;
+    let snapshot = world.mesh.snapshot();
+    let record = &snapshot.workers.values().next().expect("registered").value;
+    assert_eq!((record.id.as_str(), record.address.as_str(), record.draining), ("w-1", "127.0.0.1:1", false));
+    assert!(record.epoch > 0 && record.threads > 0 && record.memory_bytes > 0);
+    for model in ["identity", "sleep", "fail", "digits"] {
+        assert!(record.offers.iter().any(|offer| offer.name == model), "{model}");
+    }
+}
+
+#[tokio::test]
+async fn a_placement_becomes_a_replica_and_goes_again() {
+    let (world, handle) = World::start(signature(0, 1)).await;
+    world.place("identity").await;
+    let record = world.told("identity", ReplicaState::Ready).await;
+    assert_eq!(record.size_bytes, 7);
+    let shared = &world.worker.shared;
+    assert!(shared.find("", "identity", "").is_ok() && shared.find("", "identity", "1").is_ok());
+    assert_eq!(shared.find("", "identity", "2").err().expect("unknown").reason(), Reason::NotFound);
+    assert_eq!(shared.find("", "sleep", "").err().expect("elsewhere").reason(), Reason::NoReadyReplica);
+    assert_eq!(shared.find("model_", "../etc", "").err().expect("invalid").field(), Some("model_name"));
+    assert_eq!(shared.find("model_", "identity", "x").err().expect("invalid").field(), Some("model_version"));
+    world.unplace("identity").await;
+    world.gone("identity").await;
+    assert_eq!(handle.models(), 0);
+}
+
+#[tokio::test]
+async fn a_load_in_progress_holds_up_nobody_and_can_be_taken_back() {
+    let (world, handle) = World::start(signature(0, 1)).await;
+    world.place("identity").await;
+    world.told("identity", ReplicaState::Ready).await;
+    handle.loads.forget_permits(Semaphore::MAX_PERMITS);
+    world.place("sleep").await;
+    world.told("sleep", ReplicaState::Loading).await;
+    let shared = &world.worker.shared;
+    assert_eq!(shared.find("", "sleep", "").err().expect("loading").reason(), Reason::ModelLoading);
+    assert!(shared.find("", "identity", "").is_ok());
+    world.unplace("sleep").await;
+    world.gone("sleep").await;
+    handle.loads.add_permits(8);
+    world.place("fail").await;
+    world.told("fail", ReplicaState::Ready).await;
+    assert_eq!(handle.models(), 2, "the load that was taken back left nothing");
+}
+
+#[tokio::test]
+async fn a_failed_load_is_told_and_tried_again() {
+    let (world, handle) = World::start(signature(0, 1)).await;
+    handle.failures.store(1, Ordering::SeqCst);
+    world.place("identity").await;
+    let record = world.told("identity", ReplicaState::Failed).await;
+    assert_eq!(record.reason, "cannot load the model: planted");
+    let found = world.worker.shared.find("", "identity", "");
+    assert_eq!(found.err().expect("failed").reason(), Reason::NoReadyReplica);
+    world.told("identity", ReplicaState::Ready).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_loaded_says_why() {
+    let (world, _handle) = World::start_with(signature(0, 1), |options| options.memory_bytes = Some(1)).await;
+    world.place("digits").await;
+    let record = world.told("digits", ReplicaState::Failed).await;
+    assert_eq!(record.reason, "the worker has not enough memory for it");
+    world.place("nonsense").await;
+    let record = world.told("nonsense", ReplicaState::Failed).await;
+    assert_eq!(record.reason, "the model is not in this worker's repository");
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_can_move_and_for_nothing_else() {
+    let (world, _handle) = World::start(signature(0, 1)).await;
+    for model in ["identity", "sleep"] {
+        world.place(model).await;
+        world.told(model, ReplicaState::Ready).await;
+    }
+    world.other("w-2", "identity").await;
+    world.until(|snapshot| snapshot.workers.len() == 2).await;
+    world.tasks.stop();
+    world.until(|snapshot| snapshot.workers.values().any(|worker| worker.value.draining)).await;
+    let mut drained = world.worker.shared.drained.subscribe();
+    assert!(!*drained.borrow_and_update(), "another worker could take identity");
+    assert!(world.worker.shared.find("", "identity", "").is_ok(), "it serves until then");
+    world.unplace("identity").await;
+    world.worker.drained().await;
+    assert!(world.worker.shared.find("", "sleep", "").is_ok(), "nobody else could take it");
+    world.worker.leave().await;
+    world.until(|snapshot| snapshot.replicas.is_empty() && snapshot.workers.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_draining_worker_loads_nothing() {
+    let (world, handle) = World::start(signature(0, 1)).await;
+    world.worker.drained().await;
+    world.until(|snapshot| snapshot.workers.values().all(|worker| worker.value.draining)).await;
+    world.place("identity").await;
+    world.other("w-2", "identity").await;
+    world.until(|snapshot| snapshot.workers.len() == 2).await;
+    assert_eq!(handle.models(), 0);
+    assert!(world.worker.shared.replicas.all().is_empty());
+}
+
+#[tokio::test]
+async fn health_follows_each_model() {
+    let (world, _handle) = World::start(signature(0, 1)).await;
+    let check = async || {
+        let asked = Request::new(HealthCheckRequest { service: "identity".into() });
+        world.health.check(asked).await.map(|answer| answer.into_inner().status()).map_err(|status| status.code())
+    };
+    assert_eq!(check().await, Err(Code::NotFound));
+    world.place("identity").await;
+    world.told("identity", ReplicaState::Ready).await;
+    assert_eq!(check().await, Ok(ServingStatus::Serving));
+    world.unplace("identity").await;
+    world.gone("identity").await;
+    assert_eq!(check().await, Err(Code::NotFound));
+}

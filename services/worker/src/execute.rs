@@ -1,0 +1,145 @@
+//! One execution: a batch goes through the model for as long as somebody waits for it.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use weft_engine::Outputs;
+use weft_types::{Error, Reason, SystemClock};
+
+use crate::error::Failure;
+use crate::queue::{Answer, Timing, Work};
+use crate::replica::{Execution, Replica};
+
+/// How an execution ended.
+enum Ending {
+    /// The model answered every request, each in its own way.
+    Answered(Vec<Result<Outputs, Failure>>),
+    /// Everything failed alike.
+    Failed(Failure),
+    /// Nobody waits any more: the execution was dropped.
+    Unwanted,
+    /// The replica is being unloaded by force.
+    Aborted,
+}
+
+/// Executes and answers each caller. The permit is given back at the end, however it comes.
+pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
+    let replica = &execution.replica;
+    let rows = batch.iter().map(|work| work.rows).sum();
+    let started = SystemClock::now();
+    for work in &batch {
+        work.caller.start(started, rows);
+        let waited = started.saturating_duration_since(work.caller.queued_at);
+        replica.metrics.record_queue(waited);
+        replica.stats.queued(waited);
+    }
+    let inputs = batch.iter_mut().map(|work| std::mem::take(&mut work.inputs)).collect();
+    let ending = compute(replica, inputs, &mut batch).await;
+    // The model's future is gone by now: what follows measures and tells.
+    let ended = SystemClock::now();
+    let took = ended.saturating_duration_since(started);
+    let batch = Batch { work: batch, rows, started, took };
+    match ending {
+        Ending::Unwanted => batch.stopped(replica, ended),
+        Ending::Aborted => batch.fail(&Error::new(Reason::Draining, "the replica is being unloaded").into()),
+        Ending::Failed(failure) => batch.fail(&failure),
+        Ending::Answered(answers) => {
+            replica.learned().latency.observe(rows, took, ended);
+            replica.metrics.record_batch(batch.work.len());
+            replica.stats.execution(rows, batch.work.len(), took, SystemClock::wall());
+            batch.answer(replica, answers);
+        }
+    }
+}
+
+async fn compute(replica: &Replica, inputs: Vec<weft_engine::Inputs>, batch: &mut [Work]) -> Ending {
+    let expected = inputs.len();
+    let execution = AssertUnwindSafe(replica.model.execute(inputs)).catch_unwind();
+    // Whichever ends first, the others are dropped at the end of this statement: that is what stops the model.
+    tokio::select! {
+        biased;
+        outcome = execution => ending(outcome, expected, replica),
+        () = nobody_waits(batch) => Ending::Unwanted,
+        () = replica.aborted() => Ending::Aborted,
+    }
+}
+
+type Outcome = Result<Vec<Result<Outputs, weft_engine::Error>>, weft_engine::Error>;
+
+fn ending(outcome: std::thread::Result<Outcome>, expected: usize, replica: &Replica) -> Ending {
+    match outcome {
+        Ok(Ok(answers)) if answers.len() == expected => {
+            Ending::Answered(answers.into_iter().map(|answer| answer.map_err(Failure::from)).collect())
+        }
+        Ok(Ok(answers)) => {
+            tracing::error!(model = %replica.identity.name, answers = answers.len(), expected, "the engine lost answers");
+            Ending::Failed(Error::new(Reason::Internal, "the model's runtime lost answers").into())
+        }
+        Ok(Err(error)) => Ending::Failed(error.into()),
+        Err(panic) => {
+            let text =
+                panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            tracing::error!(model = %replica.identity.name, panic = text.unwrap_or("unknown"), "the engine panicked");
+            Ending::Failed(Failure::panicked())
+        }
+    }
+}
+
+/// Ends when every caller has gone or its deadline has passed.
+async fn nobody_waits(batch: &mut [Work]) {
+    join_all(batch.iter_mut().map(async |work| {
+        tokio::select! {
+            () = work.answer.closed() => {}
+            () = tokio::time::sleep_until(work.deadline.instant().into()) => {}
+        }
+    }))
+    .await;
+}
+
+/// An execution that is over, with those who may wait for it.
+struct Batch {
+    work: Vec<Work>,
+    rows: usize,
+    started: Instant,
+    took: Duration,
+}
+
+impl Batch {
+    fn timing(&self, work: &Work) -> Timing {
+        let queue = self.started.saturating_duration_since(work.caller.queued_at);
+        Timing { queue, compute: self.took, rows: self.rows }
+    }
+
+    fn stopped(self, replica: &Replica, ended: Instant) {
+        // A caller that has not left yet is about to: its deadline has passed.
+        let last = self.work.iter().map(|work| work.caller.left().unwrap_or_else(|| work.deadline.instant())).max();
+        let after = last.map_or(Duration::ZERO, |left| ended.saturating_duration_since(left));
+        replica.metrics.record_stopped(after);
+        replica.metrics.record_wasted(self.took);
+        tracing::debug!(model = %replica.identity.name, after_us = after.as_micros(), "stopped: nobody waits");
+    }
+
+    fn fail(mut self, failure: &Failure) {
+        for work in std::mem::take(&mut self.work) {
+            let answer = Answer { outcome: Err(failure.clone()), timing: self.timing(&work) };
+            // A caller that has gone needs no answer.
+            let _ = work.answer.send(answer);
+        }
+    }
+
+    fn answer(mut self, replica: &Replica, answers: Vec<Result<Outputs, Failure>>) {
+        let mut untaken = 0;
+        for (work, outcome) in std::mem::take(&mut self.work).into_iter().zip(answers) {
+            let (rows, timing) = (work.rows, self.timing(&work));
+            replica.metrics.record_compute(self.took);
+            if work.answer.send(Answer { outcome, timing }).is_err() {
+                untaken += rows;
+            }
+        }
+        if untaken > 0 {
+            replica.metrics.record_wasted(self.took.mul_f64(untaken as f64 / self.rows.max(1) as f64));
+        }
+    }
+}

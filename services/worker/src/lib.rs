@@ -1,0 +1,213 @@
+//! The worker: holds replicas of models and answers inference calls on them.
+//!
+//! A call's path: [`grpc`] takes it off the wire, [`answer`] leads it through, [`infer`] makes tensors of it, [`admit`] refuses
+//! what cannot be answered in time, [`queue`] holds it in order of urgency, [`batch`] decides what runs together,
+//! [`execute`] runs it for as long as somebody waits, and [`infer`] makes the response.
+//!
+//! Beside that, [`converge`] makes the replicas follow the placements: it loads from the [`repository`] with the engines
+//! of [`wiring`], and tells the mesh what is ready.
+//!
+//! What a worker never does: wait for the store or the scheduler while it answers, compute for a caller who has gone,
+//! or decide what it holds.
+
+mod admit;
+mod answer;
+mod batch;
+mod converge;
+mod error;
+mod execute;
+#[cfg(test)]
+mod fake;
+mod grpc;
+mod infer;
+mod machine;
+mod options;
+mod queue;
+mod replica;
+mod replicas;
+mod repository;
+mod stats;
+mod wiring;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use weft_client::{Keys, Mesh};
+use weft_engine::Engine;
+use weft_proto::weft::worker::v1::worker_server::WorkerServer;
+use weft_runtime::{Health, Tasks};
+use weft_store::{Presence, Store};
+use weft_telemetry::Scope;
+use weft_types::{Error, ModelName, Reason, Result, Version};
+
+pub use grpc::{Admin, InferenceServer};
+pub use options::Options;
+pub use repository::{Problem, Repository};
+
+use crate::converge::Converger;
+use crate::machine::Machine;
+use crate::replica::Replica;
+use crate::replicas::Replicas;
+
+/// What a worker needs from its process.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where it registers.
+    pub store: Arc<dyn Store>,
+    /// What it learns its placements from.
+    pub mesh: Mesh,
+    /// Where records stand.
+    pub keys: Keys,
+    /// What it records traces and metrics with.
+    pub scope: Scope,
+    /// Where its tasks run.
+    pub tasks: Tasks,
+    /// Where it shows the health of each model.
+    pub health: Health,
+}
+
+/// A worker. Clones share it.
+#[derive(Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    left: watch::Receiver<bool>,
+}
+
+/// What the modules share.
+pub(crate) struct Shared {
+    options: Options,
+    memory_bytes: u64,
+    threads: u32,
+    repository: Repository,
+    engines: BTreeMap<&'static str, Arc<dyn Engine>>,
+    replicas: Replicas,
+    /// One permit for each load that may run at once.
+    loads: Semaphore,
+    mesh: Mesh,
+    keys: Keys,
+    scope: Scope,
+    tasks: Tasks,
+    health: Health,
+    draining: watch::Sender<bool>,
+    drained: watch::Sender<bool>,
+    /// Cancelled when the worker deregisters.
+    leaving: CancellationToken,
+}
+
+impl Worker {
+    /// Scans the repository, registers, and begins to follow its placements. When the process begins to end, the worker
+    /// begins its drain.
+    pub fn start(options: Options, parts: Parts) -> Self {
+        Self::with_engines(options, parts, wiring::engines())
+    }
+
+    fn with_engines(options: Options, parts: Parts, engines: BTreeMap<&'static str, Arc<dyn Engine>>) -> Self {
+        let Parts { store, mesh, keys, scope, tasks, health } = parts;
+        let repository = Repository::scan(options.models_dir.as_deref());
+        let machine = Machine::detect();
+        let (presence, driver) = Presence::new(store, options.lease_ttl);
+        let shared = Arc::new(Shared {
+            // A fifth is left for requests, answers and the process itself.
+            memory_bytes: options.memory_bytes.unwrap_or(machine.memory_bytes / 5 * 4),
+            threads: options.threads.unwrap_or(machine.threads),
+            loads: Semaphore::new(options.parallel_loads.max(1)),
+            options,
+            repository,
+            engines,
+            replicas: Replicas::default(),
+            mesh,
+            keys,
+            scope,
+            tasks,
+            health,
+            draining: watch::Sender::new(false),
+            drained: watch::Sender::new(false),
+            leaving: CancellationToken::new(),
+        });
+        let (gone, left) = watch::channel(false);
+        let leaving = shared.leaving.clone();
+        shared.tasks.spawn("presence", async move {
+            driver.run(leaving).await;
+            gone.send_replace(true);
+        });
+        shared.tasks.spawn("converge", Converger::new(Arc::clone(&shared), presence).run());
+        let draining = Arc::clone(&shared);
+        shared.tasks.spawn("drain", async move {
+            draining.tasks.stopping().cancelled().await;
+            draining.draining.send_replace(true);
+        });
+        Self { shared, left }
+    }
+
+    /// `inference.GRPCInferenceService`.
+    pub fn inference(&self) -> InferenceServer {
+        InferenceServer::new(Arc::clone(&self.shared))
+    }
+
+    /// `weft.worker.v1.Worker`.
+    pub fn admin(&self) -> WorkerServer<Admin> {
+        WorkerServer::new(Admin::new(Arc::clone(&self.shared)))
+    }
+
+    /// What the repository scan found wrong.
+    pub fn problems(&self) -> &[Problem] {
+        self.shared.repository.problems()
+    }
+
+    /// Begins the drain, if it has not begun, and waits until what could be moved to other workers has been moved there,
+    /// for at most the drain's grace. The worker serves all the while, and afterwards what it still holds.
+    pub async fn drained(&self) {
+        self.shared.draining.send_replace(true);
+        let mut drained = self.shared.drained.subscribe();
+        let done = tokio::time::timeout(self.shared.options.drain_grace, drained.wait_for(|drained| *drained));
+        if done.await.is_err() {
+            tracing::warn!("the drain's grace is over before every replica was moved");
+        }
+    }
+
+    /// Deregisters and ends what is left. Call it once the server has stopped.
+    pub async fn leave(&self) {
+        self.shared.leaving.cancel();
+        for held in self.shared.replicas.all().values().flat_map(BTreeMap::values) {
+            if let Some(replica) = held.replica() {
+                replica.abandon();
+            }
+        }
+        // An absent store must not hold up the end: the records then vanish with their lease.
+        let gone = self.left.clone();
+        let _ = tokio::time::timeout(self.shared.options.lease_ttl, { gone }.wait_for(|gone| *gone)).await;
+    }
+}
+
+impl Shared {
+    fn offer(&self, name: &ModelName) -> Option<&repository::Offer> {
+        self.repository.models().find(|offer| offer.name == *name)
+    }
+
+    /// What a version is expected to take once loaded, in bytes.
+    fn size_of(&self, (name, version): &(ModelName, Version)) -> u64 {
+        self.offer(name).and_then(|offer| offer.versions.get(version)).map_or(0, |entry| entry.size_bytes)
+    }
+
+    /// The replica that answers for a model. `prefix` tells how the request calls its fields: `model_name` or `name`.
+    fn find(&self, prefix: &str, name: &str, version: &str) -> Result<Arc<Replica>> {
+        let wanted = match version {
+            "" => None,
+            text => Some(text.parse().map_err(|error| Error::invalid(format!("{prefix}version"), error))?),
+        };
+        if let Some(replica) = self.replicas.find(name, wanted)? {
+            return Ok(replica);
+        }
+        let model: ModelName = name.parse().map_err(|error| Error::invalid(format!("{prefix}name"), error))?;
+        let offered =
+            self.offer(&model).is_some_and(|offer| wanted.is_none_or(|version| offer.versions.contains_key(&version)));
+        let version = wanted.map(|version| format!(" version {version}")).unwrap_or_default();
+        Err(match offered {
+            // A router whose snapshot is older than ours finds it on another worker.
+            true => Error::new(Reason::NoReadyReplica, format!("model {model}{version} is not loaded on this worker")),
+            false => Error::new(Reason::NotFound, format!("model {model}{version} is unknown")),
+        })
+    }
+}

@@ -1,0 +1,358 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+use weft_engine::{DataType, Error as EngineError, Model, Outputs, Signature};
+use weft_policy::batch::Settings;
+use weft_proto::inference::ModelConfig;
+use weft_runtime::Tasks;
+use weft_telemetry::Scope;
+use weft_types::Version;
+
+use super::*;
+use crate::admit::{self, admit};
+use crate::error::Failure;
+use crate::fake::{Handle, fake, signature};
+use crate::replica::{Identity, Plan, Replica};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn replica(model: Arc<dyn Model>, limit: usize) -> Arc<Replica> {
+    let name = "m".parse().expect("a name");
+    let version = Version::new(1).expect("a version");
+    let plan = Plan {
+        batching: Settings { max_batch_rows: model.signature().max_batch_size, ..Settings::default() },
+        default_band: 2,
+        predictable: true,
+        limits: Limits { requests: limit, bytes: 1 << 20 },
+    };
+    let metrics = Scope::disabled().metrics().model(&name, version);
+    let replica =
+        Arc::new(Replica::new(Identity { name, version, config: ModelConfig::default() }, plan, model, metrics));
+    replica.start(&Tasks::new());
+    replica
+}
+
+fn driven(max_batch_size: usize, concurrency: usize, limit: usize) -> (Arc<Replica>, Handle) {
+    let (engine, handle) = fake(signature(max_batch_size, concurrency));
+    (replica(engine.model(), limit), handle)
+}
+
+fn input(mark: u8, shape: &[usize]) -> Tensor {
+    let data = Bytes::from(vec![mark; shape.iter().product()]);
+    Tensor { name: "INPUT".into(), datatype: DataType::Uint8, shape: shape.to_vec(), data }
+}
+
+fn send(replica: &Arc<Replica>, mark: u8, priority: u64, timeout: Duration) -> Result<Ticket, Error> {
+    send_shaped(replica, input(mark, &[1, 1]), priority, timeout)
+}
+
+fn send_shaped(replica: &Arc<Replica>, input: Tensor, priority: u64, timeout: Duration) -> Result<Ticket, Error> {
+    let now = SystemClock::now();
+    admit(replica, admit::Request { inputs: vec![input], priority, deadline: Deadline::after(now, timeout) }, now)
+}
+
+fn reason(answer: &Answer) -> Reason {
+    match &answer.outcome {
+        Err(Failure::Weft(error)) => error.reason(),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_most_urgent_goes_first() {
+    let (replica, mut handle) = driven(0, 1, 16);
+    let first = send(&replica, 0, 0, LONG).expect("taken");
+    let running = handle.next().await;
+    let tickets: Vec<Ticket> = [(1, 3, 1), (2, 0, 3), (3, 0, 2), (4, 1, 4)]
+        .map(|(mark, priority, minutes)| send(&replica, mark, priority, LONG * minutes).expect("taken"))
+        .into();
+    assert_eq!(replica.queue.len(), 4);
+    running.echo();
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        let execution = handle.next().await;
+        order.extend(execution.marks());
+        execution.echo();
+    }
+    assert_eq!(order, [4, 3, 2, 1], "by band, then by deadline");
+    assert!(first.answer().await.outcome.is_ok());
+    for ticket in tickets {
+        assert!(ticket.answer().await.outcome.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn what_waits_goes_together_and_each_gets_its_own() {
+    let (replica, mut handle) = driven(8, 1, 16);
+    let first = send(&replica, 0, 0, LONG).expect("taken");
+    let running = handle.next().await;
+    let tickets: Vec<Ticket> = (1..=5).map(|mark| send(&replica, mark, 0, LONG).expect("taken")).collect();
+    running.echo();
+    assert!(first.answer().await.outcome.is_ok());
+    let together = handle.next().await;
+    assert_eq!(together.marks(), [1, 2, 3, 4, 5]);
+    together.echo();
+    for (mark, ticket) in (1u8..).zip(tickets) {
+        let answer = ticket.answer().await;
+        assert_eq!(answer.timing.rows, 5);
+        assert_eq!(answer.outcome.expect("answered")[0].data[..], [mark]);
+    }
+}
+
+#[tokio::test]
+async fn different_shapes_do_not_go_together() {
+    let (replica, mut handle) = driven(8, 1, 16);
+    let _first = send(&replica, 0, 0, LONG).expect("taken");
+    let running = handle.next().await;
+    let shapes: [&[usize]; 4] = [&[1, 2], &[1, 3], &[2, 2], &[1, 3]];
+    let _tickets: Vec<Ticket> = (1u8..)
+        .zip(shapes)
+        .map(|(mark, shape)| send_shaped(&replica, input(mark, shape), 0, LONG).expect("taken"))
+        .collect();
+    running.echo();
+    let one = handle.next().await;
+    assert_eq!(one.marks(), [1, 3]);
+    one.echo();
+    assert_eq!(handle.next().await.marks(), [2, 4]);
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_at_once() {
+    let (replica, mut handle) = driven(0, 1, 2);
+    let _running = (send(&replica, 0, 0, LONG).expect("taken"), handle.next().await);
+    let waiting = [1, 2].map(|mark| send(&replica, mark, 0, LONG).expect("taken"));
+    let error = send(&replica, 3, 0, LONG).err().expect("refused");
+    assert_eq!(error.reason(), Reason::QueueFull);
+    assert!(error.pushback().is_some());
+    drop(waiting);
+    assert!(send(&replica, 4, 0, LONG).is_ok());
+}
+
+#[tokio::test]
+async fn bytes_are_bounded_too() {
+    let (replica, mut handle) = driven(0, 1, 100);
+    let _running = (send(&replica, 0, 0, LONG).expect("taken"), handle.next().await);
+    let half = || input(1, &[600 << 10]);
+    let _waiting = send_shaped(&replica, half(), 0, LONG).expect("taken");
+    let error = send_shaped(&replica, half(), 0, LONG).err().expect("refused");
+    assert_eq!(error.reason(), Reason::QueueFull);
+}
+
+#[tokio::test]
+async fn what_cannot_be_met_is_not_queued() {
+    let (replica, mut handle) = driven(0, 1, 16);
+    let late = |timeout| send(&replica, 0, 0, timeout).err().expect("refused").reason();
+    assert_eq!(late(Duration::ZERO), Reason::DeadlineInfeasible);
+    replica.learned().latency.observe(1, LONG, SystemClock::now());
+    assert_eq!(late(LONG / 2), Reason::DeadlineInfeasible);
+    assert_eq!(replica.queue.len(), 0);
+    let ticket = send(&replica, 1, 0, LONG * 2).expect("taken");
+    handle.next().await.echo();
+    assert!(ticket.answer().await.outcome.is_ok());
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_wait_and_says_where() {
+    let (replica, mut handle) = driven(0, 1, 16);
+    let running = send(&replica, 0, 0, Duration::from_millis(50)).expect("taken");
+    let execution = handle.next().await;
+    let queued = send(&replica, 1, 0, Duration::from_millis(20)).expect("taken");
+    let (running, queued) = tokio::join!(running.answer(), queued.answer());
+    assert_eq!((reason(&running), reason(&queued)), (Reason::DeadlineRunning, Reason::DeadlineInQueue));
+    assert_eq!((running.timing.rows, queued.timing.rows), (1, 0));
+    execution.dropped().await;
+    assert_eq!(replica.queue.len(), 0);
+}
+
+#[tokio::test]
+async fn leaving_the_queue_takes_the_request_out() {
+    let (replica, mut handle) = driven(0, 1, 16);
+    let first = send(&replica, 0, 0, LONG).expect("taken");
+    let running = handle.next().await;
+    let tickets = [1, 2, 3].map(|mark| send(&replica, mark, 0, LONG).expect("taken"));
+    let [one, two, three] = tickets;
+    drop(two);
+    assert_eq!(replica.queue.len(), 2);
+    running.echo();
+    for (mark, ticket) in [(0, first), (1, one), (3, three)] {
+        if mark != 0 {
+            let execution = handle.next().await;
+            assert_eq!(execution.marks(), [mark]);
+            execution.echo();
+        }
+        assert!(ticket.answer().await.outcome.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn an_execution_stops_when_the_last_caller_leaves_and_not_before() {
+    let (replica, mut handle) = driven(8, 1, 16);
+    let _first = send(&replica, 0, 0, LONG).expect("taken");
+    let running = handle.next().await;
+    let [one, two] = [1, 2].map(|mark| send(&replica, mark, 0, LONG).expect("taken"));
+    running.echo();
+    let together = handle.next().await;
+    assert_eq!(together.marks(), [1, 2]);
+    drop(one);
+    tokio::task::yield_now().await;
+    assert_eq!(replica.running(), 1);
+    drop(two);
+    together.dropped().await;
+    // The executor is free again.
+    let next = send(&replica, 3, 0, LONG).expect("taken");
+    handle.next().await.echo();
+    assert!(next.answer().await.outcome.is_ok());
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_batch_only() {
+    let (replica, mut handle) = driven(0, 1, 16);
+    let hit = send(&replica, 0, 0, LONG).expect("taken");
+    handle.next().await.panic();
+    let answer = hit.answer().await;
+    assert_eq!(reason(&answer), Reason::ModelFailed);
+    assert!(!format!("{:?}", answer.outcome).contains("planted"), "the panic's text stays inside");
+    let failed = send(&replica, 1, 0, LONG).expect("taken");
+    handle.next().await.fail();
+    assert_eq!(reason(&failed.answer().await), Reason::ModelFailed);
+    let next = send(&replica, 2, 0, LONG).expect("taken");
+    handle.next().await.echo();
+    assert!(next.answer().await.outcome.is_ok());
+}
+
+#[tokio::test]
+async fn a_drain_serves_what_has_come_and_refuses_the_rest() {
+    let (replica, mut handle) = driven(0, 1, 16);
+    let [one, two] = [1, 2].map(|mark| send(&replica, mark, 0, LONG).expect("taken"));
+    let running = handle.next().await;
+    let served = async {
+        tokio::task::yield_now().await;
+        assert_eq!(send(&replica, 3, 0, LONG).err().expect("refused").reason(), Reason::Draining);
+        running.echo();
+        handle.next().await.echo();
+        (one.answer().await, two.answer().await)
+    };
+    let ((), (one, two)) = tokio::join!(replica.drain(LONG), served);
+    assert!(one.outcome.is_ok() && two.outcome.is_ok());
+    drop(replica);
+    assert_eq!(handle.models(), 0, "the model is gone with its last handle");
+}
+
+#[tokio::test]
+async fn a_drain_is_bounded() {
+    let (replica, mut handle) = driven(0, 1, 16);
+    let [one, two] = [1, 2].map(|mark| send(&replica, mark, 0, LONG).expect("taken"));
+    let stuck = handle.next().await;
+    replica.drain(Duration::ZERO).await;
+    assert_eq!(reason(&one.answer().await), Reason::Draining);
+    assert_eq!(reason(&two.answer().await), Reason::Draining);
+    stuck.dropped().await;
+}
+
+/// Does as each request's first byte says, without a driver.
+struct Chaos {
+    signature: Signature,
+}
+
+#[tonic::async_trait]
+impl Model for Chaos {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn size_bytes(&self) -> u64 {
+        0
+    }
+
+    async fn warm(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, EngineError>>, EngineError> {
+        tokio::task::yield_now().await;
+        let marks: Vec<u8> = batch.iter().map(|inputs| inputs[0].data[0]).collect();
+        if marks.contains(&3) {
+            std::future::pending::<()>().await;
+        }
+        assert!(!marks.contains(&2), "planted");
+        Ok(batch
+            .into_iter()
+            .map(|inputs| if inputs[0].data[0] == 1 { Err(EngineError::Run("planted".into())) } else { Ok(inputs) })
+            .collect())
+    }
+}
+
+/// One caller of the property below.
+#[derive(Clone, Debug)]
+struct Behaviour {
+    mark: u8,
+    band: u64,
+    timeout_ms: u64,
+    /// Leaves after so many turns of the scheduler, if at all.
+    leaves_after: Option<usize>,
+}
+
+fn caller() -> impl Strategy<Value = Behaviour> {
+    let timeout = prop_oneof![Just(0u64), 1u64..15];
+    (0u8..4, 0u64..4, timeout, proptest::option::of(0usize..6))
+        .prop_map(|(mark, band, timeout_ms, leaves_after)| Behaviour { mark, band, timeout_ms, leaves_after })
+}
+
+async fn call(replica: Arc<Replica>, plan: Behaviour, done: mpsc::Sender<()>) {
+    if let Ok(ticket) = send(&replica, plan.mark, plan.band, Duration::from_millis(plan.timeout_ms)) {
+        let leave = async {
+            match plan.leaves_after {
+                Some(turns) => {
+                    for _ in 0..turns {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = ticket.answer() => {}
+            () = leave => {}
+        }
+    }
+    drop(done);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever mix of success, error, panic, expiry and departure: in the end nothing is queued, nothing runs, every permit
+    /// is back, and the model is unloaded.
+    #[test]
+    fn nothing_leaks(
+        callers in proptest::collection::vec(caller(), 1..40),
+        max_batch_size in 0usize..5,
+        concurrency in 1usize..4,
+        limit in 1usize..20,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let model = Arc::new(Chaos { signature: signature(max_batch_size, concurrency) });
+            let replica = replica(Arc::clone(&model) as Arc<dyn Model>, limit);
+            let (done, mut all) = mpsc::channel(1);
+            let calls: Vec<_> = callers.into_iter().map(|plan| call(Arc::clone(&replica), plan, done.clone())).collect();
+            drop(done);
+            futures_util::future::join_all(calls).await;
+            assert!(all.recv().await.is_none());
+            assert_eq!(replica.queue.len(), 0);
+            // Ends only when every permit is back; the grace is never needed.
+            replica.drain(Duration::from_secs(60)).await;
+            assert_eq!(replica.running(), 0);
+            let (bytes, rows) = {
+                let state = replica.queue.lock();
+                (state.bytes, state.rows)
+            };
+            assert_eq!((bytes, rows), (0, 0));
+            drop(replica);
+            tokio::task::yield_now().await;
+            assert_eq!(Arc::strong_count(&model), 1);
+        });
+    }
+}

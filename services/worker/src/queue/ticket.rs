@@ -1,0 +1,143 @@
+//! The caller's side of a queued request.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use weft_engine::Outputs;
+use weft_types::{Error, Reason, SystemClock};
+
+use super::{Queue, Rank};
+use crate::error::Failure;
+
+/// Where a call's time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timing {
+    /// Waiting for the execution.
+    pub(crate) queue: Duration,
+    /// In the execution.
+    pub(crate) compute: Duration,
+    /// Rows of the execution, of all its callers together; 0 when there was none.
+    pub(crate) rows: usize,
+}
+
+/// What the executor sends back.
+pub(crate) struct Answer {
+    pub(crate) outcome: Result<Outputs, Failure>,
+    pub(crate) timing: Timing,
+}
+
+/// What caller and execution tell each other besides the answer.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) queued_at: Instant,
+    started: OnceLock<(Instant, usize)>,
+    left: OnceLock<Instant>,
+}
+
+impl Caller {
+    pub(super) const fn new(queued_at: Instant) -> Self {
+        Self { queued_at, started: OnceLock::new(), left: OnceLock::new() }
+    }
+
+    /// The request has gone into an execution of `rows`.
+    pub(crate) fn start(&self, now: Instant, rows: usize) {
+        // Set once: a request is executed once.
+        let _ = self.started.set((now, rows));
+    }
+
+    /// When the caller stopped waiting without its answer.
+    pub(crate) fn left(&self) -> Option<Instant> {
+        self.left.get().copied()
+    }
+
+    fn timing(&self, now: Instant) -> Timing {
+        match self.started.get() {
+            Some((started, rows)) => Timing {
+                queue: started.saturating_duration_since(self.queued_at),
+                compute: now.saturating_duration_since(*started),
+                rows: *rows,
+            },
+            None => Timing { queue: now.saturating_duration_since(self.queued_at), ..Timing::default() },
+        }
+    }
+}
+
+/// A place in the queue, then in an execution. Dropping it gives the place up at once.
+#[must_use = "dropping the ticket withdraws the request"]
+pub(crate) struct Ticket {
+    queue: Arc<Queue>,
+    rank: Rank,
+    caller: Arc<Caller>,
+    receiver: oneshot::Receiver<Answer>,
+    settled: bool,
+}
+
+impl Ticket {
+    pub(super) const fn new(
+        queue: Arc<Queue>,
+        rank: Rank,
+        caller: Arc<Caller>,
+        receiver: oneshot::Receiver<Answer>,
+    ) -> Self {
+        Self { queue, rank, caller, receiver, settled: false }
+    }
+
+    /// What the executor has been told and tells of this call.
+    pub(crate) fn caller(&self) -> Arc<Caller> {
+        Arc::clone(&self.caller)
+    }
+
+    /// Waits for the answer, at most until the deadline.
+    pub(crate) async fn answer(mut self) -> Answer {
+        let deadline = tokio::time::Instant::from_std(self.rank.deadline.instant());
+        // The answer first: one that is there when the deadline strikes is delivered.
+        let answer = tokio::select! {
+            biased;
+            answer = &mut self.receiver => answer.ok(),
+            () = tokio::time::sleep_until(deadline) => return self.expire(),
+        };
+        self.settled = true;
+        answer.unwrap_or_else(|| {
+            // The execution's task ended without a word: only the end of the process does that.
+            let error = Error::new(Reason::Draining, "the worker is ending");
+            Answer { outcome: Err(error.into()), timing: self.caller.timing(SystemClock::now()) }
+        })
+    }
+
+    fn expire(mut self) -> Answer {
+        let waiting = self.leave();
+        let error = if waiting { expired_waiting() } else { expired_running() };
+        Answer { outcome: Err(error.into()), timing: self.caller.timing(SystemClock::now()) }
+    }
+
+    /// Gives the place up; says whether the request was still waiting.
+    fn leave(&mut self) -> bool {
+        self.settled = true;
+        let _ = self.caller.left.set(SystemClock::now());
+        self.queue.remove(&self.rank).is_some()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.leave();
+        }
+    }
+}
+
+impl Caller {
+    /// Where the time of a call went that ends now without an answer.
+    pub(crate) fn timing_now(&self) -> Timing {
+        self.timing(SystemClock::now())
+    }
+}
+
+pub(super) fn expired_waiting() -> Error {
+    Error::new(Reason::DeadlineInQueue, "the deadline passed while the call waited for the model")
+}
+
+fn expired_running() -> Error {
+    Error::new(Reason::DeadlineRunning, "the deadline passed while the model ran")
+}

@@ -1,0 +1,187 @@
+//! A loaded model version with its queue and its executors.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use weft_engine::Model;
+use weft_policy::Latency;
+use weft_policy::batch::Settings;
+use weft_policy::learn::Ahead;
+use weft_proto::inference::ModelConfig;
+use weft_runtime::Tasks;
+use weft_telemetry::ModelMetrics;
+use weft_types::{Deadline, ModelName, SystemClock, Version};
+
+use crate::queue::{Limits, Queue};
+use crate::stats::Stats;
+
+/// How a replica is run, from the model's configuration and the worker's options.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Which requests run together.
+    pub(crate) batching: Settings,
+    /// The band of requests without a priority.
+    pub(crate) default_band: u64,
+    /// Whether the time of an execution follows from its rows, so that a deadline can be refused beforehand.
+    pub(crate) predictable: bool,
+    pub(crate) limits: Limits,
+}
+
+/// What a replica is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) name: ModelName,
+    pub(crate) version: Version,
+    /// As the repository has it; completed with the signature when it is told.
+    pub(crate) config: ModelConfig,
+}
+
+/// A loaded version. Dropping the last handle unloads the model.
+pub(crate) struct Replica {
+    pub(crate) identity: Identity,
+    pub(crate) plan: Plan,
+    pub(crate) model: Arc<dyn Model>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) stats: Stats,
+    pub(crate) metrics: ModelMetrics,
+    /// One permit for each execution that may run at once.
+    permits: Arc<Semaphore>,
+    executors: usize,
+    running: AtomicUsize,
+    // Held for a look-up or an update, never across an await.
+    learned: Mutex<Learned>,
+    /// Cancelled when running executions shall be dropped.
+    aborting: CancellationToken,
+    /// Cancelled when the executor loop has ended: it takes no more permits.
+    ended: CancellationToken,
+}
+
+#[derive(Default)]
+pub(crate) struct Learned {
+    pub(crate) latency: Latency,
+    /// When the execution that runs now is expected to end.
+    busy_until: Option<Instant>,
+}
+
+impl Replica {
+    pub(crate) fn new(identity: Identity, plan: Plan, model: Arc<dyn Model>, metrics: ModelMetrics) -> Self {
+        let executors = model.signature().concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            queue: Arc::new(Queue::new(plan.limits)),
+            permits: Arc::new(Semaphore::new(executors)),
+            running: AtomicUsize::new(0),
+            learned: Mutex::default(),
+            aborting: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            stats: Stats::default(),
+            identity,
+            plan,
+            model,
+            metrics,
+            executors,
+        }
+    }
+
+    /// Starts the executor loop, which ends when the queue is closed and empty.
+    pub(crate) fn start(self: &Arc<Self>, tasks: &Tasks) {
+        let (replica, within) = (Arc::clone(self), tasks.clone());
+        tasks.spawn("batch", async move {
+            let _ended = replica.ended.clone().drop_guard();
+            crate::batch::run(Arc::clone(&replica), within).await;
+        });
+    }
+
+    /// Rows that a request brings: those of its first input, and one where requests are not batched.
+    pub(crate) fn rows(&self, inputs: &[weft_engine::Tensor]) -> usize {
+        match self.plan.batching.max_batch_rows {
+            0 => 1,
+            _ => inputs.first().map_or(1, weft_engine::Tensor::rows).max(1),
+        }
+    }
+
+    /// Waits until one more execution may run; fails never, as the permits are not closed.
+    pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+
+    pub(crate) fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long until a request of this rank and size would be answered; `None` before that is known.
+    pub(crate) fn estimate(&self, rows: usize, (band, deadline): (u64, Deadline), now: Instant) -> Option<Duration> {
+        let ahead = Ahead {
+            rows: self.queue.rows_before(band, deadline),
+            busy: Duration::ZERO,
+            executors: self.executors,
+            max_batch_rows: self.plan.batching.max_batch_rows,
+        };
+        let learned = self.learned();
+        // With several executors it is not known which one ends first: none is assumed to be waited for.
+        let busy = learned.busy_until.filter(|_| self.executors == 1).map(|until| until.saturating_duration_since(now));
+        learned.latency.estimate(&Ahead { busy: busy.unwrap_or_default(), ..ahead }, rows, now)
+    }
+
+    /// The learned time of one row.
+    pub(crate) fn expected(&self) -> Option<Duration> {
+        self.learned().latency.expect(1, SystemClock::now())
+    }
+
+    /// Executions that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Counts an execution as running until the guard is dropped.
+    pub(crate) fn execution(self: &Arc<Self>, rows: usize, permit: OwnedSemaphorePermit, now: Instant) -> Execution {
+        self.running.fetch_add(1, Ordering::AcqRel);
+        let mut learned = self.learned();
+        learned.busy_until = learned.latency.expect(rows, now).and_then(|expected| now.checked_add(expected));
+        drop(learned);
+        Execution { replica: Arc::clone(self), _permit: permit }
+    }
+
+    /// Waits until running executions shall be dropped.
+    pub(crate) async fn aborted(&self) {
+        self.aborting.cancelled().await;
+    }
+
+    /// Takes nothing new, serves what has come, for at most `grace`, and drops what is left then.
+    pub(crate) async fn drain(&self, grace: Duration) {
+        self.queue.close();
+        let all = u32::try_from(self.executors).unwrap_or(u32::MAX);
+        // First the loop, then what it has started: permits are handed out in turn, so asking for all of them while the loop
+        // still takes some would get in its way.
+        let idle = async || {
+            self.ended.cancelled().await;
+            drop(self.permits.acquire_many(all).await);
+        };
+        if tokio::time::timeout(grace, idle()).await.is_err() {
+            tracing::warn!(model = %self.identity.name, version = %self.identity.version, "calls outlived the drain");
+            self.abandon();
+            idle().await;
+        }
+    }
+
+    /// Ends everything at once: callers are told to go elsewhere.
+    pub(crate) fn abandon(&self) {
+        self.queue.abandon();
+        self.aborting.cancel();
+    }
+}
+
+/// A running execution: it gives back its permit when dropped.
+pub(crate) struct Execution {
+    pub(crate) replica: Arc<Replica>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        self.replica.learned().busy_until = None;
+        self.replica.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,216 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+fn scan(files: &[(&str, &str)]) -> Repository {
+    Repository::scan(Some(folder(files).path()))
+}
+
+fn offer<'a>(repository: &'a Repository, name: &str) -> &'a Offer {
+    repository.models().find(|offer| offer.name.as_str() == name).unwrap()
+}
+
+fn versions(offer: &Offer) -> Vec<u64> {
+    offer.versions.keys().map(|version| version.get()).collect()
+}
+
+fn problem(repository: &Repository) -> (&str, &str) {
+    let [problem] = repository.problems() else { panic!("{:?}", repository.problems()) };
+    (&problem.model, &problem.problem)
+}
+
+const PBTXT: &str = r##"
+    name: "m"
+    backend: "onnxruntime"
+    max_batch_size: 16
+    input # a "comment [
+    [ { name: "X" data_type: TYPE_INT32 dims: [ 2048 ] } ]
+    output { name: "Y", data_type: TYPE_FP32, dims: 214 }
+    dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 500 }
+    instance_group [ { count: 2 kind: KIND_CPU }, { count: 1 } ]
+    parameters { key: "colour" value { string_value: "blue [\"#" } }
+"##;
+
+const TOML: &str = r##"
+    name = "m"
+    backend = "onnxruntime"
+    max_batch_size = 16
+    instance_group = [{ count = 2, kind = "KIND_CPU" }, { count = 1 }]
+    [[input]]
+    name = "X"
+    data_type = "TYPE_INT32"
+    dims = [2048]
+    [[output]]
+    name = "Y"
+    data_type = "TYPE_FP32"
+    dims = [214]
+    [dynamic_batching]
+    preferred_batch_size = [4, 8]
+    max_queue_delay_microseconds = 500
+    [parameters.colour]
+    string_value = "blue [\"#"
+"##;
+
+#[test]
+fn the_built_in_models_are_always_there() {
+    let repository = Repository::scan(None);
+    let names: Vec<_> = repository.models().map(|offer| (offer.name.as_str(), offer.engine.as_str())).collect();
+    assert_eq!(names, [("digits", "tract"), ("fail", "builtin"), ("identity", "builtin"), ("sleep", "builtin")]);
+    assert!(repository.models().all(|offer| versions(offer) == [1]));
+    let digits = &offer(&repository, "digits").versions[&Version::new(1).unwrap()];
+    assert!(digits.spec.max_batch_size == digits::MAX_BATCH_SIZE && digits.size_bytes > digits::MODEL.len() as u64);
+    assert!(repository.problems().is_empty());
+}
+
+#[test]
+fn both_forms_of_a_configuration_say_the_same() {
+    for (file, text) in [("m/config.pbtxt", PBTXT), ("m/config.toml", TOML)] {
+        let repository = scan(&[(file, text), ("m/1/model.onnx", "12345"), ("m/12/model.onnx", ""), ("README.md", "")]);
+        assert_eq!(repository.problems(), []);
+        let offer = offer(&repository, "m");
+        assert_eq!((offer.engine.as_str(), versions(offer)), ("tract", vec![1, 12]));
+        assert_eq!((offer.config.backend.as_str(), offer.config.max_batch_size), ("tract", 16));
+        assert_eq!((offer.config.input[0].name.as_str(), &offer.config.input[0].dims), ("X", &vec![2048]));
+        let Some(SchedulingChoice::DynamicBatching(dynamic)) = &offer.config.scheduling_choice else {
+            panic!("{file}")
+        };
+        assert_eq!((dynamic.preferred_batch_size.as_slice(), dynamic.max_queue_delay_microseconds), (&[4, 8][..], 500));
+        let entry = &offer.versions[&Version::new(1).unwrap()];
+        assert_eq!(entry.size_bytes, estimate_bytes(5, 16));
+        assert_eq!((entry.spec.name.as_str(), entry.spec.max_batch_size), ("m", 16));
+        assert_eq!(entry.spec.parameters["colour"], "blue [\"#");
+        assert_eq!(entry.spec.parameters["instances"], "3");
+        let Source::File(path) = &entry.spec.source else { panic!("{:?}", entry.spec.source) };
+        assert!(path.ends_with("m/1/model.onnx"));
+    }
+}
+
+#[test]
+fn a_model_needs_no_configuration() {
+    let repository =
+        scan(&[("m/3/model.onnx", ""), ("m/03/model.onnx", ""), ("m/old/model.onnx", ""), (".git/x/y", "")]);
+    assert_eq!(repository.problems(), []);
+    assert_eq!(versions(offer(&repository, "m")), [3]);
+    assert_eq!(offer(&repository, "m").config.max_batch_size, 0);
+}
+
+#[test]
+fn the_version_policy_is_kept() {
+    let cases = [
+        ("", vec![1, 2, 10]),
+        ("version_policy: { all {} }", vec![1, 2, 10]),
+        ("version_policy: { latest { num_versions: 2 } }", vec![2, 10]),
+        ("version_policy: { latest {} }", vec![10]),
+        ("version_policy: { specific { versions: [2, 7] } }", vec![2]),
+    ];
+    for (policy, expected) in cases {
+        let models =
+            [("m/1/model.onnx", ""), ("m/2/model.onnx", ""), ("m/10/model.onnx", ""), ("m/config.pbtxt", policy)];
+        assert_eq!(versions(offer(&scan(&models), "m")), expected, "{policy}");
+    }
+}
+
+#[test]
+fn a_repository_may_rename_and_replace_built_in_models() {
+    let nap = "backend: 'builtin' parameters { key: 'model' value { string_value: 'sleep' } }";
+    let repository = scan(&[("nap/1/.keep", ""), ("nap/config.pbtxt", nap), ("digits/7/model.onnx", "")]);
+    assert_eq!(repository.problems(), []);
+    assert_eq!(offer(&repository, "nap").engine, "builtin");
+    assert_eq!(versions(offer(&repository, "digits")), [7]);
+}
+
+#[test]
+fn a_bad_configuration_is_told_and_skipped() {
+    let cases = [
+        ("m/config.pbtxt", "max_batch_size: many", "config.pbtxt: "),
+        ("m/config.pbtxt", "max_batch_sise: 3", "max_batch_sise"),
+        ("m/config.toml", "max_batch_sise = 3", "max_batch_sise"),
+        ("m/config.toml", "max_batch_size =", "config.toml: "),
+        ("m/config.pbtxt", "name: 'other'", "name: "),
+        ("m/config.pbtxt", "backend: 'python'", "backend: "),
+        ("m/config.pbtxt", "platform: 'tensorrt_plan'", "backend: "),
+        ("m/config.pbtxt", "backend: 'builtin'", "parameters[\"model\"]: "),
+        ("m/config.pbtxt", "max_batch_size: -1", "max_batch_size: "),
+        ("m/config.pbtxt", "max_batch_size: 65537", "max_batch_size: "),
+        ("m/config.pbtxt", "dynamic_batching {}", "dynamic_batching: "),
+        ("m/config.pbtxt", "max_batch_size: 4 dynamic_batching { preferred_batch_size: 5 }", "preferred_batch_size: "),
+        ("m/config.pbtxt", "sequence_batching {}", "sequence_batching: "),
+        ("m/config.pbtxt", "ensemble_scheduling {}", "ensemble_scheduling: "),
+        ("m/config.pbtxt", "model_transaction_policy { decoupled: true }", "decoupled: "),
+        ("m/config.pbtxt", "instance_group { kind: KIND_GPU }", "instance_group.kind: "),
+        ("m/config.pbtxt", "instance_group { count: 1025 }", "instance_group.count: "),
+        ("m/config.pbtxt", "default_model_filename: '../../secret'", "default_model_filename: "),
+        ("m/config.pbtxt", "default_model_filename: '/secret'", "default_model_filename: "),
+    ];
+    for (file, text, expected) in cases {
+        let repository = scan(&[(file, text), ("m/1/model.onnx", ""), ("good/1/model.onnx", "")]);
+        let (model, found) = problem(&repository);
+        assert!(model == "m" && found.contains(expected), "{text}: {found}");
+        assert!(repository.models().all(|offer| offer.name.as_str() != "m"), "{text} is offered");
+        offer(&repository, "good");
+    }
+    let both = scan(&[("m/config.pbtxt", ""), ("m/config.toml", ""), ("m/1/model.onnx", "")]);
+    assert!(problem(&both).1.contains("keep one"));
+    let many = scan(&[("m/config.pbtxt", "name: 'n' backend: 'x' max_batch_size: -1"), ("m/1/model.onnx", "")]);
+    assert_eq!(many.problems().len(), 3, "{:?}", many.problems());
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_skipped() {
+    let long = "#".repeat((1 << 20) + 1);
+    let cases: [(&[(&str, &str)], &str); 5] = [
+        (&[("bad name/1/model.onnx", "")], "the name must be"),
+        (&[("m/model.onnx", "")], "no version"),
+        (&[("m/1/other.onnx", "")], "version 1: model.onnx: cannot be read"),
+        (&[("m/1/model.onnx/x", "")], "version 1: model.onnx: not a plain file"),
+        (&[("m/config.pbtxt", &long), ("m/1/model.onnx", "")], "config.pbtxt: longer than"),
+    ];
+    for (files, expected) in cases {
+        let repository = scan(files);
+        assert!(problem(&repository).1.contains(expected), "{files:?}: {:?}", repository.problems());
+        assert_eq!(repository.models().count(), 4);
+    }
+    let partly = scan(&[("m/1/model.onnx", ""), ("m/2/other.onnx", "")]);
+    assert_eq!(versions(offer(&partly, "m")), [1]);
+    assert_eq!(problem(&partly).0, "m");
+    let missing = Repository::scan(Some(Path::new("/no/such/folder")));
+    let (model, found) = problem(&missing);
+    assert!(model.is_empty() && !found.contains("such"), "{found}");
+}
+
+#[test]
+fn links_within_are_followed_and_links_out_are_refused() {
+    let outside = folder(&[("secret.onnx", "x"), ("config.pbtxt", "max_batch_size: 3"), ("m/1/model.onnx", "x")]);
+    let inside =
+        folder(&[("blobs/1/model.onnx", "x"), ("file/1/keep", ""), ("config/1/model.onnx", "x"), ("version/keep", "")]);
+    let (out, root) = (outside.path(), inside.path());
+    symlink("blobs", root.join("alias")).unwrap();
+    symlink(out.join("m"), root.join("model")).unwrap();
+    symlink(out.join("m/1"), root.join("version/1")).unwrap();
+    symlink(out.join("secret.onnx"), root.join("file/1/model.onnx")).unwrap();
+    symlink(out.join("config.pbtxt"), root.join("config/config.pbtxt")).unwrap();
+    symlink("nowhere", root.join("dangling")).unwrap();
+    let repository = Repository::scan(Some(root));
+    let offered: Vec<_> = repository.models().map(|offer| offer.name.as_str()).collect();
+    assert_eq!(offered, ["alias", "blobs", "digits", "fail", "identity", "sleep"]);
+    for problem in repository.problems() {
+        let expected = if problem.model == "dangling" { "cannot be read" } else { "leads out" };
+        assert!(problem.problem.contains(expected), "{problem:?}");
+        assert!(!problem.problem.contains(out.to_str().unwrap()), "shows a path: {problem:?}");
+    }
+    let refused: Vec<_> = repository.problems().iter().map(|problem| problem.model.as_str()).collect();
+    assert_eq!(refused, ["config", "dangling", "file", "model", "version"]);
+}

@@ -1,0 +1,166 @@
+//! A few HTTP/2 connections to one address, made when they are needed and made again when they break.
+//!
+//! tonic's own channel picks blindly, and its timeouts end at the response headers; here a caller learns at once whether a
+//! call can have reached the other side, which decides whether it may be sent again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+use weft_proto::status_of;
+use weft_runtime::Tasks;
+use weft_types::{Error, Reason};
+
+use crate::body::{RequestBody, ResponseBody, lost};
+use crate::connect::Slot;
+
+/// How a channel connects. The defaults suit the inside of the mesh.
+#[derive(Clone, Debug)]
+pub struct ChannelOptions {
+    /// Connections to the address: each has one lock inside h2, so one is a bottleneck.
+    pub connections: usize,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+    /// How long a connection may be silent before it is pinged, also while idle.
+    pub keepalive_interval: Duration,
+    /// How long the answer to that ping may take before the connection counts as broken.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self {
+            connections: 2,
+            connect_timeout: Duration::from_secs(1),
+            keepalive_interval: Duration::from_secs(2),
+            keepalive_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A channel's state, in gRPC's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChannelState {
+    /// At least one connection is open.
+    Ready,
+    /// Nothing was tried yet, or everything was closed in order.
+    Idle,
+    /// The last connect failed; the next one waits for its backoff.
+    TransientFailure,
+}
+
+impl ChannelState {
+    /// The state's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Idle => "idle",
+            Self::TransientFailure => "transient_failure",
+        }
+    }
+}
+
+/// A channel to one address. Clones share its connections.
+#[derive(Clone)]
+pub struct Channel {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    authority: Authority,
+    slots: Box<[Slot]>,
+    next: AtomicUsize,
+    options: ChannelOptions,
+    tasks: Tasks,
+}
+
+impl Channel {
+    /// A channel to `host:port`; it connects with the first call.
+    pub fn new(address: &str, options: ChannelOptions, tasks: &Tasks) -> Result<Self, Error> {
+        let authority = address.parse::<Authority>().map_err(|_| Error::invalid("address", "must be host:port"))?;
+        let slots = (0..options.connections.max(1)).map(|_| Slot::default()).collect();
+        let inner = Inner { authority, slots, next: AtomicUsize::new(0), options, tasks: tasks.clone() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Where it leads.
+    pub fn address(&self) -> &str {
+        self.inner.authority.as_str()
+    }
+
+    /// Its state now.
+    pub fn state(&self) -> ChannelState {
+        self.inner.slots.iter().map(Slot::state).min().unwrap_or(ChannelState::Idle)
+    }
+
+    /// Sends one call. A failure with [`Reason::NoReadyReplica`] means that it never left: it may be sent again whatever it
+    /// is. [`Reason::WorkerLost`] means that it may have been received.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+        let inner = &*self.inner;
+        let slot = &inner.slots[inner.next.fetch_add(1, Ordering::Relaxed) % inner.slots.len()];
+        let live = slot.live(&inner.authority, &inner.options, &inner.tasks).await?;
+        let (parts, body) = self.address_to(request).into_parts();
+        let (body, waiting) = RequestBody::new(body);
+        let sent = live.sender.clone().try_send_request(Request::from_parts(parts, body)).await;
+        match sent {
+            Ok(response) => Ok(response.map(|body| ResponseBody::new(body, waiting, live))),
+            Err(mut error) => {
+                slot.forget_if_closed(&live);
+                let never_left = error.take_message().is_some() || was_refused(error.error());
+                tracing::debug!(error = %error.error(), never_left, address = self.address(), "a call failed");
+                Err(if never_left { unsent() } else { lost() })
+            }
+        }
+    }
+
+    fn address_to(&self, request: Request<Body>) -> Request<Body> {
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(self.inner.authority.clone());
+        uri.path_and_query = Some(path);
+        // The three parts together always make a URI; the old one would only be sent as it is.
+        parts.uri = Uri::from_parts(uri).unwrap_or(parts.uri);
+        parts.version = http::Version::HTTP_2;
+        Request::from_parts(parts, body)
+    }
+}
+
+fn unsent() -> Error {
+    Error::new(Reason::NoReadyReplica, "the connection closed before the call was sent")
+}
+
+/// Whether the other side said that it never looked at the call: REFUSED_STREAM, or a GOAWAY that excludes it (gRFC A6).
+fn was_refused(error: &hyper::Error) -> bool {
+    if error.is_canceled() {
+        return true;
+    }
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|error| {
+        error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
+    })
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<ResponseBody>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let channel = self.clone();
+        Box::pin(async move { channel.send(request).await.map_err(|error| status_of(&error)) })
+    }
+}

@@ -1,0 +1,17 @@
+//! How one Weft process reaches the others: who is there ([`Mesh`]), where their records stand ([`Keys`]), a connection to
+//! one of them ([`Channel`]), and what every call takes along ([`outgoing`], [`within`]).
+
+mod body;
+mod channel;
+mod connect;
+mod follow;
+mod hop;
+mod keys;
+pub mod mesh;
+
+pub use body::ResponseBody;
+pub use channel::{Channel, ChannelOptions, ChannelState};
+pub use follow::Mesh;
+pub use hop::{outgoing, prepare, within};
+pub use keys::Keys;
+pub use mesh::{Record, ReplicaKey, Snapshot};

@@ -1,0 +1,90 @@
+//! The execution port: what the worker asks of an engine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{Signature, Tensor};
+
+/// Where a model version comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Compiled into the engine, by name.
+    Builtin,
+    /// The bytes of a model file.
+    Bytes(bytes::Bytes),
+    /// A model file in the worker's repository.
+    File(PathBuf),
+}
+
+/// What to load.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The model's name.
+    pub name: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// The most rows that one execution may take along the first axis; 0 means that requests are not batched.
+    pub max_batch_size: usize,
+    /// Engine-specific settings, from `config.pbtxt`'s parameters.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// Why an engine did not do as asked. The text may be shown to a caller: no paths, no addresses.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The model cannot be loaded: the file is missing, damaged, or needs what the engine lacks.
+    #[error("cannot load the model: {0}")]
+    Load(String),
+    /// The runtime failed on this input.
+    #[error("the model failed: {0}")]
+    Run(String),
+    /// The input is not acceptable in a way that only the model can tell.
+    #[error("{field}: {problem}")]
+    Input {
+        /// The offending tensor.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The model answered with a gRPC status of its own choosing (the builtin `fail` does).
+    #[error("{message}")]
+    Status {
+        /// The gRPC status code number.
+        code: i32,
+        /// The text.
+        message: String,
+    },
+}
+
+/// The inputs of one request, in the signature's order, already checked against it.
+pub type Inputs = Vec<Tensor>;
+/// The outputs of one request, in the signature's order.
+pub type Outputs = Vec<Tensor>;
+
+/// Loads models of one kind.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// The name that configuration and `platform` use.
+    fn name(&self) -> &'static str;
+    /// Loads a model; nothing is kept when it fails or is dropped.
+    async fn load(&self, spec: &Spec) -> Result<Arc<dyn Model>, Error>;
+}
+
+/// A loaded model. Dropping the last handle unloads it and returns its memory.
+#[async_trait]
+pub trait Model: Send + Sync + 'static {
+    /// Its inputs, outputs and batching.
+    fn signature(&self) -> &Signature;
+    /// What it holds, in bytes: measured where the engine can, else estimated from the file.
+    fn size_bytes(&self) -> u64;
+    /// Executes once on made-up input, so that the first caller does not pay for preparation.
+    async fn warm(&self) -> Result<(), Error>;
+    /// Executes requests together and answers each; an outer error fails all of them.
+    ///
+    /// Batching must not change an answer. Dropping the future stops the computation at its next yield point: between
+    /// graph nodes for `tract`, at once for a builtin that waits.
+    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error>;
+}

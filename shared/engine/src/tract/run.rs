@@ -1,0 +1,282 @@
+//! A loaded graph and its executions, on the thread that calls.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tract_onnx::prelude::{TValue, TVec, TractResult};
+use tract_onnx::tract_core::plan::eval;
+use tract_onnx::tract_hir::internal::ensure;
+
+use super::batch::{Chunk, chunks, sizes};
+use super::estimate_bytes;
+use super::gather::{Answer, gather, whole};
+use super::graph::{Graph, Plan, datum_type, problem};
+use super::plans::{Plans, Shapes};
+use crate::running::Permit;
+use crate::{Error, Inputs, Outputs, Port, Signature, Spec, Tensor};
+
+/// Plans for shapes beyond the batch sizes: of models whose other axes are free, too.
+const LEAST_PLANS: usize = 8;
+
+/// The most elements that the other axes of an empty tensor may stand for: a graph may make that many out of none.
+const MAX_EMPTY_ELEMENTS: usize = 1 << 20;
+
+/// One execution: it counts as running while this lives, and looks here whether anybody still waits for it.
+pub(super) struct Execution {
+    permit: Permit,
+    stop: Arc<AtomicBool>,
+}
+
+impl Execution {
+    pub(super) fn new(permit: Permit, stop: Arc<AtomicBool>) -> Self {
+        Self { permit, stop }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Before each graph node: this is the yield point.
+    fn step(&self) -> TractResult<()> {
+        ensure!(!self.stopped(), "stopped");
+        self.permit.step();
+        Ok(())
+    }
+}
+
+/// A graph with its plans.
+pub(super) struct Loaded {
+    graph: Graph,
+    plans: Plans<Plan>,
+    signature: Signature,
+    size_bytes: u64,
+}
+
+impl Loaded {
+    pub(super) fn load(bytes: &[u8], spec: &Spec) -> Result<Self, Error> {
+        let graph = Graph::parse(bytes)?;
+        let signature = Signature {
+            platform: "onnx".to_owned(),
+            inputs: graph.inputs.clone(),
+            outputs: graph.outputs.clone(),
+            max_batch_size: spec.max_batch_size,
+            concurrency: concurrency(spec)?,
+        };
+        if spec.max_batch_size > 0 {
+            check_batch_axes(&signature)?;
+        }
+        let plans = Plans::new(sizes(spec.max_batch_size).count().max(LEAST_PLANS));
+        let size_bytes = estimate_bytes(bytes.len() as u64, spec.max_batch_size);
+        let loaded = Self { graph, plans, signature, size_bytes };
+        loaded.check_runnable()?;
+        Ok(loaded)
+    }
+
+    pub(super) fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// An operator that the runtime lacks shows when a plan is made, so one is made now where the shapes are known.
+    fn check_runnable(&self) -> Result<(), Error> {
+        match self.made_up_shapes(1) {
+            Some(shapes) => self.plan(shapes).map(|_| ()).map_err(|error| Error::Load(error.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the plan for every batch size and executes the smallest. Free axes are not guessed: their plans are made
+    /// by the first requests.
+    pub(super) fn warm(&self, execution: &Execution) -> Result<(), Error> {
+        for size in sizes(self.signature.max_batch_size) {
+            if let Some(shapes) = self.made_up_shapes(size).filter(|_| !execution.stopped()) {
+                self.plan(shapes)?;
+            }
+        }
+        let Some(shapes) = self.made_up_shapes(1) else {
+            return Ok(());
+        };
+        let ports = self.graph.inputs.iter().zip(&shapes);
+        let request = ports.map(|(port, shape)| zeros(port, shape)).collect::<Option<Inputs>>().unwrap_or_default();
+        self.execute(&[request], execution)?.into_iter().try_for_each(|answer| answer.map(|_| ()))
+    }
+
+    /// The shapes of all inputs when only the first axis is free, with `rows` there.
+    fn made_up_shapes(&self, rows: usize) -> Option<Shapes> {
+        let shape = |port: &Port| {
+            let axes = port.shape.as_ref()?.iter().enumerate();
+            axes.map(|(at, axis)| usize::try_from(*axis).ok().or((at == 0).then_some(rows))).collect()
+        };
+        self.graph.inputs.iter().map(shape).collect()
+    }
+
+    /// Answers each request; those of one shape are executed together when the model batches.
+    pub(super) fn execute(
+        &self,
+        batch: &[Inputs],
+        execution: &Execution,
+    ) -> Result<Vec<Result<Outputs, Error>>, Error> {
+        let mut answers: Vec<Result<Outputs, Error>> = vec![Err(stopped()); batch.len()];
+        for group in self.groups(batch) {
+            let requests: Vec<&Inputs> = group.iter().map(|at| &batch[*at]).collect();
+            let together = self.attempt(&requests, execution);
+            match together {
+                Ok(outputs) => group.iter().zip(outputs).for_each(|(at, outputs)| answers[*at] = Ok(outputs)),
+                Err(error) if group.len() == 1 => answers[group[0]] = Err(error),
+                // One request's failure is not the others': each gets the answer it would have had alone.
+                Err(_) => group.iter().for_each(|at| answers[*at] = self.alone(&batch[*at], execution)),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// The requests that can be executed together, by position.
+    fn groups(&self, batch: &[Inputs]) -> Vec<Vec<usize>> {
+        if self.signature.max_batch_size == 0 {
+            return (0..batch.len()).map(|at| vec![at]).collect();
+        }
+        let mut groups = BTreeMap::<Vec<&[usize]>, Vec<usize>>::new();
+        for (at, request) in batch.iter().enumerate() {
+            let tails = request.iter().map(|tensor| tensor.shape.get(1..).unwrap_or_default()).collect();
+            groups.entry(tails).or_default().push(at);
+        }
+        groups.into_values().collect()
+    }
+
+    fn alone(&self, request: &Inputs, execution: &Execution) -> Result<Outputs, Error> {
+        let mut answers = self.attempt(&[request], execution)?;
+        answers.pop().ok_or_else(stopped)
+    }
+
+    /// A panic of the runtime fails the requests that it happened on and nothing else: plans are not changed by a run.
+    fn attempt(&self, requests: &[&Inputs], execution: &Execution) -> Result<Vec<Outputs>, Error> {
+        if execution.stopped() {
+            return Err(stopped());
+        }
+        requests.iter().flat_map(|request| request.iter()).try_for_each(check_empty)?;
+        let run = || match self.signature.max_batch_size {
+            0 => self.unbatched(requests, execution),
+            max => self.batched(requests, max, execution),
+        };
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Error::Run("the runtime failed".to_owned())))
+    }
+
+    fn unbatched(&self, requests: &[&Inputs], execution: &Execution) -> Result<Vec<Outputs>, Error> {
+        let answer = |request: &&Inputs| {
+            let plan = self.plan(request.iter().map(|tensor| tensor.shape.clone()).collect())?;
+            let inputs = self.graph.inputs.iter().zip(request.iter());
+            let inputs = inputs.map(|(port, tensor)| whole(datum_type(port), &tensor.shape, &tensor.data));
+            let answers =
+                self.run(&plan, inputs.collect::<Result<_, _>>().map_err(|error| failed(&error))?, execution)?;
+            Ok(self.outputs(answers.into_iter()))
+        };
+        requests.iter().map(answer).collect()
+    }
+
+    /// Gathers the requests' rows, executes them in chunks and hands each request its rows of the answer.
+    fn batched(&self, requests: &[&Inputs], max: usize, execution: &Execution) -> Result<Vec<Outputs>, Error> {
+        let rows: Vec<usize> = requests.iter().map(|request| request.first().map_or(1, Tensor::rows)).collect();
+        let mut answers = vec![Vec::new(); self.graph.outputs.len()];
+        for chunk in chunks(rows.iter().sum(), max) {
+            for (answer, part) in answers.iter_mut().zip(self.chunk(requests, chunk, execution)?) {
+                answer.push(part.take_rows(chunk).map_err(|error| failed(&error))?);
+            }
+        }
+        let answers = answers.into_iter().map(Answer::join).collect::<Result<Vec<_>, _>>();
+        let answers = answers.map_err(|error| failed(&error))?;
+        let mut start = 0;
+        let mut outputs = Vec::with_capacity(requests.len());
+        for rows in rows {
+            outputs.push(self.outputs(answers.iter().map(|answer| answer.rows(start, rows))));
+            start += rows;
+        }
+        Ok(outputs)
+    }
+
+    fn chunk(&self, requests: &[&Inputs], chunk: Chunk, execution: &Execution) -> Result<Vec<Answer>, Error> {
+        let tails = requests.first().map(|request| request.as_slice()).unwrap_or_default();
+        let shape = |tensor: &Tensor| [&[chunk.size], tensor.shape.get(1..).unwrap_or_default()].concat();
+        let shapes: Shapes = tails.iter().map(shape).collect();
+        let plan = self.plan(shapes.clone())?;
+        let mut inputs = TVec::new();
+        for (at, (port, shape)) in self.graph.inputs.iter().zip(&shapes).enumerate() {
+            let parts: Vec<_> = requests.iter().filter_map(|request| request.get(at)).map(|part| &part.data).collect();
+            inputs.push(gather(datum_type(port), shape, &parts, chunk).map_err(|error| failed(&error))?);
+        }
+        self.run(&plan, inputs, execution)
+    }
+
+    fn plan(&self, shapes: Shapes) -> Result<Plan, Error> {
+        self.plans.get(shapes, |shapes| self.graph.plan(shapes)).map_err(|error| failed(&error))
+    }
+
+    /// Executes a plan, looking before every node whether to stop.
+    fn run(&self, plan: &Plan, inputs: TVec<TValue>, execution: &Execution) -> Result<Vec<Answer>, Error> {
+        let run = || -> TractResult<Vec<Answer>> {
+            let answers = plan.spawn()?.run_plan_with_eval(inputs, |context, state, node, inputs| {
+                execution.step()?;
+                eval(context, state, node, inputs)
+            })?;
+            let ports = self.graph.outputs.iter();
+            answers.into_iter().zip(ports).map(|(answer, port)| Answer::new(answer, datum_type(port))).collect()
+        };
+        run().map_err(|error| failed(&error))
+    }
+
+    fn outputs(&self, answers: impl Iterator<Item = Answer>) -> Outputs {
+        let output = |(port, answer): (&Port, Answer)| {
+            let name = port.name.clone();
+            Some(Tensor { name, datatype: port.datatype?, shape: answer.shape, data: answer.data })
+        };
+        self.graph.outputs.iter().zip(answers).filter_map(output).collect()
+    }
+}
+
+/// How many executions may run at once: the configured number of instances, else one for each processor.
+fn concurrency(spec: &Spec) -> Result<usize, Error> {
+    let Some(instances) = spec.parameters.get("instances") else {
+        return Ok(std::thread::available_parallelism().map_or(1, NonZero::get));
+    };
+    let instances = instances.parse().ok().filter(|instances| (1..=1024).contains(instances));
+    instances.ok_or_else(|| Error::Load("the parameter 'instances' is not a number from 1 to 1024".to_owned()))
+}
+
+/// Rows can only be gathered along a first axis that every input and output leaves free.
+fn check_batch_axes(signature: &Signature) -> Result<(), Error> {
+    let fixed = |port: &&Port| port.shape.as_ref().is_some_and(|shape| shape.first() != Some(&-1));
+    match signature.inputs.iter().chain(&signature.outputs).find(fixed) {
+        Some(port) => Err(Error::Load(format!("'{}' has no free first axis, so max_batch_size must be 0", port.name))),
+        None if signature.inputs.is_empty() => Err(Error::Load("without inputs, max_batch_size must be 0".to_owned())),
+        None => Ok(()),
+    }
+}
+
+fn check_empty(tensor: &Tensor) -> Result<(), Error> {
+    let others = tensor.shape.iter().filter(|axis| **axis > 0);
+    let elements = others.fold(1usize, |product, axis| product.saturating_mul(*axis));
+    if tensor.shape.contains(&0) && elements > MAX_EMPTY_ELEMENTS {
+        let problem = "the other axes of an empty tensor are too large".to_owned();
+        return Err(Error::Input { field: tensor.name.clone(), problem });
+    }
+    Ok(())
+}
+
+fn zeros(port: &Port, shape: &[usize]) -> Option<Tensor> {
+    let datatype = port.datatype?;
+    let length = shape.iter().product::<usize>() * datatype.size()?;
+    Some(Tensor { name: port.name.clone(), datatype, shape: shape.to_vec(), data: vec![0; length].into() })
+}
+
+fn failed(error: &tract_onnx::prelude::TractError) -> Error {
+    Error::Run(problem(error))
+}
+
+fn stopped() -> Error {
+    Error::Run("stopped".to_owned())
+}

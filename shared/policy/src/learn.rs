@@ -1,0 +1,204 @@
+//! How long a model takes for a number of rows, learned while it runs.
+
+use std::time::{Duration, Instant};
+
+use weft_types::Deadline;
+
+/// Sizes are told apart by powers of two: 1, 2..3, 4..7, and so on; the last cell takes every larger one.
+const CELLS: usize = 16;
+/// A slower sample moves the estimate half of the way: a model that has become slow must not miss many deadlines first.
+const RISE: f64 = 0.5;
+/// A faster one moves it an eighth of the way, so that one lucky sample does not admit what cannot be met.
+const FALL: f64 = 0.125;
+/// For this long an estimate stands without being confirmed.
+const FRESH: Duration = Duration::from_secs(5);
+/// Afterwards it halves over each of these. An estimate that refuses every call would otherwise never be corrected.
+const FADE: Duration = Duration::from_secs(1);
+
+/// One class of sizes.
+#[derive(Clone, Copy, Debug)]
+struct Cell {
+    /// The average size of its samples, so that interpolation has a true point to start from.
+    rows: f64,
+    seconds: f64,
+    seen: Instant,
+}
+
+/// An online estimate of execution time by rows: an average per class of sizes that rises fast and falls slowly, with
+/// straight lines between the classes.
+#[derive(Clone, Debug, Default)]
+pub struct Latency {
+    cells: [Option<Cell>; CELLS],
+}
+
+/// What stands between a new request and its execution.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ahead {
+    /// Rows of the requests that are queued before it.
+    pub rows: usize,
+    /// How long until an executor is free, as far as that is known; zero when one is idle.
+    pub busy: Duration,
+    /// How many executions run at once; 0 counts as 1.
+    pub executors: usize,
+    /// The most rows of one execution; 0 when each request is executed alone.
+    pub max_batch_rows: usize,
+}
+
+fn class(rows: usize) -> usize {
+    (rows.max(1).ilog2() as usize).min(CELLS - 1)
+}
+
+impl Latency {
+    /// Learns from an execution of `rows` that took `took` and ended at `now`.
+    pub fn observe(&mut self, rows: usize, took: Duration, now: Instant) {
+        let (rows, seconds, slot) = (rows.max(1) as f64, took.as_secs_f64(), &mut self.cells[class(rows)]);
+        *slot = Some(match *slot {
+            None => Cell { rows, seconds, seen: now },
+            Some(cell) => {
+                let weight = if seconds > cell.seconds { RISE } else { FALL };
+                let toward = |from: f64, to: f64| from + (to - from) * weight;
+                Cell { rows: toward(cell.rows, rows), seconds: toward(cell.seconds, seconds), seen: now }
+            }
+        });
+    }
+
+    /// How long an execution of `rows` will take; `None` before anything was learned.
+    ///
+    /// Between two known sizes the line between them counts; below the smallest its own time; above the largest its time
+    /// in proportion, as if a larger batch saved nothing.
+    pub fn expect(&self, rows: usize, now: Instant) -> Option<Duration> {
+        let rows = rows.max(1) as f64;
+        let points = || self.cells.iter().flatten();
+        let below = points().rev().find(|cell| cell.rows <= rows);
+        let above = points().find(|cell| cell.rows > rows);
+        let seconds = match (below, above) {
+            (Some(below), Some(above)) => {
+                let (low, high) = (below.faded(now), above.faded(now));
+                low + (high - low) * (rows - below.rows) / (above.rows - below.rows)
+            }
+            (Some(below), None) => below.faded(now) * rows / below.rows,
+            (None, Some(above)) => above.faded(now),
+            (None, None) => return None,
+        };
+        Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    }
+
+    /// How long a request of `rows` will take from now to its answer; `None` before anything was learned.
+    ///
+    /// What waits before it runs in full batches, shared among the executors; it then runs with what is left over.
+    pub fn estimate(&self, ahead: &Ahead, rows: usize, now: Instant) -> Option<Duration> {
+        let rows = rows.max(1);
+        let batch = if ahead.max_batch_rows == 0 { rows } else { ahead.max_batch_rows.max(rows) };
+        let own = (ahead.rows % batch).saturating_add(rows).min(batch);
+        let rounds = (ahead.rows / batch) as f64 / ahead.executors.max(1) as f64;
+        let queue = Duration::try_from_secs_f64(self.expect(batch, now)?.as_secs_f64() * rounds);
+        let queue = queue.unwrap_or(Duration::MAX);
+        Some(ahead.busy.saturating_add(queue).saturating_add(self.expect(own, now)?))
+    }
+
+    /// Whether a request of `rows` can be answered by its deadline. Before anything was learned every live one can.
+    pub fn feasible(&self, ahead: &Ahead, rows: usize, deadline: Deadline, now: Instant) -> bool {
+        let needed = self.estimate(ahead, rows, now).unwrap_or_default();
+        !deadline.expired(now) && needed <= deadline.remaining(now)
+    }
+}
+
+impl Cell {
+    /// The time in seconds, less what it lost by not being confirmed.
+    fn faded(&self, now: Instant) -> f64 {
+        let stale = now.saturating_duration_since(self.seen).saturating_sub(FRESH);
+        self.seconds * 0.5f64.powf(stale.as_secs_f64() / FADE.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use weft_types::SystemClock;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn learned(samples: &[(usize, u32)], now: Instant) -> Latency {
+        let mut latency = Latency::default();
+        for (rows, ms) in samples {
+            latency.observe(*rows, MS * *ms, now);
+        }
+        latency
+    }
+
+    #[test]
+    fn lines_between_what_was_seen() {
+        let now = SystemClock::now();
+        let latency = learned(&[(2, 10), (8, 40), (32, 64)], now);
+        let table = [(1, 10), (2, 10), (5, 25), (8, 40), (20, 52), (32, 64), (64, 128), (0, 10)];
+        for (rows, ms) in table {
+            assert_eq!(latency.expect(rows, now).map(|took| took.as_millis()), Some(ms), "{rows}");
+        }
+        assert_eq!(Latency::default().expect(1, now), None);
+    }
+
+    #[test]
+    fn rises_fast_and_falls_slowly() {
+        let now = SystemClock::now();
+        let mut latency = learned(&[(1, 10)], now);
+        latency.observe(1, 100 * MS, now);
+        assert_eq!(latency.expect(1, now), Some(55 * MS));
+        latency.observe(1, 15 * MS, now);
+        assert_eq!(latency.expect(1, now), Some(50 * MS));
+    }
+
+    #[test]
+    fn an_estimate_that_nothing_confirms_fades() {
+        let now = SystemClock::now();
+        let latency = learned(&[(1, 1000)], now);
+        let deadline = |at: Instant| Deadline::after(at, 100 * MS);
+        let ahead = Ahead::default();
+        assert!(!latency.feasible(&ahead, 1, deadline(now + FRESH), now + FRESH));
+        let later = now + FRESH + 4 * FADE;
+        assert!(latency.feasible(&ahead, 1, deadline(later), later));
+    }
+
+    #[test]
+    fn what_waits_ahead_counts() {
+        let now = SystemClock::now();
+        let latency = learned(&[(1, 10), (8, 40)], now);
+        let single = Ahead { rows: 3, busy: 5 * MS, executors: 1, max_batch_rows: 0 };
+        assert_eq!(latency.estimate(&single, 1, now), Some(45 * MS));
+        let batched = Ahead { rows: 16, max_batch_rows: 8, ..single };
+        assert_eq!(latency.estimate(&batched, 1, now), Some(95 * MS));
+        let wide = Ahead { executors: 2, ..batched };
+        assert_eq!(latency.estimate(&wide, 1, now), Some(55 * MS));
+        assert!(latency.feasible(&wide, 1, Deadline::after(now, 55 * MS), now));
+        assert!(!latency.feasible(&wide, 1, Deadline::after(now, 54 * MS), now));
+    }
+
+    #[test]
+    fn an_expired_deadline_is_never_feasible() {
+        let now = SystemClock::now();
+        assert!(!Latency::default().feasible(&Ahead::default(), 1, Deadline::after(now, Duration::ZERO), now));
+        assert!(Latency::default().feasible(&Ahead::default(), 1, Deadline::after(now, MS), now));
+    }
+
+    proptest! {
+        /// Estimates stay within what was seen, and nothing, however large, overflows.
+        #[test]
+        fn stays_within_the_samples(
+            samples in proptest::collection::vec((1usize..5000, 1u32..10_000), 1..64),
+            rows in 1usize..5000,
+            ahead: usize,
+        ) {
+            let now = SystemClock::now();
+            let latency = learned(&samples, now);
+            let (least, most) = (samples.iter().map(|sample| sample.1).min(), samples.iter().map(|sample| sample.1).max());
+            let largest = samples.iter().map(|sample| sample.0).max().unwrap_or(1);
+            let expected = latency.expect(rows, now).expect("samples were given");
+            prop_assert!(expected + MS >= MS * least.unwrap_or(0));
+            // Above the largest average of a class the time grows in proportion; an average is at least half of its class.
+            let growth = (rows as f64 / largest as f64 * 2.0).max(1.0);
+            prop_assert!(expected <= (MS * most.unwrap_or(0)).mul_f64(growth * 2.0) + MS);
+            let queue = Ahead { rows: ahead / 2, max_batch_rows: 8, executors: 0, busy: Duration::MAX };
+            prop_assert_eq!(latency.estimate(&queue, rows, now), Some(Duration::MAX));
+        }
+    }
+}

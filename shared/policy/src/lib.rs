@@ -1,0 +1,21 @@
+//! Pure decisions: everything that the mesh chooses, and nothing that it does.
+//!
+//! A policy takes what it needs to know (a snapshot, `now`, a random source) and returns a decision. It does no IO, reads
+//! no clock and draws no hidden randomness, so it is property-tested and simulated as the same code that serves.
+//!
+//! - [`split`]: which target of a route takes a call
+//! - [`mod@choose`]: which replica takes a call
+//! - [`retry`]: whether a failed call may go again, and what retries may cost
+//! - [`learn`]: how long a model takes for a number of rows, and whether a deadline can be met
+//! - [`batch`]: which waiting requests run together, and when
+//! - [`place`]: which worker holds which model version
+
+pub mod batch;
+pub mod choose;
+pub mod learn;
+pub mod place;
+pub mod retry;
+pub mod split;
+
+pub use choose::{Candidate, choose};
+pub use learn::Latency;

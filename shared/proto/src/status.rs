@@ -1,0 +1,136 @@
+//! The one place where a failure becomes a gRPC status, and a status a failure again.
+
+use std::time::Duration;
+
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use weft_types::{Error, Reason};
+
+/// `google.rpc.ErrorInfo.domain` of every refusal.
+pub const DOMAIN: &str = "weft";
+
+/// The trailer that tells a gRPC client how long to wait before a retry, in milliseconds (gRFC A6); negative means never.
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+const fn code(reason: Reason) -> Code {
+    match reason {
+        Reason::InvalidRequest => Code::InvalidArgument,
+        Reason::MessageTooLarge | Reason::QueueFull | Reason::Overloaded => Code::ResourceExhausted,
+        Reason::NotFound => Code::NotFound,
+        Reason::NotOffered => Code::Unimplemented,
+        Reason::DeadlineInfeasible | Reason::DeadlineInQueue | Reason::DeadlineRunning => Code::DeadlineExceeded,
+        Reason::Cancelled => Code::Cancelled,
+        Reason::NoReadyReplica
+        | Reason::WorkerLost
+        | Reason::Draining
+        | Reason::ModelLoading
+        | Reason::StoreUnavailable => Code::Unavailable,
+        Reason::StaleEpoch => Code::FailedPrecondition,
+        Reason::Conflict => Code::AlreadyExists,
+        Reason::ModelFailed | Reason::Internal => Code::Internal,
+    }
+}
+
+/// The status of a failure: its code, the message, `ErrorInfo` with the reason, `BadRequest` naming the field of an invalid
+/// request, and `RetryInfo` with the pushback trailer where the caller should wait.
+pub fn status_of(error: &Error) -> Status {
+    let mut details = ErrorDetails::with_error_info(error.reason().as_str(), DOMAIN, []);
+    if let Some(field) = error.field() {
+        details.add_bad_request_violation(field, error.message());
+    }
+    if let Some(wait) = error.pushback() {
+        details.set_retry_info(Some(wait));
+    }
+    let mut status = Status::with_error_details(code(error.reason()), error.message(), details);
+    let pushback = match (error.pushback(), error.reason()) {
+        (Some(wait), _) => Some(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)),
+        // RESOURCE_EXHAUSTED invites a retry, which can never succeed for a message of this size.
+        (None, Reason::MessageTooLarge) => Some(-1),
+        (None, _) => None,
+    };
+    if let Some(pushback) = pushback {
+        status.metadata_mut().insert(PUSHBACK, MetadataValue::from(pushback));
+    }
+    status
+}
+
+/// The failure that a status from another Weft service stands for; a foreign status maps by its code.
+pub fn error_of(status: &Status) -> Error {
+    let details = status.get_error_details();
+    let named =
+        details.error_info().filter(|info| info.domain == DOMAIN).and_then(|info| Reason::from_name(&info.reason));
+    let reason = named.unwrap_or_else(|| reason_of(status.code()));
+    let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
+    let error = match (reason, violation) {
+        (Reason::InvalidRequest, Some(violation)) => {
+            let problem = status.message().strip_prefix(&*violation.field).unwrap_or(status.message());
+            Error::invalid(violation.field.clone(), problem.trim_start_matches(": "))
+        }
+        _ => Error::new(reason, status.message().to_owned()),
+    };
+    match details.retry_info().and_then(|info| info.retry_delay).or_else(|| pushback(status)) {
+        Some(wait) => error.retry_after(wait),
+        None => error,
+    }
+}
+
+fn pushback(status: &Status) -> Option<Duration> {
+    status.metadata().get(PUSHBACK)?.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}
+
+const fn reason_of(code: Code) -> Reason {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => Reason::InvalidRequest,
+        Code::NotFound => Reason::NotFound,
+        Code::Unimplemented => Reason::NotOffered,
+        Code::ResourceExhausted => Reason::Overloaded,
+        Code::DeadlineExceeded => Reason::DeadlineRunning,
+        Code::Cancelled => Reason::Cancelled,
+        Code::Unavailable => Reason::WorkerLost,
+        Code::FailedPrecondition | Code::Aborted => Reason::StaleEpoch,
+        Code::AlreadyExists => Reason::Conflict,
+        Code::Ok | Code::Unknown | Code::PermissionDenied | Code::Unauthenticated | Code::Internal | Code::DataLoss => {
+            Reason::Internal
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_types::Retry;
+
+    #[test]
+    fn every_reason_crosses_the_wire_and_back() {
+        for reason in Reason::ALL {
+            let error = Error::new(reason, "why");
+            assert_eq!(error_of(&status_of(&error)), error, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_and_a_wait_cross_too() {
+        let invalid = Error::invalid("inputs[0].shape", "negative dimension");
+        assert_eq!(error_of(&status_of(&invalid)), invalid);
+        let full = Error::new(Reason::QueueFull, "queue is full").retry_after(Duration::from_millis(250));
+        let status = status_of(&full);
+        assert_eq!(status.metadata().get(PUSHBACK).and_then(|value| value.to_str().ok()), Some("250"));
+        assert_eq!(error_of(&status), full);
+    }
+
+    #[test]
+    fn only_unavailable_and_stale_may_go_elsewhere() {
+        for reason in Reason::ALL {
+            if reason.retry() == Retry::Elsewhere {
+                assert!(matches!(code(reason), Code::Unavailable | Code::FailedPrecondition), "{reason:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_is_not_to_be_sent_again() {
+        let status = status_of(&Error::new(Reason::MessageTooLarge, "too large"));
+        assert_eq!(status.metadata().get(PUSHBACK).and_then(|value| value.to_str().ok()), Some("-1"));
+    }
+}

@@ -1,0 +1,80 @@
+//! The services of one server.
+
+use std::convert::Infallible;
+
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tower::Service;
+use weft_proto::DESCRIPTORS;
+
+use crate::Health;
+use crate::methods::Methods;
+
+/// Collects a server's services; health and reflection are always among them.
+pub struct Api {
+    routes: axum::Router,
+    names: Vec<&'static str>,
+    descriptors: Vec<&'static [u8]>,
+}
+
+impl Api {
+    /// Only health and, once built, reflection.
+    pub fn new(health: &Health) -> Self {
+        let api =
+            Self { routes: Routes::default().into_axum_router(), names: Vec::new(), descriptors: vec![DESCRIPTORS] };
+        api.with(health.server())
+    }
+
+    /// Adds a service.
+    #[must_use]
+    pub fn with<S>(self, service: S) -> Self
+    where
+        S: Service<http::Request<tonic::body::Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.forward(S::NAME, service)
+    }
+
+    /// Sends every method below `name` to `service`, which need not know the methods.
+    #[must_use]
+    pub fn forward<S>(mut self, name: &'static str, service: S) -> Self
+    where
+        S: Service<http::Request<tonic::body::Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        let service = tower::ServiceExt::map_request(service, |request: http::Request<axum::body::Body>| {
+            request.map(tonic::body::Body::new)
+        });
+        self.routes = self.routes.route_service(&format!("/{name}/{{*rest}}"), service);
+        self.names.push(name);
+        self
+    }
+
+    /// Adds contracts from another crate to reflection.
+    #[must_use]
+    pub fn describe(mut self, descriptors: &'static [u8]) -> Self {
+        self.descriptors.push(descriptors);
+        self
+    }
+
+    /// The finished routes. Reflection lists what this server serves, under its v1 and v1alpha names.
+    pub(crate) fn build(self) -> Result<(Routes, Methods), tonic_reflection::server::Error> {
+        let builder = || {
+            let mut builder = tonic_reflection::server::Builder::configure();
+            for descriptors in &self.descriptors {
+                builder = builder.register_encoded_file_descriptor_set(descriptors);
+            }
+            for name in &self.names {
+                builder = builder.with_service_name(*name);
+            }
+            builder
+        };
+        let v1 = builder().with_service_name("grpc.reflection.v1.ServerReflection").build_v1()?;
+        let v1alpha = builder().with_service_name("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?;
+        let methods = Methods::of(&[&self.descriptors[..], &[tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET]].concat());
+        let routes = Routes::from(self.routes).add_service(v1).add_service(v1alpha).prepare();
+        Ok((routes, methods))
+    }
+}

@@ -1,0 +1,161 @@
+//! What surrounds every call: its context, its deadline, its span and its one record in the metrics.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::ServiceExt as _;
+use tracing::Instrument as _;
+use weft_proto::status_of;
+use weft_telemetry::{Scope, Span, call_span, status_name};
+use weft_types::{Deadline, Error, Reason, SystemClock, timeout};
+
+use crate::Call;
+use crate::body::{Guarded, Limited};
+use crate::methods::{Method, Methods};
+
+/// The bounds on every call of a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) message_bytes: u32,
+    /// Granted to a unary call that brings no `grpc-timeout`.
+    pub(crate) default_timeout: Duration,
+    /// The longest deadline: what every stream gets at most, too.
+    pub(crate) max_timeout: Duration,
+}
+
+/// Shared by every connection of a server.
+pub(crate) struct Guard {
+    pub(crate) routes: Routes,
+    pub(crate) methods: Methods,
+    pub(crate) scope: Scope,
+    pub(crate) limits: Limits,
+}
+
+/// The end of a call, told once: to the metrics and the span. Dropped without an end, the caller went away.
+pub(crate) struct Record {
+    scope: Scope,
+    method: &'static str,
+    received: Instant,
+    span: Option<Span>,
+}
+
+impl Record {
+    pub(crate) fn finish(&mut self, code: Code) {
+        let Some(mut span) = self.span.take() else { return };
+        let elapsed = SystemClock::now().saturating_duration_since(self.received);
+        self.scope.metrics().record_server_call(self.method, code, elapsed);
+        span.set("rpc.response.status_code", status_name(code));
+        if is_server_fault(code) {
+            span.fail(status_name(code));
+        }
+    }
+
+    pub(crate) fn finish_unless_done(&mut self, code: Code) {
+        self.finish(code);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.finish(Code::Cancelled);
+    }
+}
+
+/// Which codes are the server's own failures (OpenTelemetry's RPC conventions).
+const fn is_server_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}
+
+pub(crate) fn expired() -> Status {
+    status_of(&Error::new(Reason::DeadlineRunning, "the deadline passed before the answer was ready"))
+}
+
+pub(crate) fn panicked() -> Status {
+    status_of(&Error::new(Reason::Internal, "internal error"))
+}
+
+impl Guard {
+    /// Runs one call to its answer; the answer's body goes on under the same guard.
+    pub(crate) async fn call(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Guarded>, Infallible> {
+        let received = SystemClock::now();
+        let method = self.methods.get(request.uri().path());
+        let mut span = self.scope.start_server_from(method.name, request.headers());
+        let trace = span.context().clone();
+        let deadline = self.deadline(&request, method, received);
+        if let Ok(Some(deadline)) = deadline {
+            span.set("weft.deadline_remaining_ms", deadline.remaining(received).as_secs_f64() * 1e3);
+        }
+        let mut record = Record { scope: self.scope.clone(), method: method.name, received, span: Some(span) };
+        let deadline = match deadline {
+            Ok(deadline) => deadline,
+            Err(error) => return Ok(answer(status_of(&error).into_http(), None, record)),
+        };
+        let logged = call_span(method.name, &trace);
+        let open = deadline.unwrap_or_else(|| Deadline::after(received, Duration::MAX));
+        let mut request = request.map(|body| tonic::body::Body::new(Limited::new(body, self.limits.message_bytes)));
+        request.extensions_mut().insert(Call { deadline: open, received, trace });
+        let mut timer = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.instant().into())));
+        let work = AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind().instrument(logged);
+        let outcome = match timer.as_mut() {
+            Some(timer) => tokio::select! {
+                biased;
+                outcome = work => Some(outcome),
+                // Dropping the handler's future is what stops its work.
+                () = timer.as_mut() => None,
+            },
+            None => Some(work.await),
+        };
+        let response = match outcome {
+            Some(Ok(Ok(response))) => response,
+            Some(Ok(Err(never))) => match never {},
+            Some(Err(_)) => {
+                tracing::error!(rpc.method = method.name, "a handler panicked");
+                panicked().into_http()
+            }
+            None => expired().into_http(),
+        };
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            record.finish(status.code());
+        }
+        Ok(answer(response, timer, record))
+    }
+
+    /// The deadline of a call; `None` when it may stay open for good. A malformed `grpc-timeout` is refused.
+    fn deadline<B>(&self, request: &Request<B>, method: Method, now: Instant) -> Result<Option<Deadline>, Error> {
+        let mut values = request.headers().get_all(timeout::HEADER).iter();
+        let limits = self.limits;
+        let granted = match (values.next(), values.next()) {
+            (Some(value), None) => timeout::parse(value.as_bytes())
+                .map_err(|error| Error::invalid(timeout::HEADER, error))?
+                .min(limits.max_timeout),
+            (Some(_), Some(_)) => return Err(Error::invalid(timeout::HEADER, "given more than once")),
+            (None, _) if method.open_ended => return Ok(None),
+            (None, _) if method.streams => limits.max_timeout,
+            (None, _) => limits.default_timeout,
+        };
+        Ok(Some(Deadline::after(now, granted)))
+    }
+}
+
+fn answer(
+    response: Response<tonic::body::Body>,
+    timer: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+    record: Record,
+) -> Response<Guarded> {
+    response.map(|body| Guarded::new(body, timer, record))
+}

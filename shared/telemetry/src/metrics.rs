@@ -1,0 +1,301 @@
+//! Every metric that Weft records: its name, its unit and its attributes are spelled here and nowhere else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _, UpDownCounter};
+use opentelemetry::{KeyValue, StringValue, Value};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use tonic::Code;
+use weft_types::{ModelName, Version};
+
+use crate::scope::LIBRARY;
+
+/// Names on the wire; the metrics service reads some of them.
+pub mod names {
+    /// Seconds that a server took for a call (OpenTelemetry's semantic conventions).
+    pub const SERVER_CALL: &str = "rpc.server.call.duration";
+    /// Seconds that a client waited for a call (OpenTelemetry's semantic conventions).
+    pub const CLIENT_CALL: &str = "rpc.client.call.duration";
+    /// Seconds from a worker's admission of a request to its answer, by status.
+    pub const MODEL_CALL: &str = "weft.model.call.duration";
+    /// Seconds that a request waited on the worker before it was executed.
+    pub const MODEL_QUEUE: &str = "weft.model.queue.duration";
+    /// Seconds that the batch holding the request was executed; recorded once for each request.
+    pub const MODEL_COMPUTE: &str = "weft.model.compute.duration";
+    /// Requests in an executed batch; recorded once for each batch.
+    pub const MODEL_BATCH: &str = "weft.model.batch.size";
+    /// Seconds from the moment nobody waited any more to the moment the work stopped.
+    pub const CANCEL_TO_STOP: &str = "weft.cancel_to_stop";
+    /// Seconds computed for callers who had stopped waiting.
+    pub const WASTED_COMPUTE: &str = "weft.wasted_compute";
+    /// Executions that were stopped because nobody waited.
+    pub const WORK_STOPPED: &str = "weft.work.stopped";
+    /// Attempts beyond the first.
+    pub const RETRIES: &str = "weft.router.retries";
+    /// Calls being forwarded.
+    pub const IN_FLIGHT: &str = "weft.router.in_flight";
+    /// Calls refused or ended because of their deadline, by the stage that noticed.
+    pub const DEADLINE_REJECTED: &str = "weft.deadline.rejected";
+    /// The store's revision that the snapshot reflects.
+    pub const SNAPSHOT_REVISION: &str = "weft.snapshot.revision";
+    /// Seconds since the snapshot was last known to be current.
+    pub const SNAPSHOT_AGE: &str = "weft.snapshot.age";
+
+    /// The attribute with a model's name.
+    pub const MODEL: &str = "model";
+    /// The attribute with a model's version.
+    pub const VERSION: &str = "version";
+    /// The attribute with the gRPC status name of a model call.
+    pub const STATUS: &str = "status";
+    /// The attribute with the [`super::Stage`] of a deadline's refusal.
+    pub const STAGE: &str = "stage";
+}
+
+/// Where a call was when its deadline ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Refused before anything was done, since the deadline could not be met.
+    Admission,
+    /// Expired while it waited.
+    Queue,
+    /// Expired while it ran.
+    Execution,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::Queue => "queue",
+            Self::Execution => "execution",
+        }
+    }
+}
+
+/// What the snapshot gauges show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotState {
+    /// The store's revision.
+    pub revision: i64,
+    /// How long ago it was last known to be current.
+    pub age: Duration,
+}
+
+/// A service's instruments. Recording is a map look-up at most, and nothing when telemetry is off.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Instruments>);
+
+#[derive(Debug)]
+struct Instruments {
+    meter: Meter,
+    server_call: Histogram<f64>,
+    client_call: Histogram<f64>,
+    model_call: Histogram<f64>,
+    model_queue: Histogram<f64>,
+    model_compute: Histogram<f64>,
+    model_batch: Histogram<u64>,
+    cancel_to_stop: Histogram<f64>,
+    wasted_compute: Counter<f64>,
+    work_stopped: Counter<u64>,
+    retries: Counter<u64>,
+    in_flight: UpDownCounter<i64>,
+    deadline_rejected: Counter<u64>,
+}
+
+impl Metrics {
+    pub(crate) fn new(provider: &SdkMeterProvider) -> Self {
+        let meter = provider.meter(LIBRARY);
+        let seconds = |name, about| meter.f64_histogram(name).with_unit("s").with_description(about).build();
+        let count = |name, unit, about| meter.u64_counter(name).with_unit(unit).with_description(about).build();
+        Self(Arc::new(Instruments {
+            server_call: seconds(names::SERVER_CALL, "Time that a server took for a call"),
+            client_call: seconds(names::CLIENT_CALL, "Time that a client waited for a call"),
+            model_call: seconds(names::MODEL_CALL, "Time from a worker's admission of a request to its answer"),
+            model_queue: seconds(names::MODEL_QUEUE, "Time that a request waited before it was executed"),
+            model_compute: seconds(names::MODEL_COMPUTE, "Time that the batch holding a request was executed"),
+            model_batch: meter
+                .u64_histogram(names::MODEL_BATCH)
+                .with_unit("{request}")
+                .with_description("Requests in an executed batch")
+                .build(),
+            cancel_to_stop: seconds(names::CANCEL_TO_STOP, "Time from nobody waiting to the work having stopped"),
+            wasted_compute: meter
+                .f64_counter(names::WASTED_COMPUTE)
+                .with_unit("s")
+                .with_description("Time computed for callers who had stopped waiting")
+                .build(),
+            work_stopped: count(names::WORK_STOPPED, "{execution}", "Executions stopped because nobody waited"),
+            retries: count(names::RETRIES, "{attempt}", "Attempts beyond the first"),
+            in_flight: meter
+                .i64_up_down_counter(names::IN_FLIGHT)
+                .with_unit("{call}")
+                .with_description("Calls being forwarded")
+                .build(),
+            deadline_rejected: count(
+                names::DEADLINE_REJECTED,
+                "{call}",
+                "Calls refused or ended because of their deadline",
+            ),
+            meter,
+        }))
+    }
+
+    /// A call that this service answered. `method` is `package.Service/Method`, of a known method only: callers choose the path,
+    /// and each new one would be a new series.
+    pub fn record_server_call(&self, method: impl Into<StringValue>, code: Code, elapsed: Duration) {
+        self.0.server_call.record(elapsed.as_secs_f64(), &rpc(method.into(), code));
+    }
+
+    /// A call that this service made.
+    pub fn record_client_call(&self, method: impl Into<StringValue>, code: Code, elapsed: Duration) {
+        self.0.client_call.record(elapsed.as_secs_f64(), &rpc(method.into(), code));
+    }
+
+    /// The instruments of one model's version, to be kept for as long as it is loaded or routed to.
+    pub fn model(&self, model: &ModelName, version: Version) -> ModelMetrics {
+        ModelMetrics {
+            instruments: Arc::clone(&self.0),
+            attributes: [
+                KeyValue::new(names::MODEL, Arc::<str>::from(model.as_str())),
+                // Text, so that the label reads the same everywhere.
+                KeyValue::new(names::VERSION, Arc::<str>::from(version.to_string())),
+            ],
+        }
+    }
+
+    /// A call that its deadline ended.
+    pub fn record_deadline_rejected(&self, stage: Stage) {
+        self.0.deadline_rejected.add(1, &[KeyValue::new(names::STAGE, stage.as_str())]);
+    }
+
+    /// Shows the state of a snapshot, read at each export, so that the age grows even when nothing happens. Call it once: the
+    /// instruments live as long as the service.
+    pub fn observe_snapshot(&self, state: impl Fn() -> SnapshotState + Send + Sync + 'static) {
+        let state = Arc::new(state);
+        let same = Arc::clone(&state);
+        self.0
+            .meter
+            .i64_observable_gauge(names::SNAPSHOT_REVISION)
+            .with_description("Revision of the store that the snapshot reflects")
+            .with_callback(move |gauge| gauge.observe(state().revision, &[]))
+            .build();
+        self.0
+            .meter
+            .f64_observable_gauge(names::SNAPSHOT_AGE)
+            .with_unit("s")
+            .with_description("Time since the snapshot was last known to be current")
+            .with_callback(move |gauge| gauge.observe(same().age.as_secs_f64(), &[]))
+            .build();
+    }
+}
+
+/// One model's version: what is recorded carries its name and version.
+#[derive(Clone, Debug)]
+pub struct ModelMetrics {
+    instruments: Arc<Instruments>,
+    attributes: [KeyValue; 2],
+}
+
+impl ModelMetrics {
+    /// A request that ended on a worker, from admission to answer.
+    pub fn record_call(&self, code: Code, elapsed: Duration) {
+        let [model, version] = self.attributes.clone();
+        let attributes = [model, version, KeyValue::new(names::STATUS, status_name(code))];
+        self.instruments.model_call.record(elapsed.as_secs_f64(), &attributes);
+    }
+
+    /// How long a request waited before it was executed.
+    pub fn record_queue(&self, waited: Duration) {
+        self.instruments.model_queue.record(waited.as_secs_f64(), &self.attributes);
+    }
+
+    /// How long the batch that held a request was executed: once for each request, so that sums divide by requests.
+    pub fn record_compute(&self, computed: Duration) {
+        self.instruments.model_compute.record(computed.as_secs_f64(), &self.attributes);
+    }
+
+    /// How many requests an executed batch held: once for each batch.
+    pub fn record_batch(&self, requests: usize) {
+        self.instruments.model_batch.record(requests as u64, &self.attributes);
+    }
+
+    /// An execution that was stopped because nobody waited, `after` the last caller had gone.
+    pub fn record_stopped(&self, after: Duration) {
+        self.instruments.work_stopped.add(1, &self.attributes);
+        self.instruments.cancel_to_stop.record(after.as_secs_f64(), &self.attributes);
+    }
+
+    /// Time computed for callers who had stopped waiting.
+    pub fn record_wasted(&self, computed: Duration) {
+        self.instruments.wasted_compute.add(computed.as_secs_f64(), &self.attributes);
+    }
+
+    /// Another attempt at a call.
+    pub fn record_retry(&self) {
+        self.instruments.retries.add(1, &self.attributes);
+    }
+
+    /// Counts a call as in flight until the guard is dropped, also when its future is.
+    pub fn in_flight(&self) -> InFlight {
+        self.instruments.in_flight.add(1, &self.attributes);
+        InFlight(self.clone())
+    }
+}
+
+/// A call in flight.
+#[derive(Debug)]
+#[must_use = "the call counts as ended when this is dropped"]
+pub struct InFlight(ModelMetrics);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.instruments.in_flight.add(-1, &self.0.attributes);
+    }
+}
+
+fn rpc(method: StringValue, code: Code) -> [KeyValue; 3] {
+    [
+        KeyValue::new("rpc.system.name", "grpc"),
+        KeyValue::new("rpc.method", Value::String(method)),
+        KeyValue::new("rpc.status_code", status_name(code)),
+    ]
+}
+
+/// The name of a status as gRPC spells it.
+pub const fn status_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_spelled_as_grpc_spells_them() {
+        for number in 0..=16 {
+            let code = Code::from_i32(number);
+            // The variant's name in the other spelling, but for the one that the table writes with two Ls.
+            let letters: String = status_name(code).chars().filter(|letter| *letter != '_').collect();
+            assert_eq!(letters.to_lowercase(), format!("{code:?}").to_lowercase());
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A whole mesh in the test's own process, on free ports.
+
+use anyhow::{Context as _, Result};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use weft::dev::Dev;
+use weft::process::Process;
+use weft::settings;
+use weft_config::Reader;
+
+use crate::calls::Caller;
+
+/// All four services over the embedded store.
+pub struct Mesh {
+    /// Its shared parts.
+    pub process: Process,
+    dev: Dev,
+}
+
+impl Mesh {
+    /// Starts a mesh with these flags of `weft demo`.
+    pub async fn start(flags: &[&str]) -> Result<Self> {
+        let flags = ["--metrics-http", "127.0.0.1:0", "--lame-duck", "0ms"].iter().chain(flags).map(Into::into);
+        let mut reader = Reader::new("weft demo", "", flags, []);
+        let common = settings::common(&mut reader, "warn");
+        let settings = settings::demo(&mut reader);
+        reader.finish()?;
+        let process = Process::embed(common).await?;
+        let dev = Dev::start(&process, settings).await?;
+        Ok(Self { process, dev })
+    }
+
+    /// Where callers reach it.
+    pub fn address(&self) -> &str {
+        self.dev.address()
+    }
+
+    /// The text that Prometheus would scrape.
+    pub async fn scrape(&self) -> Result<String> {
+        let address = self.dev.metrics_http().context("metrics are served over HTTP")?;
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
+    }
+
+    /// A sample's value, summed over all its label sets.
+    pub async fn sample(&self, name: &str) -> Result<f64> {
+        let text = self.scrape().await?;
+        let samples =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// A caller of it.
+    pub fn caller(&self) -> Result<Caller> {
+        Caller::new(self.address())
+    }
+
+    /// Drains it and ends its tasks.
+    pub async fn stop(self) {
+        self.dev.drain().await;
+        self.process.finish().await;
+    }
+}

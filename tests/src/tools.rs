@@ -1,0 +1,21 @@
+//! The third-party clients that `make test` has installed beside the build.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+/// A file below the tools' folder.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let found = own.ancestors().map(|folder| folder.join("weft-tools").join(name)).find(|path| path.exists());
+    found.with_context(|| format!("{name} is not installed; run `make test`, which installs it"))
+}
+
+/// Runs a script of `tests/python` with these arguments; what it printed is the error when it fails.
+pub fn python(script: &str, arguments: &[&str]) -> Result<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
+    let ended = Command::new(tool("venv/bin/python")?).arg(path).args(arguments).output()?;
+    let told = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    if ended.status.success() { Ok(told) } else { bail!("{script} failed:\n{told}") }
+}

@@ -1,0 +1,12 @@
+//! The whole mesh in one process: every contract that a caller relies on.
+
+mod mesh {
+    mod bad_input;
+    mod control;
+    mod deadlines;
+    mod digits;
+    mod standard;
+    mod streams;
+    mod tap;
+    mod trace;
+}

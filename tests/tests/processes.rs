@@ -1,0 +1,9 @@
+//! Real processes over a real etcd, started, killed and drained as operators and accidents do it.
+
+mod processes {
+    mod cluster;
+    mod demo;
+    mod drain;
+    mod loss;
+    mod memory;
+}
