@@ -1,12 +1,13 @@
 //! The subcommands.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
 use weft_config::{Outcome, Reader, environment};
 use weft_types::BUILD;
 
+use crate::dev::Dev;
+use crate::output::print;
 use crate::process::Process;
 use crate::settings::{self, Common};
 use crate::{demo, dev, role};
@@ -28,10 +29,10 @@ pub fn run(command: &str, args: impl Iterator<Item = OsString>) -> Result<()> {
     let args: Vec<OsString> = args.collect();
     match command {
         "dev" => with(&args, "weft dev", "all four services in one process", settings::dev, |settings, common| {
-            block_on(&common, |process| dev::run(process, settings))
+            block_on(&common, |process| serve(process, settings))
         }),
         "demo" => with(&args, "weft demo", "a demonstration of the whole mesh", settings::demo, |settings, common| {
-            block_on(&common, |process| demo::run(process, settings))
+            block_on(&common, |process| demonstrate(process, settings))
         }),
         "router" => with(&args, "weft router", "sends calls to workers", settings::router, |settings, common| {
             block_on(&common, async |process| role::alone(&process, role::router(&process, settings).await?).await)
@@ -95,6 +96,24 @@ fn block_on<F: Future<Output = Result<()>>>(common: &Common, run: impl FnOnce(Pr
     })
 }
 
-pub(crate) fn print(text: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
+/// Runs a whole mesh until the process ends; with `--demo`, after showing that it works.
+async fn serve(process: Process, settings: settings::Dev) -> Result<()> {
+    let demonstrates = settings.demo;
+    let dev = Dev::start(&process, settings).await?;
+    if demonstrates && let Err(error) = demo::show(dev.address()).await {
+        dev.drain().await;
+        return Err(error);
+    }
+    print(&dev::hints(dev.address()))?;
+    process.ending().await;
+    dev.drain().await;
+    Ok(())
+}
+
+/// Starts a whole mesh, shows that it works, and ends it.
+async fn demonstrate(process: Process, settings: settings::Dev) -> Result<()> {
+    let dev = Dev::start(&process, settings).await?;
+    let shown = demo::show(dev.address()).await;
+    dev.drain().await;
+    shown
 }

@@ -7,19 +7,9 @@ mod stop;
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::print;
-use crate::dev::Dev;
-use crate::process::Process;
-use crate::settings;
 use caller::Caller;
 
-/// Starts a mesh on free ports, shows that it works, and ends it.
-pub async fn run(process: Process, settings: settings::Dev) -> Result<()> {
-    let dev = Dev::start(&process, settings).await?;
-    let shown = show(dev.address()).await;
-    dev.drain().await;
-    shown
-}
+use crate::output::print;
 
 /// Sends the demonstration calls; anything that is off is an error.
 pub async fn show(address: &str) -> Result<()> {

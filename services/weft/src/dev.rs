@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cli::print;
 use crate::process::Process;
 use crate::role::{self, Role};
-use crate::{demo, settings};
+use crate::settings;
 
 /// A whole mesh in this process.
 pub struct Dev {
@@ -55,22 +54,8 @@ impl Dev {
     }
 }
 
-/// Runs a mesh until the process ends; with `--demo`, after showing that it works.
-pub async fn run(process: Process, settings: settings::Dev) -> Result<()> {
-    let demonstrate = settings.demo;
-    let dev = Dev::start(&process, settings).await?;
-    if demonstrate && let Err(error) = demo::show(dev.address()).await {
-        dev.drain().await;
-        return Err(error);
-    }
-    print(&hints(dev.address()))?;
-    process.ending().await;
-    dev.drain().await;
-    Ok(())
-}
-
 /// What to try next.
-fn hints(address: &str) -> String {
+pub(crate) fn hints(address: &str) -> String {
     format!(
         "
 serving on {address}; try:

@@ -4,6 +4,7 @@
 mod cli;
 pub mod demo;
 pub mod dev;
+mod output;
 pub mod process;
 pub mod role;
 pub mod settings;

@@ -14,8 +14,6 @@ use tonic::codegen::StdError;
 use weft_proto::status_of;
 use weft_types::{Error, Reason};
 
-use crate::connect::Live;
-
 /// A request on its way out. hyper sends it from a task of its own, which would keep a stream open, and its work going, for
 /// as long as the caller's messages do not end; so it also ends, with a reset, when the answer is dropped.
 pub(crate) struct RequestBody {
@@ -62,11 +60,12 @@ impl http_body::Body for RequestBody {
 pub struct ResponseBody {
     inner: Incoming,
     _waiting: Waiting,
-    _live: Arc<Live>,
+    /// The connection, whatever it is made of.
+    _live: Arc<dyn Send + Sync>,
 }
 
 impl ResponseBody {
-    pub(crate) const fn new(inner: Incoming, waiting: Waiting, live: Arc<Live>) -> Self {
+    pub(crate) fn new(inner: Incoming, waiting: Waiting, live: Arc<dyn Send + Sync>) -> Self {
         Self { inner, _waiting: waiting, _live: live }
     }
 }

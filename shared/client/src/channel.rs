@@ -112,9 +112,11 @@ impl Channel {
         match sent {
             Ok(response) => Ok(response.map(|body| ResponseBody::new(body, waiting, live))),
             Err(mut error) => {
-                slot.forget_if_closed(&live);
                 let never_left = error.take_message().is_some() || was_refused(error.error());
                 tracing::debug!(error = %error.error(), never_left, address = self.address(), "a call failed");
+                if !is_busy(error.error()) {
+                    slot.forget(&live);
+                }
                 Err(if never_left { unsent() } else { lost() })
             }
         }
@@ -138,16 +140,21 @@ fn unsent() -> Error {
     Error::new(Reason::NoReadyReplica, "the connection closed before the call was sent")
 }
 
-/// Whether the other side said that it never looked at the call: REFUSED_STREAM, or a GOAWAY that excludes it (gRFC A6).
+/// Whether the call was never looked at: it was still waiting when the connection closed, or the other side says so by
+/// REFUSED_STREAM or a GOAWAY that excludes it (gRFC A6).
 fn was_refused(error: &hyper::Error) -> bool {
-    if error.is_canceled() {
-        return true;
-    }
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| {
-        error.reason() == Some(h2::Reason::REFUSED_STREAM)
-            || (error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
-    })
+    let excluded =
+        |error: &h2::Error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_canceled() || is_busy(error) || of_h2(error).is_some_and(excluded)
+}
+
+/// Whether the other side has too many calls at the moment: the connection itself is well.
+fn is_busy(error: &hyper::Error) -> bool {
+    of_h2(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+fn of_h2(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
 }
 
 impl Service<Request<Body>> for Channel {

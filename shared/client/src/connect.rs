@@ -109,10 +109,11 @@ impl Slot {
         }
     }
 
-    /// Lets go of a connection that takes no more calls, unless it was replaced already.
-    pub(crate) fn forget_if_closed(&self, dead: &Arc<Live>) {
+    /// Lets go of a connection that failed a call, unless it was replaced already. It may be closing in order (GOAWAY) while
+    /// older calls on it still run: those hold it open themselves.
+    pub(crate) fn forget(&self, failed: &Arc<Live>) {
         let current = self.live.load();
-        if dead.sender.is_closed() && current.as_ref().is_some_and(|live| Arc::ptr_eq(live, dead)) {
+        if current.as_ref().is_some_and(|live| Arc::ptr_eq(live, failed)) {
             self.live.compare_and_swap(&current, None);
         }
     }

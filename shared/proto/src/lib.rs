@@ -33,8 +33,9 @@ pub use generated::grpc::health::v1 as health;
     clippy::default_constructed_unit_structs,
     reason = "generated; named for use just below"
 )]
-#[path = "gen/raw/inference.GRPCInferenceService.rs"]
-mod raw_generated;
+mod raw_generated {
+    include!("gen/raw/inference.GRPCInferenceService.rs");
+}
 
 /// The inference service with `ModelInfer` and `ModelStreamInfer` over whole, undecoded messages.
 pub mod raw {

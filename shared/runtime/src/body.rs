@@ -12,7 +12,7 @@ use tonic::Status;
 use weft_proto::status_of;
 use weft_types::{Error, Reason};
 
-use crate::guard::Record;
+use crate::record::{Record, expired, panicked};
 
 /// A gRPC message's prefix: one byte for compression, four for the length.
 const PREFIX: usize = 5;
@@ -128,11 +128,11 @@ impl Body for Guarded {
         match polled {
             Err(_) => {
                 tracing::error!("a handler panicked while streaming");
-                self.end(&crate::guard::panicked())
+                self.end(&panicked())
             }
             Ok(Poll::Pending) => {
-                let expired = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready());
-                if expired { self.end(&crate::guard::expired()) } else { Poll::Pending }
+                let over = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready());
+                if over { self.end(&expired()) } else { Poll::Pending }
             }
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 if let Some(trailers) = frame.trailers_ref() {
@@ -146,7 +146,7 @@ impl Body for Guarded {
                 Poll::Ready(Some(Err(status)))
             }
             Ok(Poll::Ready(None)) => {
-                self.record.finish_unless_done(tonic::Code::Unknown);
+                self.record.finish(tonic::Code::Unknown);
                 Poll::Ready(None)
             }
         }

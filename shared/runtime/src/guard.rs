@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tonic::Status;
 use tonic::service::Routes;
-use tonic::{Code, Status};
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 use weft_proto::status_of;
-use weft_telemetry::{Scope, Span, call_span, status_name};
-use weft_types::{Deadline, Error, Reason, SystemClock, timeout};
+use weft_telemetry::{Scope, call_span};
+use weft_types::{Deadline, Error, SystemClock, timeout};
 
 use crate::Call;
 use crate::body::{Guarded, Limited};
 use crate::methods::{Method, Methods};
+use crate::record::{Record, expired, panicked};
 
 /// The bounds on every call of a server.
 #[derive(Clone, Copy, Debug)]
@@ -38,57 +39,6 @@ pub(crate) struct Guard {
     pub(crate) limits: Limits,
 }
 
-/// The end of a call, told once: to the metrics and the span. Dropped without an end, the caller went away.
-pub(crate) struct Record {
-    scope: Scope,
-    method: &'static str,
-    received: Instant,
-    span: Option<Span>,
-}
-
-impl Record {
-    pub(crate) fn finish(&mut self, code: Code) {
-        let Some(mut span) = self.span.take() else { return };
-        let elapsed = SystemClock::now().saturating_duration_since(self.received);
-        self.scope.metrics().record_server_call(self.method, code, elapsed);
-        span.set("rpc.response.status_code", status_name(code));
-        if is_server_fault(code) {
-            span.fail(status_name(code));
-        }
-    }
-
-    pub(crate) fn finish_unless_done(&mut self, code: Code) {
-        self.finish(code);
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        self.finish(Code::Cancelled);
-    }
-}
-
-/// Which codes are the server's own failures (OpenTelemetry's RPC conventions).
-const fn is_server_fault(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Unknown
-            | Code::DeadlineExceeded
-            | Code::Unimplemented
-            | Code::Internal
-            | Code::Unavailable
-            | Code::DataLoss
-    )
-}
-
-pub(crate) fn expired() -> Status {
-    status_of(&Error::new(Reason::DeadlineRunning, "the deadline passed before the answer was ready"))
-}
-
-pub(crate) fn panicked() -> Status {
-    status_of(&Error::new(Reason::Internal, "internal error"))
-}
-
 impl Guard {
     /// Runs one call to its answer; the answer's body goes on under the same guard.
     pub(crate) async fn call(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Guarded>, Infallible> {
@@ -100,7 +50,7 @@ impl Guard {
         if let Ok(Some(deadline)) = deadline {
             span.set("weft.deadline_remaining_ms", deadline.remaining(received).as_secs_f64() * 1e3);
         }
-        let mut record = Record { scope: self.scope.clone(), method: method.name, received, span: Some(span) };
+        let mut record = Record::new(self.scope.clone(), method.name, received, span);
         let deadline = match deadline {
             Ok(deadline) => deadline,
             Err(error) => return Ok(answer(status_of(&error).into_http(), None, record)),

@@ -14,6 +14,7 @@ mod http;
 mod listener;
 mod methods;
 mod process;
+mod record;
 mod server;
 mod tasks;
 

@@ -9,7 +9,7 @@ use weft_engine::digits::{self, Heldout};
 use weft_types::SystemClock;
 
 use super::caller::{Caller, request};
-use crate::cli::print;
+use crate::output::print;
 
 const AT_ONCE: usize = 8;
 const LIMIT: Duration = Duration::from_secs(2);

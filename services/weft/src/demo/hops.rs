@@ -12,7 +12,7 @@ use weft_telemetry::TraceContext;
 
 use super::caller::Caller;
 use super::digits::images;
-use crate::cli::print;
+use crate::output::print;
 
 const LIMIT: Duration = Duration::from_millis(500);
 /// The attributes that a reader of the demonstration wants, with their units.

@@ -10,7 +10,7 @@ use weft_proto::inference::{ModelStatisticsRequest, StatisticDuration};
 use weft_types::SystemClock;
 
 use super::caller::{Caller, request};
-use crate::cli::print;
+use crate::output::print;
 
 const ASKED_MS: u32 = 10_000;
 

@@ -166,6 +166,21 @@ async fn a_deadline_ends_the_wait_and_says_where() {
     assert_eq!(replica.queue.len(), 0);
 }
 
+/// The execution and its caller both watch the deadline: whichever notices first, the caller hears of the deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_is_the_reason_whoever_notices_it_first() {
+    let replica = replica(Arc::new(Chaos { signature: signature(0, 64) }), 64);
+    for _ in 0..100 {
+        // Mark 3 never answers.
+        let tickets = (0..16).map(|_| send(&replica, 3, 0, Duration::from_millis(3)).expect("taken"));
+        let answers = futures_util::future::join_all(tickets.map(Ticket::answer).collect::<Vec<_>>()).await;
+        for answer in &answers {
+            let reason = reason(answer);
+            assert!(matches!(reason, Reason::DeadlineRunning | Reason::DeadlineInQueue), "{reason:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn leaving_the_queue_takes_the_request_out() {
     let (replica, mut handle) = driven(0, 1, 16);

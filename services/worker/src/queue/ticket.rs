@@ -97,12 +97,20 @@ impl Ticket {
             answer = &mut self.receiver => answer.ok(),
             () = tokio::time::sleep_until(deadline) => return self.expire(),
         };
-        self.settled = true;
-        answer.unwrap_or_else(|| {
-            // The execution's task ended without a word: only the end of the process does that.
-            let error = Error::new(Reason::Draining, "the worker is ending");
-            Answer { outcome: Err(error.into()), timing: self.caller.timing(SystemClock::now()) }
-        })
+        match answer {
+            Some(answer) => {
+                self.settled = true;
+                answer
+            }
+            // The execution ends at the last deadline of its batch, and may notice it a moment before this call does.
+            None if self.rank.deadline.expired(SystemClock::now()) => self.expire(),
+            // Its task ended without a word: only the end of the process does that.
+            None => {
+                self.settled = true;
+                let error = Error::new(Reason::Draining, "the worker is ending");
+                Answer { outcome: Err(error.into()), timing: self.caller.timing(SystemClock::now()) }
+            }
+        }
     }
 
     fn expire(mut self) -> Answer {

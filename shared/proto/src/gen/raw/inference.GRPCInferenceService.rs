@@ -1,8 +1,14 @@
 /// Generated client implementations.
 pub mod g_r_p_c_inference_service_client {
-    #![allow(unused_variables, dead_code, missing_docs, clippy::wildcard_imports, clippy::let_unit_value)]
-    use tonic::codegen::http::Uri;
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct GRPCInferenceServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -22,16 +28,22 @@ pub mod g_r_p_c_inference_service_client {
             let inner = tonic::client::Grpc::with_origin(inner, origin);
             Self { inner }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> GRPCInferenceServiceClient<InterceptedService<T, F>>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> GRPCInferenceServiceClient<InterceptedService<T, F>>
         where
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<<T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody>,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             GRPCInferenceServiceClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -69,71 +81,127 @@ pub mod g_r_p_c_inference_service_client {
         pub async fn server_live(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::ServerLiveRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ServerLiveResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ServerLiveResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ServerLive");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ServerLive",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ServerLive"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inference.GRPCInferenceService", "ServerLive"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn server_ready(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::ServerReadyRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ServerReadyResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ServerReadyResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ServerReady");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ServerReady",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ServerReady"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "ServerReady"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn model_ready(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::ModelReadyRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ModelReadyResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ModelReadyResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ModelReady");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ModelReady",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ModelReady"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inference.GRPCInferenceService", "ModelReady"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn server_metadata(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::ServerMetadataRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ServerMetadataResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ServerMetadataResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ServerMetadata");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ServerMetadata",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ServerMetadata"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "ServerMetadata"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn model_metadata(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::ModelMetadataRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ModelMetadataResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ModelMetadataResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ModelMetadata");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ModelMetadata",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ModelMetadata"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "ModelMetadata"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn model_infer(
@@ -143,228 +211,435 @@ pub mod g_r_p_c_inference_service_client {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = crate::codec::BytesCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ModelInfer",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ModelInfer"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("inference.GRPCInferenceService", "ModelInfer"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn model_stream_infer(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = bytes::Bytes>,
-        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<bytes::Bytes>>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<bytes::Bytes>>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = crate::codec::BytesCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ModelStreamInfer");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ModelStreamInfer",
+            );
             let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ModelStreamInfer"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "ModelStreamInfer"),
+                );
             self.inner.streaming(req, path, codec).await
         }
         pub async fn model_config(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::ModelConfigRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ModelConfigResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ModelConfigResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ModelConfig");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ModelConfig",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ModelConfig"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "ModelConfig"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn model_statistics(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::ModelStatisticsRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ModelStatisticsResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ModelStatisticsResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/ModelStatistics");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/ModelStatistics",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "ModelStatistics"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "ModelStatistics"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn repository_index(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::RepositoryIndexRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::RepositoryIndexResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::RepositoryIndexResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/RepositoryIndex");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/RepositoryIndex",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "RepositoryIndex"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "RepositoryIndex"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn repository_model_load(
             &mut self,
-            request: impl tonic::IntoRequest<crate::inference::RepositoryModelLoadRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::RepositoryModelLoadResponse>, tonic::Status>
-        {
+            request: impl tonic::IntoRequest<
+                crate::inference::RepositoryModelLoadRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::RepositoryModelLoadResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/RepositoryModelLoad");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/RepositoryModelLoad",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "RepositoryModelLoad"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "inference.GRPCInferenceService",
+                        "RepositoryModelLoad",
+                    ),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn repository_model_unload(
             &mut self,
-            request: impl tonic::IntoRequest<crate::inference::RepositoryModelUnloadRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::RepositoryModelUnloadResponse>, tonic::Status>
-        {
+            request: impl tonic::IntoRequest<
+                crate::inference::RepositoryModelUnloadRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::RepositoryModelUnloadResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/RepositoryModelUnload");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/RepositoryModelUnload",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "RepositoryModelUnload"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "inference.GRPCInferenceService",
+                        "RepositoryModelUnload",
+                    ),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn system_shared_memory_status(
             &mut self,
-            request: impl tonic::IntoRequest<crate::inference::SystemSharedMemoryStatusRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::SystemSharedMemoryStatusResponse>, tonic::Status>
-        {
+            request: impl tonic::IntoRequest<
+                crate::inference::SystemSharedMemoryStatusRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::SystemSharedMemoryStatusResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/SystemSharedMemoryStatus");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/SystemSharedMemoryStatus",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "SystemSharedMemoryStatus"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "inference.GRPCInferenceService",
+                        "SystemSharedMemoryStatus",
+                    ),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn system_shared_memory_register(
             &mut self,
-            request: impl tonic::IntoRequest<crate::inference::SystemSharedMemoryRegisterRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::SystemSharedMemoryRegisterResponse>, tonic::Status>
-        {
+            request: impl tonic::IntoRequest<
+                crate::inference::SystemSharedMemoryRegisterRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::SystemSharedMemoryRegisterResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/SystemSharedMemoryRegister");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("inference.GRPCInferenceService", "SystemSharedMemoryRegister"));
+                .insert(
+                    GrpcMethod::new(
+                        "inference.GRPCInferenceService",
+                        "SystemSharedMemoryRegister",
+                    ),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn system_shared_memory_unregister(
             &mut self,
-            request: impl tonic::IntoRequest<crate::inference::SystemSharedMemoryUnregisterRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::SystemSharedMemoryUnregisterResponse>, tonic::Status>
-        {
+            request: impl tonic::IntoRequest<
+                crate::inference::SystemSharedMemoryUnregisterRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::SystemSharedMemoryUnregisterResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/SystemSharedMemoryUnregister");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/SystemSharedMemoryUnregister",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("inference.GRPCInferenceService", "SystemSharedMemoryUnregister"));
+                .insert(
+                    GrpcMethod::new(
+                        "inference.GRPCInferenceService",
+                        "SystemSharedMemoryUnregister",
+                    ),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn cuda_shared_memory_status(
             &mut self,
-            request: impl tonic::IntoRequest<crate::inference::CudaSharedMemoryStatusRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::CudaSharedMemoryStatusResponse>, tonic::Status>
-        {
+            request: impl tonic::IntoRequest<
+                crate::inference::CudaSharedMemoryStatusRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::CudaSharedMemoryStatusResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/CudaSharedMemoryStatus");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/CudaSharedMemoryStatus",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "CudaSharedMemoryStatus"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "inference.GRPCInferenceService",
+                        "CudaSharedMemoryStatus",
+                    ),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn cuda_shared_memory_register(
             &mut self,
-            request: impl tonic::IntoRequest<crate::inference::CudaSharedMemoryRegisterRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::CudaSharedMemoryRegisterResponse>, tonic::Status>
-        {
+            request: impl tonic::IntoRequest<
+                crate::inference::CudaSharedMemoryRegisterRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::CudaSharedMemoryRegisterResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/CudaSharedMemoryRegister");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/CudaSharedMemoryRegister",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "CudaSharedMemoryRegister"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "inference.GRPCInferenceService",
+                        "CudaSharedMemoryRegister",
+                    ),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn cuda_shared_memory_unregister(
             &mut self,
-            request: impl tonic::IntoRequest<crate::inference::CudaSharedMemoryUnregisterRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::CudaSharedMemoryUnregisterResponse>, tonic::Status>
-        {
+            request: impl tonic::IntoRequest<
+                crate::inference::CudaSharedMemoryUnregisterRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::CudaSharedMemoryUnregisterResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path =
-                http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/CudaSharedMemoryUnregister");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/CudaSharedMemoryUnregister",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("inference.GRPCInferenceService", "CudaSharedMemoryUnregister"));
+                .insert(
+                    GrpcMethod::new(
+                        "inference.GRPCInferenceService",
+                        "CudaSharedMemoryUnregister",
+                    ),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn trace_setting(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::TraceSettingRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::TraceSettingResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::TraceSettingResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/TraceSetting");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/TraceSetting",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "TraceSetting"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "TraceSetting"),
+                );
             self.inner.unary(req, path, codec).await
         }
         pub async fn log_settings(
             &mut self,
             request: impl tonic::IntoRequest<crate::inference::LogSettingsRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::LogSettingsResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::LogSettingsResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/inference.GRPCInferenceService/LogSettings");
+            let path = http::uri::PathAndQuery::from_static(
+                "/inference.GRPCInferenceService/LogSettings",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("inference.GRPCInferenceService", "LogSettings"));
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("inference.GRPCInferenceService", "LogSettings"),
+                );
             self.inner.unary(req, path, codec).await
         }
     }
 }
 /// Generated server implementations.
 pub mod g_r_p_c_inference_service_server {
-    #![allow(unused_variables, dead_code, missing_docs, clippy::wildcard_imports, clippy::let_unit_value)]
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with GRPCInferenceServiceServer.
     #[async_trait]
@@ -372,87 +647,148 @@ pub mod g_r_p_c_inference_service_server {
         async fn server_live(
             &self,
             request: tonic::Request<crate::inference::ServerLiveRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ServerLiveResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ServerLiveResponse>,
+            tonic::Status,
+        >;
         async fn server_ready(
             &self,
             request: tonic::Request<crate::inference::ServerReadyRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ServerReadyResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ServerReadyResponse>,
+            tonic::Status,
+        >;
         async fn model_ready(
             &self,
             request: tonic::Request<crate::inference::ModelReadyRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ModelReadyResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ModelReadyResponse>,
+            tonic::Status,
+        >;
         async fn server_metadata(
             &self,
             request: tonic::Request<crate::inference::ServerMetadataRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ServerMetadataResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ServerMetadataResponse>,
+            tonic::Status,
+        >;
         async fn model_metadata(
             &self,
             request: tonic::Request<crate::inference::ModelMetadataRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ModelMetadataResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ModelMetadataResponse>,
+            tonic::Status,
+        >;
         async fn model_infer(
             &self,
             request: tonic::Request<bytes::Bytes>,
         ) -> std::result::Result<tonic::Response<bytes::Bytes>, tonic::Status>;
         /// Server streaming response type for the ModelStreamInfer method.
-        type ModelStreamInferStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<bytes::Bytes, tonic::Status>>
+        type ModelStreamInferStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<bytes::Bytes, tonic::Status>,
+            >
             + std::marker::Send
             + 'static;
         async fn model_stream_infer(
             &self,
             request: tonic::Request<tonic::Streaming<bytes::Bytes>>,
-        ) -> std::result::Result<tonic::Response<Self::ModelStreamInferStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<Self::ModelStreamInferStream>,
+            tonic::Status,
+        >;
         async fn model_config(
             &self,
             request: tonic::Request<crate::inference::ModelConfigRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ModelConfigResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ModelConfigResponse>,
+            tonic::Status,
+        >;
         async fn model_statistics(
             &self,
             request: tonic::Request<crate::inference::ModelStatisticsRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::ModelStatisticsResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::ModelStatisticsResponse>,
+            tonic::Status,
+        >;
         async fn repository_index(
             &self,
             request: tonic::Request<crate::inference::RepositoryIndexRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::RepositoryIndexResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::RepositoryIndexResponse>,
+            tonic::Status,
+        >;
         async fn repository_model_load(
             &self,
             request: tonic::Request<crate::inference::RepositoryModelLoadRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::RepositoryModelLoadResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::RepositoryModelLoadResponse>,
+            tonic::Status,
+        >;
         async fn repository_model_unload(
             &self,
             request: tonic::Request<crate::inference::RepositoryModelUnloadRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::RepositoryModelUnloadResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::RepositoryModelUnloadResponse>,
+            tonic::Status,
+        >;
         async fn system_shared_memory_status(
             &self,
             request: tonic::Request<crate::inference::SystemSharedMemoryStatusRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::SystemSharedMemoryStatusResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::SystemSharedMemoryStatusResponse>,
+            tonic::Status,
+        >;
         async fn system_shared_memory_register(
             &self,
             request: tonic::Request<crate::inference::SystemSharedMemoryRegisterRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::SystemSharedMemoryRegisterResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::SystemSharedMemoryRegisterResponse>,
+            tonic::Status,
+        >;
         async fn system_shared_memory_unregister(
             &self,
-            request: tonic::Request<crate::inference::SystemSharedMemoryUnregisterRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::SystemSharedMemoryUnregisterResponse>, tonic::Status>;
+            request: tonic::Request<
+                crate::inference::SystemSharedMemoryUnregisterRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::SystemSharedMemoryUnregisterResponse>,
+            tonic::Status,
+        >;
         async fn cuda_shared_memory_status(
             &self,
             request: tonic::Request<crate::inference::CudaSharedMemoryStatusRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::CudaSharedMemoryStatusResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::CudaSharedMemoryStatusResponse>,
+            tonic::Status,
+        >;
         async fn cuda_shared_memory_register(
             &self,
             request: tonic::Request<crate::inference::CudaSharedMemoryRegisterRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::CudaSharedMemoryRegisterResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::CudaSharedMemoryRegisterResponse>,
+            tonic::Status,
+        >;
         async fn cuda_shared_memory_unregister(
             &self,
             request: tonic::Request<crate::inference::CudaSharedMemoryUnregisterRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::CudaSharedMemoryUnregisterResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::CudaSharedMemoryUnregisterResponse>,
+            tonic::Status,
+        >;
         async fn trace_setting(
             &self,
             request: tonic::Request<crate::inference::TraceSettingRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::TraceSettingResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::TraceSettingResponse>,
+            tonic::Status,
+        >;
         async fn log_settings(
             &self,
             request: tonic::Request<crate::inference::LogSettingsRequest>,
-        ) -> std::result::Result<tonic::Response<crate::inference::LogSettingsResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<crate::inference::LogSettingsResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct GRPCInferenceServiceServer<T> {
@@ -475,7 +811,10 @@ pub mod g_r_p_c_inference_service_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -510,7 +849,8 @@ pub mod g_r_p_c_inference_service_server {
             self
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for GRPCInferenceServiceServer<T>
+    impl<T, B> tonic::codegen::Service<http::Request<B>>
+    for GRPCInferenceServiceServer<T>
     where
         T: GRPCInferenceService,
         B: Body + std::marker::Send + 'static,
@@ -519,7 +859,10 @@ pub mod g_r_p_c_inference_service_server {
         type Response = http::Response<tonic::body::Body>;
         type Error = std::convert::Infallible;
         type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<std::result::Result<(), Self::Error>> {
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
             Poll::Ready(Ok(()))
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
@@ -527,15 +870,24 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ServerLive" => {
                     #[allow(non_camel_case_types)]
                     struct ServerLiveSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::ServerLiveRequest> for ServerLiveSvc<T> {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<crate::inference::ServerLiveRequest>
+                    for ServerLiveSvc<T> {
                         type Response = crate::inference::ServerLiveResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<crate::inference::ServerLiveRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as GRPCInferenceService>::server_live(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::server_live(&inner, request)
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -548,8 +900,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ServerLiveSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -558,15 +916,24 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ServerReady" => {
                     #[allow(non_camel_case_types)]
                     struct ServerReadySvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::ServerReadyRequest> for ServerReadySvc<T> {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<crate::inference::ServerReadyRequest>
+                    for ServerReadySvc<T> {
                         type Response = crate::inference::ServerReadyResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<crate::inference::ServerReadyRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as GRPCInferenceService>::server_ready(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::server_ready(&inner, request)
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -579,8 +946,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ServerReadySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -589,15 +962,24 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ModelReady" => {
                     #[allow(non_camel_case_types)]
                     struct ModelReadySvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::ModelReadyRequest> for ModelReadySvc<T> {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<crate::inference::ModelReadyRequest>
+                    for ModelReadySvc<T> {
                         type Response = crate::inference::ModelReadyResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<crate::inference::ModelReadyRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as GRPCInferenceService>::model_ready(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::model_ready(&inner, request)
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -610,8 +992,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ModelReadySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -620,18 +1008,30 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ServerMetadata" => {
                     #[allow(non_camel_case_types)]
                     struct ServerMetadataSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::ServerMetadataRequest>
-                        for ServerMetadataSvc<T>
-                    {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::ServerMetadataRequest,
+                    > for ServerMetadataSvc<T> {
                         type Response = crate::inference::ServerMetadataResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::ServerMetadataRequest>,
+                            request: tonic::Request<
+                                crate::inference::ServerMetadataRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as GRPCInferenceService>::server_metadata(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::server_metadata(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -644,8 +1044,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ServerMetadataSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -654,17 +1060,26 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ModelMetadata" => {
                     #[allow(non_camel_case_types)]
                     struct ModelMetadataSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::ModelMetadataRequest>
-                        for ModelMetadataSvc<T>
-                    {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<crate::inference::ModelMetadataRequest>
+                    for ModelMetadataSvc<T> {
                         type Response = crate::inference::ModelMetadataResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::ModelMetadataRequest>,
+                            request: tonic::Request<
+                                crate::inference::ModelMetadataRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as GRPCInferenceService>::model_metadata(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::model_metadata(&inner, request)
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -677,8 +1092,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ModelMetadataSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -687,12 +1108,23 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ModelInfer" => {
                     #[allow(non_camel_case_types)]
                     struct ModelInferSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<bytes::Bytes> for ModelInferSvc<T> {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<bytes::Bytes> for ModelInferSvc<T> {
                         type Response = bytes::Bytes;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<bytes::Bytes>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<bytes::Bytes>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as GRPCInferenceService>::model_infer(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::model_infer(&inner, request)
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -705,8 +1137,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ModelInferSvc(inner);
                         let codec = crate::codec::BytesCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -715,14 +1153,28 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ModelStreamInfer" => {
                     #[allow(non_camel_case_types)]
                     struct ModelStreamInferSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::StreamingService<bytes::Bytes> for ModelStreamInferSvc<T> {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::StreamingService<bytes::Bytes>
+                    for ModelStreamInferSvc<T> {
                         type Response = bytes::Bytes;
                         type ResponseStream = T::ModelStreamInferStream;
-                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<tonic::Streaming<bytes::Bytes>>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<bytes::Bytes>>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as GRPCInferenceService>::model_stream_infer(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::model_stream_infer(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -735,8 +1187,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ModelStreamInferSvc(inner);
                         let codec = crate::codec::BytesCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
@@ -745,15 +1203,24 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ModelConfig" => {
                     #[allow(non_camel_case_types)]
                     struct ModelConfigSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::ModelConfigRequest> for ModelConfigSvc<T> {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<crate::inference::ModelConfigRequest>
+                    for ModelConfigSvc<T> {
                         type Response = crate::inference::ModelConfigResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<crate::inference::ModelConfigRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as GRPCInferenceService>::model_config(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::model_config(&inner, request)
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -766,8 +1233,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ModelConfigSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -776,18 +1249,30 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/ModelStatistics" => {
                     #[allow(non_camel_case_types)]
                     struct ModelStatisticsSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::ModelStatisticsRequest>
-                        for ModelStatisticsSvc<T>
-                    {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::ModelStatisticsRequest,
+                    > for ModelStatisticsSvc<T> {
                         type Response = crate::inference::ModelStatisticsResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::ModelStatisticsRequest>,
+                            request: tonic::Request<
+                                crate::inference::ModelStatisticsRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as GRPCInferenceService>::model_statistics(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::model_statistics(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -800,8 +1285,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = ModelStatisticsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -810,18 +1301,30 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/RepositoryIndex" => {
                     #[allow(non_camel_case_types)]
                     struct RepositoryIndexSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::RepositoryIndexRequest>
-                        for RepositoryIndexSvc<T>
-                    {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::RepositoryIndexRequest,
+                    > for RepositoryIndexSvc<T> {
                         type Response = crate::inference::RepositoryIndexResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::RepositoryIndexRequest>,
+                            request: tonic::Request<
+                                crate::inference::RepositoryIndexRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut =
-                                async move { <T as GRPCInferenceService>::repository_index(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::repository_index(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -834,8 +1337,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = RepositoryIndexSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -844,19 +1353,29 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/RepositoryModelLoad" => {
                     #[allow(non_camel_case_types)]
                     struct RepositoryModelLoadSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService>
-                        tonic::server::UnaryService<crate::inference::RepositoryModelLoadRequest>
-                        for RepositoryModelLoadSvc<T>
-                    {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::RepositoryModelLoadRequest,
+                    > for RepositoryModelLoadSvc<T> {
                         type Response = crate::inference::RepositoryModelLoadResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::RepositoryModelLoadRequest>,
+                            request: tonic::Request<
+                                crate::inference::RepositoryModelLoadRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as GRPCInferenceService>::repository_model_load(&inner, request).await
+                                <T as GRPCInferenceService>::repository_model_load(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -870,8 +1389,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = RepositoryModelLoadSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -880,19 +1405,29 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/RepositoryModelUnload" => {
                     #[allow(non_camel_case_types)]
                     struct RepositoryModelUnloadSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService>
-                        tonic::server::UnaryService<crate::inference::RepositoryModelUnloadRequest>
-                        for RepositoryModelUnloadSvc<T>
-                    {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::RepositoryModelUnloadRequest,
+                    > for RepositoryModelUnloadSvc<T> {
                         type Response = crate::inference::RepositoryModelUnloadResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::RepositoryModelUnloadRequest>,
+                            request: tonic::Request<
+                                crate::inference::RepositoryModelUnloadRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as GRPCInferenceService>::repository_model_unload(&inner, request).await
+                                <T as GRPCInferenceService>::repository_model_unload(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -906,8 +1441,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = RepositoryModelUnloadSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -915,20 +1456,32 @@ pub mod g_r_p_c_inference_service_server {
                 }
                 "/inference.GRPCInferenceService/SystemSharedMemoryStatus" => {
                     #[allow(non_camel_case_types)]
-                    struct SystemSharedMemoryStatusSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService>
-                        tonic::server::UnaryService<crate::inference::SystemSharedMemoryStatusRequest>
-                        for SystemSharedMemoryStatusSvc<T>
-                    {
+                    struct SystemSharedMemoryStatusSvc<T: GRPCInferenceService>(
+                        pub Arc<T>,
+                    );
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::SystemSharedMemoryStatusRequest,
+                    > for SystemSharedMemoryStatusSvc<T> {
                         type Response = crate::inference::SystemSharedMemoryStatusResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::SystemSharedMemoryStatusRequest>,
+                            request: tonic::Request<
+                                crate::inference::SystemSharedMemoryStatusRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as GRPCInferenceService>::system_shared_memory_status(&inner, request).await
+                                <T as GRPCInferenceService>::system_shared_memory_status(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -942,8 +1495,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = SystemSharedMemoryStatusSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -951,20 +1510,32 @@ pub mod g_r_p_c_inference_service_server {
                 }
                 "/inference.GRPCInferenceService/SystemSharedMemoryRegister" => {
                     #[allow(non_camel_case_types)]
-                    struct SystemSharedMemoryRegisterSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService>
-                        tonic::server::UnaryService<crate::inference::SystemSharedMemoryRegisterRequest>
-                        for SystemSharedMemoryRegisterSvc<T>
-                    {
+                    struct SystemSharedMemoryRegisterSvc<T: GRPCInferenceService>(
+                        pub Arc<T>,
+                    );
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::SystemSharedMemoryRegisterRequest,
+                    > for SystemSharedMemoryRegisterSvc<T> {
                         type Response = crate::inference::SystemSharedMemoryRegisterResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::SystemSharedMemoryRegisterRequest>,
+                            request: tonic::Request<
+                                crate::inference::SystemSharedMemoryRegisterRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as GRPCInferenceService>::system_shared_memory_register(&inner, request).await
+                                <T as GRPCInferenceService>::system_shared_memory_register(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -978,8 +1549,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = SystemSharedMemoryRegisterSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -987,20 +1564,32 @@ pub mod g_r_p_c_inference_service_server {
                 }
                 "/inference.GRPCInferenceService/SystemSharedMemoryUnregister" => {
                     #[allow(non_camel_case_types)]
-                    struct SystemSharedMemoryUnregisterSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService>
-                        tonic::server::UnaryService<crate::inference::SystemSharedMemoryUnregisterRequest>
-                        for SystemSharedMemoryUnregisterSvc<T>
-                    {
+                    struct SystemSharedMemoryUnregisterSvc<T: GRPCInferenceService>(
+                        pub Arc<T>,
+                    );
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::SystemSharedMemoryUnregisterRequest,
+                    > for SystemSharedMemoryUnregisterSvc<T> {
                         type Response = crate::inference::SystemSharedMemoryUnregisterResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::SystemSharedMemoryUnregisterRequest>,
+                            request: tonic::Request<
+                                crate::inference::SystemSharedMemoryUnregisterRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as GRPCInferenceService>::system_shared_memory_unregister(&inner, request).await
+                                <T as GRPCInferenceService>::system_shared_memory_unregister(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -1014,8 +1603,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = SystemSharedMemoryUnregisterSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -1023,20 +1618,32 @@ pub mod g_r_p_c_inference_service_server {
                 }
                 "/inference.GRPCInferenceService/CudaSharedMemoryStatus" => {
                     #[allow(non_camel_case_types)]
-                    struct CudaSharedMemoryStatusSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService>
-                        tonic::server::UnaryService<crate::inference::CudaSharedMemoryStatusRequest>
-                        for CudaSharedMemoryStatusSvc<T>
-                    {
+                    struct CudaSharedMemoryStatusSvc<T: GRPCInferenceService>(
+                        pub Arc<T>,
+                    );
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::CudaSharedMemoryStatusRequest,
+                    > for CudaSharedMemoryStatusSvc<T> {
                         type Response = crate::inference::CudaSharedMemoryStatusResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::CudaSharedMemoryStatusRequest>,
+                            request: tonic::Request<
+                                crate::inference::CudaSharedMemoryStatusRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as GRPCInferenceService>::cuda_shared_memory_status(&inner, request).await
+                                <T as GRPCInferenceService>::cuda_shared_memory_status(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -1050,8 +1657,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = CudaSharedMemoryStatusSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -1059,20 +1672,32 @@ pub mod g_r_p_c_inference_service_server {
                 }
                 "/inference.GRPCInferenceService/CudaSharedMemoryRegister" => {
                     #[allow(non_camel_case_types)]
-                    struct CudaSharedMemoryRegisterSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService>
-                        tonic::server::UnaryService<crate::inference::CudaSharedMemoryRegisterRequest>
-                        for CudaSharedMemoryRegisterSvc<T>
-                    {
+                    struct CudaSharedMemoryRegisterSvc<T: GRPCInferenceService>(
+                        pub Arc<T>,
+                    );
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::CudaSharedMemoryRegisterRequest,
+                    > for CudaSharedMemoryRegisterSvc<T> {
                         type Response = crate::inference::CudaSharedMemoryRegisterResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::CudaSharedMemoryRegisterRequest>,
+                            request: tonic::Request<
+                                crate::inference::CudaSharedMemoryRegisterRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as GRPCInferenceService>::cuda_shared_memory_register(&inner, request).await
+                                <T as GRPCInferenceService>::cuda_shared_memory_register(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -1086,8 +1711,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = CudaSharedMemoryRegisterSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -1095,20 +1726,32 @@ pub mod g_r_p_c_inference_service_server {
                 }
                 "/inference.GRPCInferenceService/CudaSharedMemoryUnregister" => {
                     #[allow(non_camel_case_types)]
-                    struct CudaSharedMemoryUnregisterSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService>
-                        tonic::server::UnaryService<crate::inference::CudaSharedMemoryUnregisterRequest>
-                        for CudaSharedMemoryUnregisterSvc<T>
-                    {
+                    struct CudaSharedMemoryUnregisterSvc<T: GRPCInferenceService>(
+                        pub Arc<T>,
+                    );
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<
+                        crate::inference::CudaSharedMemoryUnregisterRequest,
+                    > for CudaSharedMemoryUnregisterSvc<T> {
                         type Response = crate::inference::CudaSharedMemoryUnregisterResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::CudaSharedMemoryUnregisterRequest>,
+                            request: tonic::Request<
+                                crate::inference::CudaSharedMemoryUnregisterRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as GRPCInferenceService>::cuda_shared_memory_unregister(&inner, request).await
+                                <T as GRPCInferenceService>::cuda_shared_memory_unregister(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -1122,8 +1765,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = CudaSharedMemoryUnregisterSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -1132,17 +1781,26 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/TraceSetting" => {
                     #[allow(non_camel_case_types)]
                     struct TraceSettingSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::TraceSettingRequest>
-                        for TraceSettingSvc<T>
-                    {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<crate::inference::TraceSettingRequest>
+                    for TraceSettingSvc<T> {
                         type Response = crate::inference::TraceSettingResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<crate::inference::TraceSettingRequest>,
+                            request: tonic::Request<
+                                crate::inference::TraceSettingRequest,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as GRPCInferenceService>::trace_setting(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::trace_setting(&inner, request)
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1155,8 +1813,14 @@ pub mod g_r_p_c_inference_service_server {
                         let method = TraceSettingSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
@@ -1165,15 +1829,24 @@ pub mod g_r_p_c_inference_service_server {
                 "/inference.GRPCInferenceService/LogSettings" => {
                     #[allow(non_camel_case_types)]
                     struct LogSettingsSvc<T: GRPCInferenceService>(pub Arc<T>);
-                    impl<T: GRPCInferenceService> tonic::server::UnaryService<crate::inference::LogSettingsRequest> for LogSettingsSvc<T> {
+                    impl<
+                        T: GRPCInferenceService,
+                    > tonic::server::UnaryService<crate::inference::LogSettingsRequest>
+                    for LogSettingsSvc<T> {
                         type Response = crate::inference::LogSettingsResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<crate::inference::LogSettingsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as GRPCInferenceService>::log_settings(&inner, request).await };
+                            let fut = async move {
+                                <T as GRPCInferenceService>::log_settings(&inner, request)
+                                    .await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -1186,20 +1859,38 @@ pub mod g_r_p_c_inference_service_server {
                         let method = LogSettingsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(accept_compression_encodings, send_compression_encodings)
-                            .apply_max_message_size_config(max_decoding_message_size, max_encoding_message_size);
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
                         let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(tonic::Status::GRPC_STATUS, (tonic::Code::Unimplemented as i32).into());
-                    headers.insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }
