@@ -40,7 +40,15 @@ fn cases() -> Vec<(&'static str, ModelInferRequest, Code, &'static str)> {
         ("negative dimension", digit(|r| r.inputs[0].shape = vec![-1, 64]), invalid, "inputs[0].shape"),
         ("overflowing shape", digit(|r| r.inputs[0].shape = vec![i64::MAX, 64]), invalid, "inputs[0].shape"),
         ("claimed terabytes", digit(|r| r.inputs[0].shape = vec![1 << 40, 64]), invalid, "raw_input_contents[0]"),
-        ("wrong type", digit(|r| r.inputs[0].datatype = "INT64".into()), invalid, "inputs[0].datatype"),
+        (
+            "wrong type",
+            digit(|r| {
+                r.inputs[0].datatype = "INT64".into();
+                r.raw_input_contents[0] = vec![0; 512].into();
+            }),
+            invalid,
+            "inputs[0].datatype",
+        ),
         ("unknown type", digit(|r| r.inputs[0].datatype = "FP33".into()), invalid, "inputs[0].datatype"),
         ("unknown input", digit(|r| r.inputs[0].name = "OTHER".into()), invalid, "inputs[0].name"),
         (
