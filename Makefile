@@ -13,11 +13,12 @@ run: ## build, start a whole mesh, show it working, leave it serving
 
 test: ## every test, third-party clients and real processes included
 	tests/scripts/tools.sh test
+	tests/scripts/models.sh
 	cargo build --release --workspace --bins
 	cargo test --release --workspace
 
 check: lint ## what a change must pass besides the tests
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items --quiet
 	tests/scripts/tools.sh check
 	$(TOOLS)/cargo-deny --log-level warn check bans licenses sources
 	tests/scripts/contracts.sh
@@ -30,7 +31,7 @@ bench: ## the benchmarks, each goal with its verdict
 	cargo bench --profile release --workspace --bench '*'
 
 doc: ## the documentation, under target/doc
-	cargo doc --release --workspace --no-deps
+	cargo doc --release --workspace --no-deps --document-private-items
 
 proto: ## regenerate shared/proto/src/gen from proto/
 	WEFT_BLESS=1 cargo test --release --workspace --test generated

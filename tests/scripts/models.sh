@@ -63,4 +63,4 @@ CONFIG
 
 ensure_venv
 lay_out_magika
-say "ready; serve them with --models-dir $models, check with $venv/bin/python tests/python/magika_reference.py HOST:PORT"
+say "ready; serve them with: weft dev --worker-models $models, check with $venv/bin/python tests/python/magika_reference.py HOST:PORT"

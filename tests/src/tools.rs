@@ -12,10 +12,15 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("{name} is not installed; run `make test`, which installs it"))
 }
 
-/// Runs a script of `tests/python` with these arguments; what it printed is the error when it fails.
-pub fn python(script: &str, arguments: &[&str]) -> Result<String> {
+/// The folder that `make models` fills.
+pub fn models() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).with_file_name("models")
+}
+
+/// Runs a script of `tests/python` in one of the tools' environments; what it printed is the error when it fails.
+pub fn python(environment: &str, script: &str, arguments: &[&str]) -> Result<String> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python").join(script);
-    let ended = Command::new(tool("venv/bin/python")?).arg(path).args(arguments).output()?;
+    let ended = Command::new(tool(environment)?.join("bin/python")).arg(path).args(arguments).output()?;
     let told = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     if ended.status.success() { Ok(told) } else { bail!("{script} failed:\n{told}") }
 }

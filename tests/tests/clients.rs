@@ -1,33 +1,76 @@
 //! Clients that others wrote, against real processes: each script prints a line per check and fails at the first that does
 //! not hold.
 
-use anyhow::Result;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
 use weft_tests::calls::Caller;
 use weft_tests::process::Weft;
-use weft_tests::tools::python;
+use weft_tests::tools::{models, python, tool};
 
-async fn with_mesh(check: impl FnOnce(&str) -> Result<String>) -> Result<()> {
+async fn with_mesh(script: &str) -> Result<()> {
     let mesh = Weft::start("dev", &["--metrics-http", "", "--router-http", ""])?;
     let caller = Caller::new(&mesh.address)?;
     for model in ["digits", "identity", "sleep", "fail"] {
         caller.wait_ready(model).await?;
     }
-    let told = tokio::task::block_in_place(|| check(&mesh.address))?;
+    let told = tokio::task::block_in_place(|| python("venv", script, &[&mesh.address]))?;
     assert!(told.lines().filter(|line| line.starts_with("ok ")).count() > 10, "too few checks:\n{told}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tritons_own_client_works_unchanged() -> Result<()> {
-    with_mesh(|address| python("triton_client.py", &[address])).await
+    with_mesh("triton_client.py").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_grpcio_works() -> Result<()> {
-    with_mesh(|address| python("grpcio_client.py", &[address])).await
+    with_mesh("grpcio_client.py").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcurl_needs_no_proto_files() -> Result<()> {
-    with_mesh(|address| python("grpcurl_calls.py", &[address])).await
+    with_mesh("grpcurl_calls.py").await
+}
+
+/// A foreign model from its authors' package gives the answers that the package gives.
+#[tokio::test(flavor = "multi_thread")]
+async fn magika_answers_as_its_own_package_does() -> Result<()> {
+    let folder = models().to_string_lossy().into_owned();
+    let mesh = Weft::start("dev", &["--metrics-http", "", "--router-http", "", "--worker-models", &folder])?;
+    Caller::new(&mesh.address)?.wait_ready("magika").await?;
+    let check = || python("models-venv", "magika_reference.py", &[&mesh.address]);
+    let told = tokio::task::block_in_place(check)?;
+    assert!(told.contains("50 of 50 agree"), "{told}");
+    Ok(())
+}
+
+/// Every service describes itself, not only the router.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_answers_grpcurl() -> Result<()> {
+    let mesh = Weft::start("dev", &["--metrics-http", "", "--router-http", ""])?;
+    Caller::new(&mesh.address)?.wait_ready("digits").await?;
+    let log = mesh.log();
+    for (kind, own) in [
+        ("router", "weft.router.v1.Router"),
+        ("scheduler", "weft.scheduler.v1.Scheduler"),
+        ("worker", "weft.worker.v1.Worker"),
+        ("metrics", "weft.metrics.v1.Metrics"),
+    ] {
+        let serving = log.lines().find(|line| line.contains(&format!("serving gRPC service={kind} ")));
+        let address = serving.and_then(|line| line.split("address=").nth(1)).context("it says where it serves")?;
+        let grpcurl = |arguments: &[&str]| -> Result<String> {
+            let ended = Command::new(tool("bin/grpcurl")?).args(["-plaintext", address]).args(arguments).output()?;
+            ensure!(ended.status.success(), "{kind}: {}", String::from_utf8_lossy(&ended.stderr));
+            Ok(String::from_utf8(ended.stdout)?)
+        };
+        let listed = grpcurl(&["list"])?;
+        for name in [own, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
+            assert!(listed.lines().any(|line| line == name), "{name} is not in {kind}'s list:\n{listed}");
+        }
+        assert!(grpcurl(&["describe", own])?.contains("service"), "{kind}");
+        assert!(grpcurl(&["grpc.health.v1.Health/Check"])?.contains("SERVING"), "{kind}");
+    }
+    Ok(())
 }
