@@ -1,6 +1,9 @@
 //! A whole mesh in the test's own process, on free ports.
 
-use anyhow::{Context as _, Result};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use weft::dev::Dev;
@@ -9,6 +12,21 @@ use weft::settings;
 use weft_config::Reader;
 
 use crate::calls::Caller;
+
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Notes every panic of this process, but for those that tests plant.
+fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let is_planted = panic.payload_as_str().is_some_and(|text| text.contains("planted"));
+            PANICKED.fetch_or(!is_planted, Ordering::SeqCst);
+            before(panic);
+        }));
+    });
+}
 
 /// All four services over the embedded store.
 pub struct Mesh {
@@ -20,6 +38,7 @@ pub struct Mesh {
 impl Mesh {
     /// Starts a mesh with these flags of `weft demo`.
     pub async fn start(flags: &[&str]) -> Result<Self> {
+        watch_panics();
         let flags = ["--metrics-http", "127.0.0.1:0", "--lame-duck", "0ms"].iter().chain(flags).map(Into::into);
         let mut reader = Reader::new("weft demo", "", flags, []);
         let common = settings::common(&mut reader, "warn");
@@ -58,9 +77,12 @@ impl Mesh {
         Caller::new(self.address())
     }
 
-    /// Drains it and ends its tasks.
-    pub async fn stop(self) {
+    /// Drains it and ends its tasks. A panic anywhere in it is an error: a task that panics is otherwise only a line in the
+    /// log.
+    pub async fn stop(self) -> Result<()> {
         self.dev.drain().await;
         self.process.finish().await;
+        ensure!(!PANICKED.load(Ordering::SeqCst), "something in this process panicked: see its output");
+        Ok(())
     }
 }

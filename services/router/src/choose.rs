@@ -27,8 +27,8 @@ mod tests {
 
     fn replicas(count: usize) -> Vec<Replica> {
         let endpoint = |index: usize| {
-            let channel = Channel::new("127.0.0.1:1", ChannelOptions::default(), &Tasks::new()).expect("an address");
-            Endpoint::new(format!("w{index}").parse().expect("a name"), channel)
+            let channel = || Channel::new("127.0.0.1:1", ChannelOptions::default(), &Tasks::new()).expect("an address");
+            Endpoint::new(format!("w{index}").parse().expect("a name"), 1, channel(), channel())
         };
         (0..count).map(|index| Replica { endpoint: endpoint(index), draining: false }).collect()
     }

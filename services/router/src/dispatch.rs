@@ -49,6 +49,11 @@ impl Chosen {
         Self { permit, model: target.model, version: target.version, metrics, _in_flight }
     }
 
+    /// The true model and version, as the protocol writes them.
+    pub(crate) fn names(&self) -> (String, String) {
+        (self.model.clone(), self.version.to_string())
+    }
+
     /// Names the model to the worker.
     pub(crate) fn address<T>(&self, request: &mut Request<T>) {
         let metadata = request.metadata_mut();
@@ -95,9 +100,8 @@ async fn attempts(
         };
         let error = error_of(&status);
         tried.push(Arc::clone(chosen.permit.endpoint()));
-        if error.reason() == Reason::NoReadyReplica {
-            // It never left, or the worker says that it holds no such replica: nothing was processed, so trying another
-            // one costs no budget (gRFC A6, transparent retry). The deadline bounds how often.
+        if is_unprocessed(&error) {
+            // Trying another replica costs no budget (gRFC A6, transparent retry). The deadline bounds how often.
             continue;
         }
         made += 1;
@@ -112,6 +116,11 @@ async fn attempts(
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// Whether nothing was done about the call: it never left, or the worker does not hold the replica yet or any more.
+pub(crate) fn is_unprocessed(error: &Error) -> bool {
+    matches!(error.reason(), Reason::NoReadyReplica | Reason::ModelLoading | Reason::Draining)
 }
 
 fn lock(router: &Inner) -> std::sync::MutexGuard<'_, weft_policy::retry::Budget> {

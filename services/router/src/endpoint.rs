@@ -6,10 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weft_client::Channel;
 use weft_types::WorkerId;
 
-/// One worker: its channel and what this router has in flight there. It lives as long as the worker keeps its address.
+/// One worker: its channels and what this router has in flight there. It lives as long as the worker does.
 pub(crate) struct Endpoint {
     pub(crate) worker: WorkerId,
+    /// Which life of the worker this is: a new one is not shunned for what happened to the last.
+    pub(crate) epoch: u64,
     pub(crate) channel: Channel,
+    /// Streams have connections of their own: answers that a caller does not read fill a connection's window, and must not hold
+    /// up everybody else's calls.
+    pub(crate) streams: Channel,
     in_flight: AtomicU64,
 }
 
@@ -18,8 +23,8 @@ pub(crate) struct Endpoint {
 pub(crate) struct Permit(Arc<Endpoint>);
 
 impl Endpoint {
-    pub(crate) fn new(worker: WorkerId, channel: Channel) -> Arc<Self> {
-        Arc::new(Self { worker, channel, in_flight: AtomicU64::new(0) })
+    pub(crate) fn new(worker: WorkerId, epoch: u64, channel: Channel, streams: Channel) -> Arc<Self> {
+        Arc::new(Self { worker, epoch, channel, streams, in_flight: AtomicU64::new(0) })
     }
 
     pub(crate) fn in_flight(&self) -> u64 {

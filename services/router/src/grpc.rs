@@ -12,6 +12,7 @@ use weft_proto::weft::router::v1::{Endpoint, GetSnapshotRequest, GetSnapshotResp
 use weft_runtime::CallExt as _;
 use weft_types::{BUILD, Error, Reason, SystemClock};
 
+use crate::route::{Routed, route};
 use crate::{Router, dispatch, identify, stream};
 
 /// Triton's extensions that are offered.
@@ -39,7 +40,7 @@ impl Inference for Router {
         let request = request.get_ref();
         let (name, version) = identify::names(&request.name, &request.version).map_err(|error| status_of(&error))?;
         let table = self.inner.table.load();
-        let ready = table.model(name.as_str()).is_some_and(|model| model.ready(version).is_some());
+        let ready = matches!(route(&table, name.as_str(), version, 0.0), Ok(Routed::Ready(_)));
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 

@@ -20,7 +20,8 @@ pub(crate) fn identify(message: &[u8], deadline: Deadline) -> Result<Wanted<'_>>
     wanted(&head, deadline)
 }
 
-fn wanted<'a>(head: &Head<'a>, deadline: Deadline) -> Result<Wanted<'a>> {
+/// What a scanned request wants.
+pub(crate) fn wanted<'a>(head: &Head<'a>, deadline: Deadline) -> Result<Wanted<'a>> {
     let (_, version) = names(head.model_name, head.model_version)?;
     let deadline =
         head.timeout.map_or(deadline, |timeout| deadline.earlier(Deadline::after(SystemClock::now(), timeout)));

@@ -17,6 +17,7 @@ mod route;
 mod stream;
 mod table;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -27,7 +28,7 @@ use weft_proto::raw::InferenceServer;
 use weft_proto::weft::router::v1::router_server::RouterServer;
 use weft_runtime::{Api, Health, Tasks};
 use weft_telemetry::Scope;
-use weft_types::SystemClock;
+use weft_types::{ModelName, SystemClock};
 
 use forward::Peers;
 pub use options::Options;
@@ -89,6 +90,7 @@ impl Router {
         let inner = &*self.inner;
         let finishing = inner.tasks.finishing();
         let mut changes = inner.mesh.changes();
+        let mut told = BTreeSet::new();
         loop {
             let snapshot = inner.mesh.snapshot();
             let connect = Connect { channel: &inner.options.channel, tasks: &inner.tasks, scope: &inner.scope };
@@ -98,7 +100,7 @@ impl Router {
             if inner.mesh.is_synced() {
                 inner.health.set("", true);
                 inner.health.set("inference.GRPCInferenceService", true);
-                self.tell_models();
+                self.tell_models(&mut told);
             }
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
@@ -107,11 +109,19 @@ impl Router {
         }
     }
 
-    /// Health has a name per model, too: up to the number that `List` can tell.
-    fn tell_models(&self) {
+    /// Health has a name per model, too: the first ones by name, up to the number that `List` can tell. `told` are those that
+    /// have one.
+    fn tell_models(&self, told: &mut BTreeSet<ModelName>) {
         let table = self.inner.table.load();
-        for (name, model) in table.models().take(self.inner.options.max_health_names) {
+        let mut models: Vec<_> = table.models().collect();
+        models.sort_unstable_by_key(|(name, _)| *name);
+        models.truncate(self.inner.options.max_health_names);
+        for gone in told.extract_if(.., |name| !models.iter().any(|(known, _)| *known == name)) {
+            self.inner.health.remove(gone.as_str());
+        }
+        for (name, model) in models {
             self.inner.health.set(name.as_str(), model.is_ready());
+            told.insert(name.clone());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 use weft_client::{Channel, outgoing, within};
 use weft_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use weft_proto::inference::*;
@@ -23,20 +23,22 @@ impl Router {
     pub(crate) async fn model_metadata_of(
         &self,
         call: &Call,
-        request: ModelMetadataRequest,
+        mut request: ModelMetadataRequest,
     ) -> Result<ModelMetadataResponse, Status> {
         let chosen = self.ready(&request.name, &request.version)?;
-        let request = self.addressed(request, call, &chosen)?;
+        (request.name, request.version) = chosen.names();
+        let request = outgoing(request, call.deadline, &call.trace).map_err(|error| status_of(&error))?;
         within(call.deadline, self.client(&chosen).model_metadata(request)).await.map(Response::into_inner)
     }
 
     pub(crate) async fn model_config_of(
         &self,
         call: &Call,
-        request: ModelConfigRequest,
+        mut request: ModelConfigRequest,
     ) -> Result<ModelConfigResponse, Status> {
         let chosen = self.ready(&request.name, &request.version)?;
-        let request = self.addressed(request, call, &chosen)?;
+        (request.name, request.version) = chosen.names();
+        let request = outgoing(request, call.deadline, &call.trace).map_err(|error| status_of(&error))?;
         within(call.deadline, self.client(&chosen).model_config(request)).await.map(Response::into_inner)
     }
 
@@ -44,10 +46,11 @@ impl Router {
     pub(crate) async fn model_statistics_of(
         &self,
         call: &Call,
-        request: ModelStatisticsRequest,
+        mut request: ModelStatisticsRequest,
     ) -> Result<ModelStatisticsResponse, Status> {
         if !request.name.is_empty() {
-            self.ready(&request.name, &request.version)?;
+            let chosen = self.ready(&request.name, &request.version)?;
+            request.name = chosen.model.clone();
         }
         let table = self.inner.table.load();
         let channels: Vec<Channel> = table.endpoints.values().map(|replica| replica.endpoint.channel.clone()).collect();
@@ -84,12 +87,6 @@ impl Router {
             Err(Error::new(Reason::NoReadyReplica, format!("model '{name}' is not ready")))
         };
         draw().map_err(|error| status_of(&error))
-    }
-
-    fn addressed<T>(&self, message: T, call: &Call, chosen: &Chosen) -> Result<Request<T>, Status> {
-        let mut request = outgoing(message, call.deadline, &call.trace).map_err(|error| status_of(&error))?;
-        chosen.address(&mut request);
-        Ok(request)
     }
 
     fn client(&self, chosen: &Chosen) -> Client {

@@ -18,6 +18,8 @@ pub struct Options {
     pub max_holds: usize,
     /// How long a held call waits before it looks again, when nothing has changed: connections recover by themselves.
     pub hold_poll: Duration,
+    /// How long a request on a stream may wait for a replica: those behind it wait as well.
+    pub stream_hold: Duration,
     /// Messages under way in each direction of a stream.
     pub stream_buffer: usize,
     /// Different models that one stream may call.
@@ -34,6 +36,7 @@ impl Default for Options {
             retry_budget: BudgetSettings::default(),
             max_holds: 1_024,
             hold_poll: Duration::from_millis(100),
+            stream_hold: Duration::from_secs(30),
             stream_buffer: 16,
             max_stream_models: 16,
             max_health_names: 64,

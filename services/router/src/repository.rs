@@ -31,9 +31,9 @@ impl Router {
             let waiting = model.coming.iter().filter(|(version, _)| !model.ready.contains_key(version));
             models.extend(waiting.map(|(version, coming)| {
                 let (state, reason) = match (&coming.failure, model.unloaded, coming.placed) {
+                    (_, false, true) => ("LOADING", String::new()),
                     (Some(failure), _, _) => ("UNAVAILABLE", failure.clone()),
                     (None, true, _) => ("UNAVAILABLE", "unloaded".to_owned()),
-                    (None, false, true) => ("LOADING", String::new()),
                     (None, false, false) => ("UNAVAILABLE", "not placed".to_owned()),
                 };
                 entry(version.to_string(), state, reason)
@@ -99,7 +99,8 @@ impl Router {
                     return Ok(());
                 }
                 // A failure counts only while nothing is being tried: the scheduler may have found another worker.
-                let failure = model.coming.values().filter(|_| ready).find_map(|coming| coming.failure.clone());
+                let given_up = model.coming.values().filter(|coming| ready && !coming.placed);
+                let failure = given_up.filter_map(|coming| coming.failure.clone()).next();
                 if let Some(failure) = failure {
                     let failed = format!("model '{name}' failed to load: {failure}");
                     return Err(status_of(&Error::new(Reason::ModelFailed, failed)));

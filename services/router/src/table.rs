@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use weft_client::{Channel, ChannelOptions, Snapshot};
+use weft_client::{Channel, ChannelOptions, ReplicaKey, Snapshot};
 use weft_proto::weft::control::v1::Route;
 use weft_proto::weft::state::v1::ReplicaState;
 use weft_runtime::Tasks;
@@ -83,16 +83,21 @@ impl Table {
         let mut table = Self::default();
         for (id, record) in snapshot.workers.iter() {
             let known = old.endpoints.get(id).map(|replica| &replica.endpoint);
-            let known = known.filter(|endpoint| endpoint.channel.address() == record.value.address);
-            let endpoint = match known {
+            let same = |endpoint: &&Arc<Endpoint>| {
+                endpoint.epoch == record.value.epoch && endpoint.channel.address() == record.value.address
+            };
+            let endpoint = match known.filter(same) {
                 Some(endpoint) => Arc::clone(endpoint),
-                None => match Channel::new(&record.value.address, connect.channel.clone(), connect.tasks) {
-                    Ok(channel) => Endpoint::new(id.clone(), channel),
-                    Err(error) => {
-                        tracing::warn!(worker = %id, %error, "a worker's address cannot be used");
-                        continue;
+                None => {
+                    let open = || Channel::new(&record.value.address, connect.channel.clone(), connect.tasks);
+                    match (open(), open()) {
+                        (Ok(channel), Ok(streams)) => Endpoint::new(id.clone(), record.value.epoch, channel, streams),
+                        (Err(error), _) | (_, Err(error)) => {
+                            tracing::warn!(worker = %id, %error, "a worker's address cannot be used");
+                            continue;
+                        }
                     }
-                },
+                }
             };
             table.endpoints.insert(id.clone(), Replica { endpoint, draining: record.value.draining });
             table.offer(record.value.offers.iter());
@@ -116,7 +121,12 @@ impl Table {
     }
 
     fn place(&mut self, snapshot: &Snapshot, scope: &Scope) {
-        for key in snapshot.placements.keys().filter(|key| snapshot.workers.contains_key(&key.worker)) {
+        // A placement that its worker has failed to load is not something to wait for.
+        let failed = |key: &ReplicaKey| {
+            snapshot.replicas.get(key).is_some_and(|record| record.value.state() == ReplicaState::Failed)
+        };
+        let hopeful = |key: &&ReplicaKey| snapshot.workers.contains_key(&key.worker) && !failed(key);
+        for key in snapshot.placements.keys().filter(hopeful) {
             let model = self.models.entry(key.model.clone()).or_default();
             model.coming.entry(key.version).or_default().placed = true;
         }

@@ -5,7 +5,7 @@ mod router;
 mod scheduler;
 mod worker;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures_util::future::BoxFuture;
 use prost::Message as _;
 use weft_proto::weft::state::v1::Service;
@@ -68,9 +68,15 @@ impl Bound {
         let bound = server.address();
         let id = match &listen.id {
             Some(id) => id.clone(),
-            None => format!("{kind}-{}", bound.port()).parse()?,
+            None => format!("{kind}-{}-{}", host(), bound.port()).parse()?,
         };
-        let address = listen.advertise.clone().unwrap_or_else(|| bound.to_string());
+        let address = match &listen.advertise {
+            Some(address) => address.clone(),
+            None if bound.ip().is_unspecified() => {
+                bail!("{kind} listens on every address: say with --advertise which one the others shall dial")
+            }
+            None => bound.to_string(),
+        };
         let scope = process.scope(kind, id.as_str())?;
         process.mesh.observe(&scope);
         Ok(Self { id, address, health: Health::default(), scope, server, http })
@@ -113,6 +119,13 @@ impl Bound {
             let _: Result<(), _> = left.await;
         }))
     }
+}
+
+/// The machine's name, as far as it can be part of an identity.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect();
+    if name.is_empty() { "host".to_owned() } else { name.chars().take(64).collect() }
 }
 
 impl Role {

@@ -36,7 +36,7 @@ pub struct Common {
 /// Where a service listens and how it is found.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// The service's identity; unset takes the kind and the port.
+    /// The service's identity; unset takes kind, host and port.
     pub id: Option<WorkerId>,
     /// The gRPC server.
     pub server: ServerOptions,
@@ -305,7 +305,7 @@ fn read_listen(section: &mut Section<'_>, listen: Option<SocketAddr>, http: Opti
         id: section.get(Setting::new(
             "id",
             None,
-            "identity of this instance, stable over restarts; unset takes the kind and the port",
+            "identity of this instance, stable over restarts; unset takes kind, host and port",
         )),
         advertise: section.get(Setting::new(
             "advertise",

@@ -157,11 +157,11 @@ impl Worker {
     }
 
     /// Begins the drain, if it has not begun, and waits until what could be moved to other workers has been moved there,
-    /// for at most the drain's grace. The worker serves all the while, and afterwards what it still holds.
+    /// for at most that long. The worker serves all the while, and afterwards what it still holds.
     pub async fn drained(&self) {
         self.shared.draining.send_replace(true);
         let mut drained = self.shared.drained.subscribe();
-        let done = tokio::time::timeout(self.shared.options.drain_grace, drained.wait_for(|drained| *drained));
+        let done = tokio::time::timeout(self.shared.options.move_grace, drained.wait_for(|drained| *drained));
         if done.await.is_err() {
             tracing::warn!("the drain's grace is over before every replica was moved");
         }

@@ -36,8 +36,10 @@ pub struct Options {
     pub lease_ttl: Duration,
     /// How long a replica goes on taking calls after it has announced its drain, so that routers see it first.
     pub drain_notice: Duration,
-    /// How long a drain may take, of one replica or of the whole worker.
+    /// How long the calls of a replica that is unloaded may take to end.
     pub drain_grace: Duration,
+    /// How long the drain of the worker waits for its replicas to be moved to other workers.
+    pub move_grace: Duration,
     /// The longest message accepted, in bytes.
     pub message_limit: usize,
 }
@@ -59,7 +61,8 @@ impl Options {
             parallel_loads: 2,
             lease_ttl: Duration::from_secs(5),
             drain_notice: Duration::from_millis(250),
-            drain_grace: Duration::from_secs(20),
+            drain_grace: Duration::from_secs(30),
+            move_grace: Duration::from_secs(20),
             message_limit: 64 << 20,
         }
     }

@@ -10,6 +10,11 @@ use weft_proto::DESCRIPTORS;
 use crate::Health;
 use crate::methods::Methods;
 
+/// Reflection describes itself, in both versions: old tools know the second one only.
+const REFLECTION: [&[u8]; 2] =
+    [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
+const REFLECTION_NAMES: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+
 /// Collects a server's services; health and reflection are always among them.
 pub struct Api {
     routes: axum::Router,
@@ -62,18 +67,17 @@ impl Api {
     /// The finished routes. Reflection lists what this server serves, under its v1 and v1alpha names.
     pub(crate) fn build(self) -> Result<(Routes, Methods), tonic_reflection::server::Error> {
         let builder = || {
-            let mut builder = tonic_reflection::server::Builder::configure();
-            for descriptors in &self.descriptors {
+            let mut builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
+            for descriptors in self.descriptors.iter().chain(&REFLECTION) {
                 builder = builder.register_encoded_file_descriptor_set(descriptors);
             }
-            for name in &self.names {
+            for name in self.names.iter().chain(&REFLECTION_NAMES) {
                 builder = builder.with_service_name(*name);
             }
             builder
         };
-        let v1 = builder().with_service_name("grpc.reflection.v1.ServerReflection").build_v1()?;
-        let v1alpha = builder().with_service_name("grpc.reflection.v1alpha.ServerReflection").build_v1alpha()?;
-        let methods = Methods::of(&[&self.descriptors[..], &[tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET]].concat());
+        let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+        let methods = Methods::of(self.descriptors.iter().chain(&REFLECTION));
         let routes = Routes::from(self.routes).add_service(v1).add_service(v1alpha).prepare();
         Ok((routes, methods))
     }

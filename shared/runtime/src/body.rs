@@ -8,11 +8,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use weft_proto::status_of;
 use weft_types::{Error, Reason};
 
-use crate::record::{Record, expired, panicked};
+use crate::record::{Record, draining, expired, panicked};
 
 /// A gRPC message's prefix: one byte for compression, four for the length.
 const PREFIX: usize = 5;
@@ -92,21 +93,42 @@ where
     }
 }
 
+/// What ends a call that does not end by itself; it becomes ready with the status for the caller.
+pub(crate) enum End {
+    /// The deadline.
+    At(Pin<Box<Sleep>>),
+    /// The server's drain: the method may stay open for good.
+    WithServer(Pin<Box<WaitForCancellationFutureOwned>>),
+    /// Nothing: the answer is already complete.
+    Never,
+}
+
+impl Future for End {
+    type Output = Status;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Status> {
+        match &mut *self {
+            Self::At(timer) => timer.as_mut().poll(context).map(|()| expired()),
+            Self::WithServer(begun) => begun.as_mut().poll(context).map(|()| draining()),
+            Self::Never => Poll::Pending,
+        }
+    }
+}
+
 /// The answer on its way out: cut with `DEADLINE_EXCEEDED` when the deadline passes, recorded when it ends.
 pub(crate) struct Guarded {
     /// `None` once the answer has ended or was cut: dropping it stops whatever still produces it.
     inner: Option<tonic::body::Body>,
-    /// Fires at the deadline; `None` for methods that may stay open for good.
-    timer: Option<Pin<Box<Sleep>>>,
+    end: End,
     record: Record,
 }
 
 impl Guarded {
-    pub(crate) fn new(inner: tonic::body::Body, timer: Option<Pin<Box<Sleep>>>, record: Record) -> Self {
-        Self { inner: Some(inner), timer, record }
+    pub(crate) const fn new(inner: tonic::body::Body, end: End, record: Record) -> Self {
+        Self { inner: Some(inner), end, record }
     }
 
-    fn end(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn cut(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.inner = None;
         self.record.finish(status.code());
         let mut trailers = HeaderMap::new();
@@ -128,12 +150,12 @@ impl Body for Guarded {
         match polled {
             Err(_) => {
                 tracing::error!("a handler panicked while streaming");
-                self.end(&panicked())
+                self.cut(&panicked())
             }
-            Ok(Poll::Pending) => {
-                let over = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready());
-                if over { self.end(&expired()) } else { Poll::Pending }
-            }
+            Ok(Poll::Pending) => match Pin::new(&mut self.end).poll(context) {
+                Poll::Ready(status) => self.cut(&status),
+                Poll::Pending => Poll::Pending,
+            },
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     let code = Status::from_header_map(trailers).map_or(tonic::Code::Unknown, |status| status.code());
@@ -141,10 +163,8 @@ impl Body for Guarded {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Ok(Poll::Ready(Some(Err(status)))) => {
-                self.record.finish(status.code());
-                Poll::Ready(Some(Err(status)))
-            }
+            // As trailers, so that the caller learns the status: an error here would be a reset without one.
+            Ok(Poll::Ready(Some(Err(status)))) => self.cut(&status),
             Ok(Poll::Ready(None)) => {
                 self.record.finish(tonic::Code::Unknown);
                 Poll::Ready(None)

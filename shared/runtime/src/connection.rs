@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::ServerOptions;
 use crate::guard::Guard;
+use crate::limit::Limited;
 use crate::process::Drain;
 
 /// What is spoken on a listener.
@@ -55,8 +56,8 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Protocol, options: Arc<Se
     }
 }
 
-fn http2(options: &ServerOptions) -> hyper::server::conn::http2::Builder<TokioExecutor> {
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+fn http2(options: &ServerOptions) -> hyper::server::conn::http2::Builder<Limited> {
+    let mut builder = hyper::server::conn::http2::Builder::new(Limited);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.max_streams)
@@ -85,11 +86,12 @@ async fn run<C, E>(
     tokio::pin!(connection);
     let handshake = tokio::time::sleep(options.handshake_timeout);
     tokio::pin!(handshake);
+    let begun = drain.begun();
     let mut shaking = true;
     loop {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
-            () = drain.begun() => break,
+            () = begun.cancelled() => break,
             () = handshake.as_mut(), if shaking => {
                 shaking = false;
                 if !spoke.load(Ordering::Acquire) {
@@ -104,7 +106,7 @@ async fn run<C, E>(
     goaway(connection.as_mut());
     tokio::select! {
         ended = connection => log_end(ended),
-        () = drain.grace_over() => {}
+        () = drain.over() => {}
     }
 }
 

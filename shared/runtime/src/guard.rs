@@ -17,9 +17,11 @@ use weft_telemetry::{Scope, call_span};
 use weft_types::{Deadline, Error, SystemClock, timeout};
 
 use crate::Call;
-use crate::body::{Guarded, Limited};
+use crate::body::{End, Guarded, Limited};
+use crate::limit;
 use crate::methods::{Method, Methods};
-use crate::record::{Record, expired, panicked};
+use crate::process::Drain;
+use crate::record::{Record, panicked};
 
 /// The bounds on every call of a server.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,7 @@ pub(crate) struct Guard {
     pub(crate) methods: Methods,
     pub(crate) scope: Scope,
     pub(crate) limits: Limits,
+    pub(crate) drain: Drain,
 }
 
 impl Guard {
@@ -50,39 +53,46 @@ impl Guard {
         if let Ok(Some(deadline)) = deadline {
             span.set("weft.deadline_remaining_ms", deadline.remaining(received).as_secs_f64() * 1e3);
         }
-        let mut record = Record::new(self.scope.clone(), method.name, received, span);
+        let mut record = Record::new(self.scope.clone(), method.name, received, span, self.drain.call());
         let deadline = match deadline {
             Ok(deadline) => deadline,
-            Err(error) => return Ok(answer(status_of(&error).into_http(), None, record)),
+            Err(error) => {
+                let status = status_of(&error);
+                record.finish(status.code());
+                return Ok(status.into_http().map(|body| Guarded::new(body, End::Never, record)));
+            }
         };
         let logged = call_span(method.name, &trace);
         let open = deadline.unwrap_or_else(|| Deadline::after(received, Duration::MAX));
         let mut request = request.map(|body| tonic::body::Body::new(Limited::new(body, self.limits.message_bytes)));
         request.extensions_mut().insert(Call { deadline: open, received, trace });
-        let mut timer = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.instant().into())));
+        let mut end = match deadline {
+            Some(deadline) => {
+                limit::tell(deadline);
+                End::At(Box::pin(tokio::time::sleep_until(deadline.instant().into())))
+            }
+            None => End::WithServer(Box::pin(self.drain.begun().cancelled_owned())),
+        };
         let work = AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind().instrument(logged);
-        let outcome = match timer.as_mut() {
-            Some(timer) => tokio::select! {
-                biased;
-                outcome = work => Some(outcome),
-                // Dropping the handler's future is what stops its work.
-                () = timer.as_mut() => None,
-            },
-            None => Some(work.await),
+        let outcome = tokio::select! {
+            biased;
+            outcome = work => Ok(outcome),
+            // Dropping the handler's future is what stops its work.
+            status = &mut end => Err(status),
         };
         let response = match outcome {
-            Some(Ok(Ok(response))) => response,
-            Some(Ok(Err(never))) => match never {},
-            Some(Err(_)) => {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(never))) => match never {},
+            Ok(Err(_)) => {
                 tracing::error!(rpc.method = method.name, "a handler panicked");
                 panicked().into_http()
             }
-            None => expired().into_http(),
+            Err(status) => status.into_http(),
         };
         if let Some(status) = Status::from_header_map(response.headers()) {
             record.finish(status.code());
         }
-        Ok(answer(response, timer, record))
+        Ok(response.map(|body| Guarded::new(body, end, record)))
     }
 
     /// The deadline of a call; `None` when it may stay open for good. A malformed `grpc-timeout` is refused.
@@ -100,12 +110,4 @@ impl Guard {
         };
         Ok(Some(Deadline::after(now, granted)))
     }
-}
-
-fn answer(
-    response: Response<tonic::body::Body>,
-    timer: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
-    record: Record,
-) -> Response<Guarded> {
-    response.map(|body| Guarded::new(body, timer, record))
 }

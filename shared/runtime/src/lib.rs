@@ -11,6 +11,7 @@ mod connection;
 mod guard;
 mod health;
 mod http;
+mod limit;
 mod listener;
 mod methods;
 mod process;

@@ -38,15 +38,19 @@ impl Acceptor {
         Self { listener, protocol, options: Arc::new(options), drain, tasks, permits }
     }
 
-    /// Accepts until the drain begins; the listener closes with this future, so that later connects are refused.
+    /// Accepts until the server closes. Whoever has connected by then is still served: the kernel has told them so.
     pub(crate) async fn run(self) {
+        // Dropped after the listener, whose owner is `self`.
+        let _closed = self.drain.closed();
+        let this = self;
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
-                () = self.drain.begun() => return,
+                biased;
+                accepted = this.listener.accept() => accepted,
+                () = this.drain.closing() => return,
             };
             match accepted {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, _)) => this.admit(stream),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections for now");
@@ -63,7 +67,7 @@ impl Acceptor {
         };
         let connection =
             connection::serve(stream, self.protocol.clone(), Arc::clone(&self.options), self.drain.clone());
-        let open = self.drain.enter();
+        let open = self.drain.connection();
         self.tasks.spawn("connection", async move {
             // A defect that one peer can reach must not end the process for the others.
             if AssertUnwindSafe(connection).catch_unwind().await.is_err() {

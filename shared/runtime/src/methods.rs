@@ -25,9 +25,9 @@ pub(crate) struct Methods(HashMap<String, Method>);
 
 impl Methods {
     /// Reads descriptor sets. Names are leaked: the set is made once per process and has a fixed size.
-    pub(crate) fn of(descriptors: &[&[u8]]) -> Self {
+    pub(crate) fn of<'a>(descriptors: impl IntoIterator<Item = &'a &'a [u8]>) -> Self {
         let mut methods = HashMap::new();
-        for set in descriptors.iter().filter_map(|bytes| FileDescriptorSet::decode(*bytes).ok()) {
+        for set in descriptors.into_iter().filter_map(|bytes| FileDescriptorSet::decode(*bytes).ok()) {
             for file in &set.file {
                 for service in &file.service {
                     for method in &service.method {

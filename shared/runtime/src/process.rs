@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -13,6 +13,9 @@ use crate::{Running, Tasks};
 /// The exit code after a second signal, as a shell reports a process that SIGTERM ended.
 const TERMINATED: i32 = 143;
 
+/// How long a connection without calls is given to confirm its GOAWAY, before it is closed.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// One server's drain: begun once, over when its connections have gone or the grace has.
 #[derive(Clone)]
 pub struct Drain {
@@ -20,40 +23,90 @@ pub struct Drain {
 }
 
 struct Inner {
+    /// Nothing more is accepted.
+    closing: CancellationToken,
+    /// The listener is closed.
+    closed: CancellationToken,
+    /// Connections are told to go.
     begun: CancellationToken,
+    /// Connections are closed as they are.
     over: CancellationToken,
     connections: TaskTracker,
+    calls: TaskTracker,
 }
 
 impl Drain {
     pub(crate) fn new() -> Self {
-        let inner =
-            Inner { begun: CancellationToken::new(), over: CancellationToken::new(), connections: TaskTracker::new() };
+        let inner = Inner {
+            closing: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            begun: CancellationToken::new(),
+            over: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            calls: TaskTracker::new(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
-    pub(crate) fn enter(&self) -> TaskTrackerToken {
+    /// Counts a connection for as long as the token lives.
+    pub(crate) fn connection(&self) -> TaskTrackerToken {
         self.inner.connections.token()
     }
 
-    pub(crate) async fn begun(&self) {
-        self.inner.begun.cancelled().await;
+    /// Counts a call for as long as the token lives.
+    pub(crate) fn call(&self) -> TaskTrackerToken {
+        self.inner.calls.token()
     }
 
-    pub(crate) async fn grace_over(&self) {
+    pub(crate) async fn closing(&self) {
+        self.inner.closing.cancelled().await;
+    }
+
+    /// Tells that the listener is closed.
+    pub(crate) fn closed(&self) -> DropGuard {
+        self.inner.closed.clone().drop_guard()
+    }
+
+    /// Cancelled when connections are told to go: calls that would stay open for good end then.
+    pub(crate) fn begun(&self) -> CancellationToken {
+        self.inner.begun.clone()
+    }
+
+    pub(crate) async fn over(&self) {
         self.inner.over.cancelled().await;
     }
 
-    /// Stops accepting, sends GOAWAY on every connection, waits until calls in flight have ended, for at most `grace`, and
-    /// closes what is left. Bounded: no silent connection and no open stream can hold it up.
+    /// Closes the listener, sends GOAWAY on every connection, waits until calls in flight have ended, for at most `grace`,
+    /// and closes what is left. Bounded: no silent connection and no open stream can hold it up.
     pub async fn run(&self, grace: Duration) {
+        // The listener first: a client that is told to go connects again at once, and must not be accepted by nobody.
+        self.inner.closing.cancel();
+        self.inner.closed.cancelled().await;
         self.inner.begun.cancel();
         self.inner.connections.close();
-        if tokio::time::timeout(grace, self.inner.connections.wait()).await.is_err() {
-            tracing::warn!(left = self.inner.connections.len(), "connections outlived the drain and are closed");
+        self.inner.calls.close();
+        let gone = async {
+            tokio::select! {
+                () = self.inner.connections.wait() => {}
+                () = self.idle() => {}
+            }
+        };
+        if tokio::time::timeout(grace, gone).await.is_err() {
+            tracing::warn!(calls = self.inner.calls.len(), "calls outlived the drain and are cut");
         }
         self.inner.over.cancel();
         self.inner.connections.wait().await;
+    }
+
+    /// Ends when no call has been in flight for a while: a peer that does not answer is not waited for.
+    async fn idle(&self) {
+        loop {
+            self.inner.calls.wait().await;
+            tokio::time::sleep(LINGER).await;
+            if self.inner.calls.is_empty() {
+                return;
+            }
+        }
     }
 }
 

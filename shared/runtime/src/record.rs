@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Code, Status};
 use weft_proto::status_of;
 use weft_telemetry::{Scope, Span, status_name};
@@ -13,11 +14,19 @@ pub(crate) struct Record {
     method: &'static str,
     received: Instant,
     span: Option<Span>,
+    /// The drain waits for it.
+    _open: TaskTrackerToken,
 }
 
 impl Record {
-    pub(crate) const fn new(scope: Scope, method: &'static str, received: Instant, span: Span) -> Self {
-        Self { scope, method, received, span: Some(span) }
+    pub(crate) const fn new(
+        scope: Scope,
+        method: &'static str,
+        received: Instant,
+        span: Span,
+        open: TaskTrackerToken,
+    ) -> Self {
+        Self { scope, method, received, span: Some(span), _open: open }
     }
 
     /// Tells the end; only the first one counts.
@@ -53,6 +62,10 @@ const fn is_server_fault(code: Code) -> bool {
 
 pub(crate) fn expired() -> Status {
     status_of(&Error::new(Reason::DeadlineRunning, "the deadline passed before the answer was ready"))
+}
+
+pub(crate) fn draining() -> Status {
+    status_of(&Error::new(Reason::Draining, "the server is shutting down"))
 }
 
 pub(crate) fn panicked() -> Status {

@@ -90,17 +90,17 @@ impl Server {
             default_timeout: self.options.default_timeout,
             max_timeout: self.options.max_timeout,
         };
-        let guard = Arc::new(Guard { routes, methods, scope, limits });
-        Ok(self.accept(Protocol::Grpc(guard), tasks))
+        let drain = Drain::new();
+        let guard = Arc::new(Guard { routes, methods, scope, limits, drain: drain.clone() });
+        Ok(self.accept(Protocol::Grpc(guard), drain, tasks))
     }
 
     /// Serves plain HTTP/1.1 (probes and metrics) until it is drained.
     pub fn serve_http(self, router: axum::Router, tasks: &Tasks) -> Drain {
-        self.accept(Protocol::Http(router), tasks)
+        self.accept(Protocol::Http(router), Drain::new(), tasks)
     }
 
-    fn accept(self, protocol: Protocol, tasks: &Tasks) -> Drain {
-        let drain = Drain::new();
+    fn accept(self, protocol: Protocol, drain: Drain, tasks: &Tasks) -> Drain {
         let acceptor = Acceptor::new(self.listener, protocol, self.options, drain.clone(), tasks.clone());
         tasks.spawn("accept", acceptor.run());
         drain

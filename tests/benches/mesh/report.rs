@@ -132,6 +132,12 @@ fn goals(results: &Results) -> Vec<Goal> {
             150.0,
             results.added_us(Cell::router(SMALL, 1), Cell::worker(SMALL, 1)),
         ),
+        // A second hop may double the time. Unlike the microseconds, this hardly depends on how fast idle processors wake.
+        Goal::at_most(
+            "through_to_direct_p50_64B_1_in_flight",
+            2.0,
+            results.p50_ratio(Cell::router(SMALL, 1), Cell::worker(SMALL, 1)),
+        ),
         Goal::at_least("through_to_direct_calls_64B_64_in_flight", 0.5, ratio(SMALL, 64)),
         Goal::at_least("through_to_direct_calls_588KiB_8_in_flight", 0.4, ratio(LARGE, 8)),
         Goal::at_least(

@@ -32,6 +32,11 @@ impl Results {
         self.compare(one, other, |one, other| one.calls_per_second() / other.calls_per_second())
     }
 
+    /// How many times as long half of the calls take as in another cell.
+    pub(crate) fn p50_ratio(&self, one: Cell, other: Cell) -> f64 {
+        self.compare(one, other, |one, other| one.percentile_us(50) / other.percentile_us(50))
+    }
+
     /// Microseconds that half of the calls take more than in another cell.
     pub(crate) fn added_us(&self, one: Cell, other: Cell) -> f64 {
         self.compare(one, other, |one, other| one.percentile_us(50) - other.percentile_us(50))

@@ -101,7 +101,7 @@ async fn each_bad_request_is_refused_by_the_field_at_fault() -> Result<()> {
     // The mesh answers as before, the empty tensor included.
     caller.infer(digit(|_| {}), LIMIT).await?;
     caller.infer(identity(0), LIMIT).await?;
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -117,7 +117,7 @@ async fn a_message_over_the_limit_is_refused_and_not_to_be_sent_again() -> Resul
     // Just under the limit passes, both ways.
     let answer = caller.infer(identity((64 << 18) - 64), LIMIT).await?.into_inner();
     assert_eq!(answer.raw_output_contents[0].len(), (64 << 20) - 256);
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -133,6 +133,6 @@ async fn bytes_that_are_no_message_are_refused() -> Result<()> {
         assert_eq!(status.code(), Code::InvalidArgument, "{bad:?}: {status}");
         assert_eq!(error_of(&status).field(), Some("message"), "{bad:?}: {status}");
     }
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }

@@ -40,7 +40,7 @@ async fn a_route_leads_to_its_targets_by_weight() -> Result<()> {
     let refused = apply(vec![target("identity", 1), target("../x", 1)]).await.expect_err("a bad name");
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert_eq!(error_of(&refused).field(), Some("route.targets[1].model"), "{refused}");
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -66,6 +66,6 @@ async fn a_call_to_a_model_that_is_coming_is_held_until_it_is_ready() -> Result<
         models.get_model(GetModelRequest { name: "identity".into() }).await?.into_inner().model.unwrap_or_default();
     assert!(view.applied);
     assert_eq!(view.replicas.len(), 1);
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }

@@ -23,7 +23,7 @@ async fn a_malformed_timeout_is_an_error_and_not_an_infinite_deadline() -> Resul
         assert_eq!(status.code(), Code::InvalidArgument, "{bad}");
         assert_eq!(error_of(&status).field(), Some("grpc-timeout"), "{bad}");
     }
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -40,7 +40,7 @@ async fn an_expired_call_ends_with_deadline_exceeded_and_its_work_stops() -> Res
     .await?;
     assert!(mesh.sample("weft_cancel_to_stop_seconds_count").await? >= 1.0);
     assert!(mesh.sample("weft_wasted_compute_seconds_total").await? > 0.0);
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -64,7 +64,7 @@ async fn work_stops_when_the_caller_goes_away() -> Result<()> {
         mesh.sample("weft_router_in_flight").await.is_ok_and(|count| count == 0.0)
     })
     .await?;
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -79,7 +79,7 @@ async fn the_timeout_parameter_is_a_bound_too() -> Result<()> {
     request.parameters.insert("timeout".into(), micros);
     let status = caller.infer(request, Duration::from_secs(300)).await.expect_err("too long");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -104,7 +104,7 @@ async fn a_stream_past_its_deadline_is_cut() -> Result<()> {
         }
     };
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -121,6 +121,6 @@ async fn each_hop_tells_the_next_one_a_shorter_timeout() -> Result<()> {
     let told = timeout::parse(seen[0].as_bytes())?;
     assert!(told < limit, "the client told {limit:?}, the router {told:?}");
     assert!(told >= limit / 2, "the router kept too much: {told:?}");
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }

@@ -44,7 +44,7 @@ async fn every_held_out_image_gets_the_label_that_python_gives_it() -> Result<()
         }
     }
     assert!(right * 100 >= images.len() * 97, "{right} of {} are right", images.len());
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -67,6 +67,6 @@ async fn the_metrics_service_sums_calls_up() -> Result<()> {
         mesh.sample("nv_inference_request_success").await.is_ok_and(|count| count >= 5.0)
     })
     .await?;
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }

@@ -1,20 +1,25 @@
-//! The standard services, and what a server does with connections that say nothing.
+//! The standard services, and what a server does with connections that say nothing and handlers that panic.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
+use tonic::body::Body;
 use weft_proto::health::health_check_response::ServingStatus;
 use weft_proto::health::health_client::HealthClient;
 use weft_proto::health::{HealthCheckRequest, HealthListRequest};
-use weft_tests::calls::{identity, until};
+use weft_runtime::{Api, Health, Server, ServerOptions, Tasks};
+use weft_telemetry::Scope;
+use weft_tests::calls::{Caller, identity, until};
 use weft_tests::mesh::Mesh;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_has_check_list_and_watch_with_a_name_per_model() -> Result<()> {
-    let mesh = Mesh::start(&[]).await?;
+    // A watch must not hold up the drain for as long as its grace.
+    let mesh = Mesh::start(&["--drain-grace", "1h"]).await?;
     let caller = mesh.caller()?;
     let mut health = HealthClient::new(caller.channel.clone());
     let of = |name: &str| HealthCheckRequest { service: name.into() };
@@ -29,13 +34,13 @@ async fn health_has_check_list_and_watch_with_a_name_per_model() -> Result<()> {
     assert_eq!(health.check(of("nobody")).await.expect_err("unknown").code(), Code::NotFound);
     let listed = health.list(HealthListRequest {}).await?.into_inner().statuses;
     assert!(listed.contains_key("") && listed.contains_key("digits"), "{:?}", listed.keys());
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_are_closed_and_hold_up_nothing() -> Result<()> {
-    let mesh = Mesh::start(&["--router-handshake-timeout", "300ms"]).await?;
+    let mesh = Mesh::start(&["--router-handshake-timeout", "300ms", "--drain-grace", "1h"]).await?;
     let caller = mesh.caller()?;
     caller.wait_ready("identity").await?;
     let mut silent = TcpStream::connect(mesh.address()).await?;
@@ -49,7 +54,7 @@ async fn silent_connections_are_closed_and_hold_up_nothing() -> Result<()> {
     // A peer that speaks the preface and then nothing must not hold up the drain.
     let mut preface_only = TcpStream::connect(mesh.address()).await?;
     preface_only.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -63,6 +68,43 @@ async fn connections_over_the_limit_are_closed_at_once() -> Result<()> {
     })
     .await?;
     drop(held);
-    mesh.stop().await;
+    mesh.stop().await?;
+    Ok(())
+}
+
+/// A handler with a defect costs its own call and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panicking_handler_is_an_internal_error() -> Result<()> {
+    let tasks = Tasks::new();
+    let server = Server::bind(ServerOptions::default()).await?;
+    let address = server.address().to_string();
+    let faulty = tower::service_fn(async |request: http::Request<Body>| -> Result<http::Response<Body>, Infallible> {
+        panic!("planted in {}", request.uri().path())
+    });
+    let api = Api::new(&Health::default()).forward("inference.GRPCInferenceService", faulty);
+    let drain = server.serve(api, Scope::disabled(), &tasks)?;
+    let caller = Caller::new(&address)?;
+    for _ in 0..3 {
+        let status = caller.infer(identity(1), Duration::from_secs(20)).await.expect_err("it panics");
+        assert_eq!((status.code(), status.message()), (Code::Internal, "internal error"));
+    }
+    // The same connection serves on.
+    let health = HealthClient::new(caller.channel.clone()).check(HealthCheckRequest { service: String::new() }).await?;
+    assert_eq!(health.into_inner().status(), ServingStatus::NotServing);
+    assert!(!tasks.failed());
+    drain.run(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_over_the_limit_are_refused() -> Result<()> {
+    let mesh = Mesh::start(&[]).await?;
+    let caller = mesh.caller()?;
+    caller.wait_ready("identity").await?;
+    let mut request = tonic::Request::new(identity(4));
+    request.metadata_mut().insert("x-long", "x".repeat(64 << 10).parse()?);
+    assert!(caller.inference().model_infer(request).await.is_err());
+    caller.infer(identity(4), Duration::from_secs(20)).await?;
+    mesh.stop().await?;
     Ok(())
 }

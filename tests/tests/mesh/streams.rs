@@ -42,7 +42,7 @@ async fn answers_of_a_model_come_in_order_and_an_error_does_not_end_the_stream()
     assert_eq!(good, expected(false).collect::<Vec<_>>());
     bad.sort_unstable();
     assert_eq!(bad, expected(true).collect::<Vec<_>>());
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -65,7 +65,7 @@ async fn one_stream_can_call_several_models() -> Result<()> {
         let of_one: Vec<usize> = seen.iter().copied().filter(|id| id % 2 == parity).collect();
         assert_eq!(of_one, (0..40).filter(|id| id % 2 == parity).collect::<Vec<_>>());
     }
-    mesh.stop().await;
+    mesh.stop().await?;
     Ok(())
 }
 
@@ -82,6 +82,24 @@ async fn a_dropped_stream_stops_its_work() -> Result<()> {
         mesh.sample("weft_work_stopped_total").await.is_ok_and(|count| count >= 1.0)
     })
     .await?;
-    mesh.stop().await;
+    mesh.stop().await?;
+    Ok(())
+}
+
+/// A caller that takes nothing, and keeps its connection alive, holds its call no longer than its deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_does_not_read_is_cut_at_its_deadline() -> Result<()> {
+    let mesh = Mesh::start(&[]).await?;
+    let caller = mesh.caller()?;
+    caller.wait_ready("identity").await?;
+    let requests = stream::iter((0..64).map(|id| marked(identity(1 << 18), id))).chain(stream::pending());
+    let answers = caller.inference().model_stream_infer(with_timeout(requests, Duration::from_secs(3))).await?;
+    let in_flight = async |wanted: f64| mesh.sample("weft_router_in_flight").await.is_ok_and(|count| count == wanted);
+    until("the stream to be in flight", async || in_flight(1.0).await).await?;
+    until("the stream to be cut", async || in_flight(0.0).await).await?;
+    // Others were served all the while, on the same mesh.
+    caller.infer(identity(4), LIMIT).await?;
+    drop(answers);
+    mesh.stop().await?;
     Ok(())
 }

@@ -49,7 +49,7 @@ async fn spans_of_client_router_and_worker_hang_together() -> Result<()> {
         assert!(attributes.contains(&wanted), "{wanted} is not among {attributes:?}");
     }
     telemetry.shutdown(Duration::from_secs(2)).await;
-    mesh.stop().await;
+    mesh.stop().await?;
     drain.run(Duration::ZERO).await;
     Ok(())
 }

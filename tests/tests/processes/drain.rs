@@ -2,8 +2,9 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 
-use anyhow::Result;
-use weft_tests::calls::{Caller, beside, identity, sleep, until};
+use anyhow::{Context as _, Result, ensure};
+use tokio_stream::wrappers::ReceiverStream;
+use weft_tests::calls::{Caller, beside, identity, sleep, until, with_timeout};
 use weft_tests::load::Load;
 use weft_tests::process::Weft;
 
@@ -50,6 +51,38 @@ async fn a_rolling_restart_of_every_service_loses_no_call() -> Result<()> {
     let outcome = load.stop().await?;
     assert_eq!(outcome.failures, Vec::<String>::new(), "of {} calls", outcome.answered);
     drop((successor, next_scheduler, second));
+    Ok(())
+}
+
+/// A stream outlives the worker that it began on: its later requests go to the successor.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_moves_with_its_model() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let scheduler = cluster.weft("scheduler", "1")?;
+    let mut worker = cluster.weft("worker", "1")?;
+    let router = cluster.weft("router", "1")?;
+    let caller = Caller::new(&router.address)?;
+    caller.wait_ready("identity").await?;
+    let (requests, sent) = tokio::sync::mpsc::channel(1);
+    let stream = with_timeout(ReceiverStream::new(sent), LIMIT);
+    // The first request goes out before the answers are asked for: a stream without any has no worker yet.
+    requests.send(identity(1)).await?;
+    let mut answers = caller.inference().model_stream_infer(stream).await?.into_inner();
+    let mut answered = async || -> Result<()> {
+        let answer = answers.message().await?.context("the stream goes on")?;
+        ensure!(answer.error_message.is_empty(), "{}", answer.error_message);
+        Ok(())
+    };
+    answered().await?;
+    let successor = cluster.weft("worker", "2")?;
+    worker.signal("TERM")?;
+    until("the successor", async || ready_on(&caller, "identity").await == ["worker-2"]).await?;
+    assert_eq!(worker.wait().await?.code(), Some(0), "{}", worker.log());
+    for _ in 0..20 {
+        requests.send(identity(1)).await?;
+        answered().await?;
+    }
+    drop((scheduler, successor));
     Ok(())
 }
 

@@ -23,5 +23,6 @@ pub async fn metrics(process: &Process, settings: settings::Metrics) -> Result<R
         .with(service.otlp_logs());
     bound.health.set("", true);
     let role = bound.serve(process, "metrics", api, service.http())?;
-    Ok(Role { after: Some(leave), ..role })
+    // Nobody shall be sent here any more before connections are told to go.
+    Ok(Role { before: Some(leave), ..role })
 }

@@ -21,5 +21,6 @@ pub async fn router(process: &Process, settings: settings::Router) -> Result<Rol
     );
     let api = router.serve(Api::new(&bound.health));
     let role = bound.serve(process, "router", api, axum::Router::new())?;
-    Ok(Role { after: Some(leave), ..role })
+    // Nobody shall be sent here any more before connections are told to go.
+    Ok(Role { before: Some(leave), ..role })
 }

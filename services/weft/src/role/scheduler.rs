@@ -30,5 +30,6 @@ pub async fn scheduler(process: &Process, settings: settings::Scheduler) -> Resu
     let scheduler = Scheduler::start(options, wiring);
     let api = scheduler.serve(Api::new(&bound.health));
     let role = bound.serve(process, "scheduler", api, axum::Router::new())?;
-    Ok(Role { after: Some(leave), ..role })
+    // Nobody shall be sent here any more before connections are told to go.
+    Ok(Role { before: Some(leave), ..role })
 }

@@ -19,7 +19,8 @@ pub async fn worker(process: &Process, settings: settings::Worker) -> Result<Rol
         threads: settings.threads,
         queue_limit: settings.queue_limit,
         lease_ttl: process.common.lease_ttl,
-        drain_grace: settings.move_grace,
+        drain_grace: process.common.drain_grace,
+        move_grace: settings.move_grace,
         message_limit: usize::try_from(settings.listen.server.max_message_bytes)?,
         ..Options::new(bound.id.clone(), bound.address.clone())
     };
