@@ -28,6 +28,7 @@ lint: ## formatting and lints
 	cargo clippy --release --workspace --all-targets -- -D warnings
 
 bench: ## the benchmarks, each goal with its verdict
+	cargo build --release --workspace --bins
 	cargo bench --profile release --workspace --bench '*'
 
 doc: ## the documentation, under target/doc

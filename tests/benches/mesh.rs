@@ -7,6 +7,7 @@
 mod mesh {
     pub(crate) mod bare;
     pub(crate) mod cell;
+    pub(crate) mod deadline;
     pub(crate) mod load;
     pub(crate) mod plan;
     pub(crate) mod report;
@@ -27,7 +28,8 @@ fn main() -> Result<()> {
     let text = runtime.block_on(async {
         let subject = Subject::start().await?;
         let results = plan.run(&subject).await?;
-        report::text(&plan, &results)
+        let deadlines = subject.deadlines(plan.rounds).await?;
+        report::text(&plan, &results, &deadlines)
     })?;
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())

@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod etcd;
+pub mod http;
 pub mod load;
 pub mod mesh;
 pub mod process;

@@ -4,14 +4,13 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use weft::dev::Dev;
 use weft::process::Process;
 use weft::settings;
 use weft_config::Reader;
 
 use crate::calls::Caller;
+use crate::http;
 
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
@@ -57,11 +56,7 @@ impl Mesh {
     /// The text that Prometheus would scrape.
     pub async fn scrape(&self) -> Result<String> {
         let address = self.dev.metrics_http().context("metrics are served over HTTP")?;
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n").await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        Ok(text)
+        http::get(&address.to_string(), "/metrics").await
     }
 
     /// A sample's value, summed over all its label sets.

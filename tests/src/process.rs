@@ -66,6 +66,13 @@ impl Weft {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Where one of its services says that it serves gRPC or HTTP.
+    pub fn address_of(&self, protocol: &str, service: &str) -> Option<String> {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains(&format!("serving {protocol} service={service} ")))?;
+        line.split("address=").nth(1).map(|address| address.trim().to_owned())
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -51,17 +51,15 @@ async fn magika_answers_as_its_own_package_does() -> Result<()> {
 async fn every_service_answers_grpcurl() -> Result<()> {
     let mesh = Weft::start("dev", &["--metrics-http", "", "--router-http", ""])?;
     Caller::new(&mesh.address)?.wait_ready("digits").await?;
-    let log = mesh.log();
     for (kind, own) in [
         ("router", "weft.router.v1.Router"),
         ("scheduler", "weft.scheduler.v1.Scheduler"),
         ("worker", "weft.worker.v1.Worker"),
         ("metrics", "weft.metrics.v1.Metrics"),
     ] {
-        let serving = log.lines().find(|line| line.contains(&format!("serving gRPC service={kind} ")));
-        let address = serving.and_then(|line| line.split("address=").nth(1)).context("it says where it serves")?;
+        let address = mesh.address_of("gRPC", kind).context("it says where it serves")?;
         let grpcurl = |arguments: &[&str]| -> Result<String> {
-            let ended = Command::new(tool("bin/grpcurl")?).args(["-plaintext", address]).args(arguments).output()?;
+            let ended = Command::new(tool("bin/grpcurl")?).args(["-plaintext", &address]).args(arguments).output()?;
             ensure!(ended.status.success(), "{kind}: {}", String::from_utf8_lossy(&ended.stderr));
             Ok(String::from_utf8(ended.stdout)?)
         };

@@ -50,7 +50,7 @@ impl Router {
     ) -> Result<ModelStatisticsResponse, Status> {
         if !request.name.is_empty() {
             let chosen = self.ready(&request.name, &request.version)?;
-            request.name = chosen.model.clone();
+            request.name = chosen.model;
         }
         let table = self.inner.table.load();
         let channels: Vec<Channel> = table.endpoints.values().map(|replica| replica.endpoint.channel.clone()).collect();

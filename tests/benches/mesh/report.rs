@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use super::cell::{BARE_ROWS, BATCHED, Cell, IN_FLIGHT, LARGE, SIZES, SMALL, Work};
+use super::deadline::Deadlines;
 use super::load::Slice;
 use super::plan::Plan;
 use super::results::Results;
@@ -42,7 +43,7 @@ impl Goal {
 }
 
 /// What a run has to tell; the goals come last.
-pub(crate) fn text(plan: &Plan, results: &Results) -> Result<String> {
+pub(crate) fn text(plan: &Plan, results: &Results, deadlines: &Deadlines) -> Result<String> {
     let mut text = String::new();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     writeln!(
@@ -54,8 +55,18 @@ pub(crate) fn text(plan: &Plan, results: &Results) -> Result<String> {
     )?;
     identity(&mut text, results)?;
     digits(&mut text, results)?;
+    writeln!(
+        text,
+        "\n{} calls for ten minutes of work within 200 ms: all ended with DEADLINE_EXCEEDED, p99 {:.2} ms from the deadline; \
+         the model had stopped at most {:.1} ms after (p99)",
+        deadlines.calls, deadlines.off_p99_ms, deadlines.stop_p99_ms,
+    )?;
     writeln!(text)?;
-    for goal in goals(results) {
+    let ends = [
+        Goal::at_most("deadline_exceeded_off_p99_ms", 10.0, deadlines.off_p99_ms),
+        Goal::at_most("work_stopped_after_p99_ms", 20.0, deadlines.stop_p99_ms),
+    ];
+    for goal in goals(results).iter().chain(&ends) {
         writeln!(text, "{}", goal.line())?;
     }
     Ok(text)

@@ -11,6 +11,7 @@ use weft_tests::process::Weft;
 
 use super::bare::Bare;
 use super::cell::{Cell, Target, Work};
+use super::deadline::{self, Deadlines};
 use super::load::{self, Case, Slice};
 
 /// Linux counts a process's time in hundredths of a second, whatever its kernel's own tick.
@@ -27,7 +28,7 @@ pub(crate) struct Subject {
 impl Subject {
     /// Starts a mesh as `weft dev` does, and waits until both ways to it answer.
     pub(crate) async fn start() -> Result<Self> {
-        let mesh = Weft::start("dev", &["--router-http", "", "--metrics-http", ""])?;
+        let mesh = Weft::start("dev", &["--router-http", "", "--metrics-http", "127.0.0.1:0"])?;
         let router = Caller::new(&mesh.address)?;
         let worker = Caller::new(&worker_address(&router).await?)?;
         for caller in [&router, &worker] {
@@ -35,6 +36,12 @@ impl Subject {
             caller.wait_ready("digits").await?;
         }
         Ok(Self { mesh, router, worker, bare: Bare::load().await? })
+    }
+
+    /// Measures how calls end that cannot be answered in time.
+    pub(crate) async fn deadlines(&self, rounds: usize) -> Result<Deadlines> {
+        let metrics = self.mesh.address_of("HTTP", "metrics").context("metrics are served over HTTP")?;
+        deadline::measure(&self.router, &metrics, rounds).await
     }
 
     /// Measures a cell once.
