@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use bytes::Bytes;
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
+pub use weft::demo::request as raw;
 use weft_client::{Channel, ChannelOptions};
 use weft_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
-use weft_proto::inference::model_infer_request::InferInputTensor;
 use weft_proto::inference::{ModelInferRequest, ModelInferResponse, ModelReadyRequest};
 use weft_runtime::Tasks;
 use weft_types::{SystemClock, timeout};
@@ -79,23 +78,6 @@ pub fn with_timeout<T>(message: T, limit: Duration) -> Request<T> {
         request.metadata_mut().insert(timeout::HEADER, value);
     }
     request
-}
-
-/// A request with one raw input.
-pub fn raw(model: &str, input: (&str, &str), shape: &[i64], data: impl Into<Bytes>) -> ModelInferRequest {
-    let (name, datatype) = input;
-    let tensor = InferInputTensor {
-        name: name.to_owned(),
-        datatype: datatype.to_owned(),
-        shape: shape.to_vec(),
-        ..Default::default()
-    };
-    ModelInferRequest {
-        model_name: model.to_owned(),
-        inputs: vec![tensor],
-        raw_input_contents: vec![data.into()],
-        ..Default::default()
-    }
 }
 
 /// A request to `identity` with these FP32 elements.

@@ -8,6 +8,7 @@ mod stop;
 use anyhow::{Context as _, Result};
 
 use caller::Caller;
+pub use caller::request;
 
 use crate::output::print;
 

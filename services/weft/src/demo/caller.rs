@@ -82,8 +82,8 @@ impl Caller {
     }
 }
 
-/// A request with one input.
-pub(crate) fn request(model: &str, input: (&str, &str), shape: &[i64], data: Bytes) -> ModelInferRequest {
+/// A request with one input: its name and type, its shape and its raw contents.
+pub fn request(model: &str, input: (&str, &str), shape: &[i64], data: impl Into<Bytes>) -> ModelInferRequest {
     let (name, datatype) = input;
     let tensor = InferInputTensor {
         name: name.to_owned(),
@@ -94,7 +94,7 @@ pub(crate) fn request(model: &str, input: (&str, &str), shape: &[i64], data: Byt
     ModelInferRequest {
         model_name: model.to_owned(),
         inputs: vec![tensor],
-        raw_input_contents: vec![data],
+        raw_input_contents: vec![data.into()],
         ..Default::default()
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use weft_engine::digits::{self, Heldout};
 use weft_types::SystemClock;
@@ -20,7 +19,7 @@ const LEAST_RIGHT: usize = 970;
 pub(crate) fn images(of: &[Heldout]) -> weft_proto::inference::ModelInferRequest {
     let data: Vec<u8> =
         of.iter().flat_map(|image| image.pixels).flat_map(|pixel| f32::from(pixel).to_le_bytes()).collect();
-    request("digits", ("PIXELS", "FP32"), &[i64::try_from(of.len()).unwrap_or(i64::MAX), 64], Bytes::from(data))
+    request("digits", ("PIXELS", "FP32"), &[i64::try_from(of.len()).unwrap_or(i64::MAX), 64], data)
 }
 
 pub(crate) async fn show(caller: &Caller) -> Result<()> {
