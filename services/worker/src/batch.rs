@@ -13,8 +13,17 @@ use crate::replica::Replica;
 /// The most requests that one decision looks at.
 const MAX_DEPTH: usize = 1024;
 
-/// Runs until the queue is closed and empty. Executions run in tasks of their own, each with a permit.
-pub(crate) async fn run(replica: Arc<Replica>, tasks: Tasks) {
+/// Starts the loop of a replica, which ends when the queue is closed and empty.
+pub(crate) fn start(replica: &Arc<Replica>, tasks: &Tasks) {
+    let (replica, within) = (Arc::clone(replica), tasks.clone());
+    tasks.spawn("batch", async move {
+        let _executing = replica.executing();
+        run(Arc::clone(&replica), within).await;
+    });
+}
+
+/// Executions run in tasks of their own, each with a permit.
+async fn run(replica: Arc<Replica>, tasks: Tasks) {
     while let Some(permit) = replica.permit().await {
         let Some(work) = collect(&replica).await else { return };
         let rows = work.iter().map(|work| work.rows).sum();

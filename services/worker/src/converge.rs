@@ -185,7 +185,7 @@ impl Converger {
                 entry.backoff.reset();
                 entry.bytes = entry.bytes.max(replica.model.size_bytes());
                 tracing::info!(model = %key.0, version = %key.1, "ready");
-                replica.start(&self.shared.tasks);
+                crate::batch::start(&replica, &self.shared.tasks);
                 self.show(&key, Some(&Held::Ready(replica)));
             }
             Outcome::Failed(reason) => {

@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use weft_engine::Model;
 use weft_policy::Latency;
 use weft_policy::batch::Settings;
 use weft_policy::learn::Ahead;
 use weft_proto::inference::ModelConfig;
-use weft_runtime::Tasks;
 use weft_telemetry::ModelMetrics;
 use weft_types::{Deadline, ModelName, SystemClock, Version};
 
@@ -85,13 +84,9 @@ impl Replica {
         }
     }
 
-    /// Starts the executor loop, which ends when the queue is closed and empty.
-    pub(crate) fn start(self: &Arc<Self>, tasks: &Tasks) {
-        let (replica, within) = (Arc::clone(self), tasks.clone());
-        tasks.spawn("batch", async move {
-            let _ended = replica.ended.clone().drop_guard();
-            crate::batch::run(Arc::clone(&replica), within).await;
-        });
+    /// Held by the executor loop: dropped, it tells that the loop takes no more permits.
+    pub(crate) fn executing(&self) -> DropGuard {
+        self.ended.clone().drop_guard()
     }
 
     /// Rows that a request brings: those of its first input, and one where requests are not batched.

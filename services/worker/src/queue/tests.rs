@@ -30,7 +30,7 @@ fn replica(model: Arc<dyn Model>, limit: usize) -> Arc<Replica> {
     let metrics = Scope::disabled().metrics().model(&name, version);
     let replica =
         Arc::new(Replica::new(Identity { name, version, config: ModelConfig::default() }, plan, model, metrics));
-    replica.start(&Tasks::new());
+    crate::batch::start(&replica, &Tasks::new());
     replica
 }
 
