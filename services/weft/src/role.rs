@@ -107,16 +107,17 @@ impl Bound {
         };
         presence.set(process.keys.service(kind, self.id.as_str()), record.encode_to_vec())?;
         let leaving = tokio_util::sync::CancellationToken::new();
-        let (gone, left) = tokio::sync::oneshot::channel();
-        let stop = leaving.clone();
+        let (gone, left) = tokio::sync::oneshot::channel::<()>();
+        let (stop, lease_ttl) = (leaving.clone(), process.common.lease_ttl);
         process.tasks.spawn("registration", async move {
             driver.run(stop).await;
             drop((presence, gone));
         });
         Ok(Box::pin(async move {
             leaving.cancel();
-            // The other end is dropped when the driver has ended.
-            let _: Result<(), _> = left.await;
+            // The other end is dropped when the driver has ended. An absent store must not hold up the end of the process: the
+            // record then goes with its lease.
+            let _ = tokio::time::timeout(lease_ttl, left).await;
         }))
     }
 }
