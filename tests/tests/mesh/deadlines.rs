@@ -125,3 +125,30 @@ async fn each_hop_tells_the_next_one_a_shorter_timeout() -> Result<()> {
     mesh.stop().await?;
     Ok(())
 }
+
+/// The caller has said all it has to say: then the answer to its last request and the end of the stream race.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_closed_stream_past_its_deadline_does_not_end_well() -> Result<()> {
+    let mesh = Mesh::start(&[]).await?;
+    let caller = mesh.caller()?;
+    caller.wait_ready("sleep").await?;
+    for _ in 0..30 {
+        let requests = with_timeout(futures_util::stream::iter([sleep(600_000)]), Duration::from_millis(50));
+        let status = match caller.inference().model_stream_infer(requests).await {
+            Err(status) => status,
+            Ok(answers) => {
+                let mut answers = answers.into_inner();
+                loop {
+                    match answers.message().await {
+                        Ok(Some(_)) => {}
+                        Ok(None) => anyhow::bail!("the stream ended well"),
+                        Err(status) => break status,
+                    }
+                }
+            }
+        };
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    }
+    mesh.stop().await?;
+    Ok(())
+}

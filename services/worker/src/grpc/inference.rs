@@ -11,7 +11,7 @@ use weft_proto::inference::infer_parameter::ParameterChoice;
 use weft_proto::inference::*;
 use weft_proto::status_of;
 use weft_runtime::{Call, CallExt as _};
-use weft_types::{BUILD, Error, ModelName, Reason};
+use weft_types::{BUILD, Error, ModelName, Reason, SystemClock};
 
 use super::describe;
 use crate::Shared;
@@ -63,8 +63,14 @@ impl Inference {
         answer(replica, &self.shared.scope, call, request).await
     }
 
-    /// One answer of a stream: a failed request is told in its message, and the stream goes on.
-    async fn streamed(self, call: Call, resolved: Resolved, request: ModelInferRequest) -> ModelStreamInferResponse {
+    /// One answer of a stream: a failed request is told in its message, and the stream goes on, unless it is the stream's own
+    /// deadline that has passed: a caller must not take that for a stream that ended well.
+    async fn streamed(
+        self,
+        call: Call,
+        resolved: Resolved,
+        request: ModelInferRequest,
+    ) -> Result<ModelStreamInferResponse, Status> {
         let id = request.id.clone();
         match self.infer(&call, &resolved, request).await {
             Ok(mut response) => {
@@ -72,12 +78,13 @@ impl Inference {
                 // `triton_enable_empty_final_response`, and sends no empty one after it.
                 let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
                 response.parameters.insert("triton_final_response".to_owned(), last);
-                ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+                Ok(ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) })
             }
-            Err(failure) => ModelStreamInferResponse {
+            Err(failure) if call.deadline.expired(SystemClock::now()) => Err(failure.status()),
+            Err(failure) => Ok(ModelStreamInferResponse {
                 error_message: failure.to_string(),
                 infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
-            },
+            }),
         }
     }
 
@@ -156,7 +163,7 @@ impl GrpcInferenceService for Inference {
         let answers = request.into_inner().map(move |request| {
             let (call, resolved, inference) = (call.clone(), resolved.clone(), inference.clone());
             // A broken message ends the stream: what follows it cannot be trusted.
-            async move { Ok(inference.streamed(call, resolved, request?).await) }
+            async move { inference.streamed(call, resolved, request?).await }
         });
         Ok(Response::new(Box::pin(answers.buffered(PIPELINE))))
     }
