@@ -182,12 +182,14 @@ impl RouterService for Router {
             connection: replica.endpoint.channel.state().as_str().to_owned(),
             in_flight: replica.endpoint.in_flight(),
             ready: ready_on(worker),
+            retained: false,
         });
         let age = snapshot.confirmed.map(|at| SystemClock::now().saturating_duration_since(at));
         Ok(Response::new(GetSnapshotResponse {
             revision: snapshot.revision,
             age: age.map(weft_proto::duration),
             endpoints: endpoints.collect(),
+            restored: false,
         }))
     }
 }

@@ -89,6 +89,7 @@ impl Inner {
             revision: self.mesh.snapshot().revision,
             moves_written: self.moves_written.load(Ordering::Relaxed),
             unplaced: view.unplaced(),
+            store_members: Vec::new(),
         })
     }
 

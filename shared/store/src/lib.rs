@@ -27,7 +27,8 @@ pub use limits::{MAX_OPS, MAX_TXN_BYTES, MAX_VALUE_BYTES};
 pub use memory::MemoryStore;
 pub use mirror::{Mirror, MirrorEvent};
 pub use port::{
-    Change, Changes, Commit, Compare, Entry, Error, LeaseId, Listing, Op, Range, Revision, Store, Txn, Watch,
+    Change, Changes, Commit, Compare, Entry, Error, LeaseId, Listing, Maintain, Member, Op, Range, Revision, Store,
+    Txn, Watch,
 };
 pub use presence::{Presence, PresenceDriver, Stopped};
 /// What every `run` here takes.

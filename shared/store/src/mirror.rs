@@ -3,7 +3,7 @@
 //! List, watch from the next revision; when the watch ends for whatever reason, list again and tell only what differs.
 //! A watch is never resumed: after a restore from backup the store's revisions go back, and only a listing shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub struct Mirror {
     store: Arc<dyn Store>,
     range: Range,
     known: BTreeMap<String, Entry>,
+    /// Keys told by a predecessor, until the first listing.
+    inherited: BTreeSet<String>,
     listed: bool,
     backoff: Backoff,
 }
@@ -57,7 +59,14 @@ impl Mirror {
     /// A mirror that has not told anything yet.
     pub fn new(store: Arc<dyn Store>, range: Range) -> Self {
         let backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
-        Self { store, range, known: BTreeMap::new(), listed: false, backoff }
+        Self { store, range, known: BTreeMap::new(), inherited: BTreeSet::new(), listed: false, backoff }
+    }
+
+    /// What a predecessor has told already: those of `keys` that the first listing lacks are told as deleted.
+    #[must_use]
+    pub fn knowing(mut self, keys: impl IntoIterator<Item = String>) -> Self {
+        self.inherited = keys.into_iter().collect();
+        self
     }
 
     /// Follows until cancelled, telling `sink`, which must not block.
@@ -99,7 +108,8 @@ impl Mirror {
     fn differences(&mut self, listing: Listing) -> Vec<Change> {
         let listed: BTreeMap<String, Entry> =
             listing.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-        let gone = self.known.keys().filter(|key| !listed.contains_key(*key));
+        let inherited = std::mem::take(&mut self.inherited);
+        let gone = self.known.keys().chain(&inherited).filter(|key| !listed.contains_key(*key));
         let mut changes: Vec<Change> =
             gone.map(|key| Change::Delete { key: key.clone(), mod_revision: listing.revision }).collect();
         let mut put: Vec<&Entry> = listed.values().filter(|entry| self.known.get(&entry.key) != Some(*entry)).collect();

@@ -202,3 +202,27 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a lease and removes its keys.
     async fn revoke(&self, lease: LeaseId) -> Result<(), Error>;
 }
+
+/// A member of the store, as it answered just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Its version.
+    pub version: String,
+    /// The size of its database file in bytes; deleted and compacted records count until it is defragmented.
+    pub database_bytes: u64,
+    /// Whether it leads the others.
+    pub leader: bool,
+    /// The alarms that it has raised, such as `NOSPACE`.
+    pub alarms: Vec<String>,
+    /// Why nothing more is known of it; `None` when it answered.
+    pub error: Option<String>,
+}
+
+/// What keeps a store healthy over months; only the scheduler's leader and operators need it.
+#[async_trait]
+pub trait Maintain: Send + Sync + 'static {
+    /// Forgets the history before `revision`, or the database grows for ever. Forgetting it again is no error.
+    async fn compact(&self, revision: Revision) -> Result<(), Error>;
+    /// Every member, in the order in which they were configured.
+    async fn members(&self) -> Vec<Member>;
+}

@@ -11,6 +11,9 @@ pub struct GetSnapshotResponse {
     pub age: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, repeated, tag = "3")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// It was read from disk: the store has not confirmed it since this router started.
+    #[prost(bool, tag = "4")]
+    pub restored: bool,
 }
 /// One worker as the balancer sees it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -30,6 +33,9 @@ pub struct Endpoint {
     /// `<model>@<version>` of each ready replica.
     #[prost(string, repeated, tag = "6")]
     pub ready: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its registration is gone, with many others at once, but it still answers health checks.
+    #[prost(bool, tag = "7")]
+    pub retained: bool,
 }
 /// Generated client implementations.
 pub mod router_client {

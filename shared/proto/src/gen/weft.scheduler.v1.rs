@@ -16,6 +16,28 @@ pub struct GetStatusResponse {
     pub moves_written: u64,
     #[prost(message, repeated, tag = "6")]
     pub unplaced: ::prost::alloc::vec::Vec<Unplaced>,
+    /// The members of the state store.
+    #[prost(message, repeated, tag = "7")]
+    pub store_members: ::prost::alloc::vec::Vec<StoreMember>,
+}
+/// One member of the state store, as it answered just now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StoreMember {
+    /// Its place in the list of configured endpoints, from 0: addresses are not told.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub database_bytes: u64,
+    #[prost(bool, tag = "4")]
+    pub leader: bool,
+    /// `NOSPACE`, `CORRUPT`.
+    #[prost(string, repeated, tag = "5")]
+    pub alarms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why nothing more is known of it; empty when it answered.
+    #[prost(string, tag = "6")]
+    pub error: ::prost::alloc::string::String,
 }
 /// A replica that is wanted and has no place.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -96,6 +96,51 @@ pub struct Leader {
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
 }
+/// A process's copy of the shared records on its own disk, from which it serves when it starts while the store is away.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SavedSnapshot {
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(int64, tag = "2")]
+    pub revision: i64,
+    /// When the store last confirmed that the records are current.
+    #[prost(message, optional, tag = "3")]
+    pub confirmed: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, repeated, tag = "4")]
+    pub records: ::prost::alloc::vec::Vec<SavedRecord>,
+}
+/// One record of a saved snapshot, as the store holds it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SavedRecord {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub create_revision: i64,
+    #[prost(int64, tag = "4")]
+    pub mod_revision: i64,
+}
+/// `events/<hour>/<id>`, written by the scheduler's leader under a lease of some hours: what happened, for operators.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Event {
+    #[prost(message, optional, tag = "1")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(enumeration = "Severity", tag = "2")]
+    pub severity: i32,
+    /// What happened, in CamelCase and from a fixed set, such as `UndecodableRecord`.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// What it happened to, such as `workers/w-1`.
+    #[prost(string, tag = "4")]
+    pub subject: ::prost::alloc::string::String,
+    /// The details, for people.
+    #[prost(string, tag = "5")]
+    pub message: ::prost::alloc::string::String,
+    /// The instance that tells it.
+    #[prost(string, tag = "6")]
+    pub reporter: ::prost::alloc::string::String,
+}
 /// Where a replica stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -128,6 +173,36 @@ impl ReplicaState {
             "REPLICA_STATE_READY" => Some(Self::Ready),
             "REPLICA_STATE_DRAINING" => Some(Self::Draining),
             "REPLICA_STATE_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Severity {
+    Unspecified = 0,
+    Info = 1,
+    Warning = 2,
+}
+impl Severity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SEVERITY_UNSPECIFIED",
+            Self::Info => "SEVERITY_INFO",
+            Self::Warning => "SEVERITY_WARNING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SEVERITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SEVERITY_INFO" => Some(Self::Info),
+            "SEVERITY_WARNING" => Some(Self::Warning),
             _ => None,
         }
     }
