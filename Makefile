@@ -3,10 +3,10 @@
 TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench doc proto models
+.PHONY: help run test check lint bench bench-state doc proto models
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build, start a whole mesh, show it working, leave it serving
 	cargo run --release --bin weft -- dev --demo
@@ -29,7 +29,12 @@ lint: ## formatting and lints
 
 bench: ## the benchmarks, each goal with its verdict
 	cargo build --release --workspace --bins
-	cargo bench --profile release --workspace --bench '*'
+	cargo bench --profile release --workspace --exclude weft-tests --bench '*'
+	cargo bench --profile release -p weft-tests --bench mesh
+
+bench-state: ## what callers see when etcd fails, and what a large fleet costs; `-- --full` for longer outages
+	cargo build --release --workspace --bins
+	cargo bench --profile release -p weft-tests --bench state
 
 doc: ## the documentation, under target/doc
 	cargo doc --release --workspace --no-deps --document-private-items

@@ -1,11 +1,20 @@
 //! What the tests of the whole mesh share: a mesh in this process ([`mesh`]), real processes ([`process`]) over a real etcd
-//! ([`etcd`]), a caller ([`calls`]), steady load ([`load`]) and an OTLP endpoint that keeps what it gets ([`sink`]).
+//! ([`etcd`]) with faults between them ([`proxy`]), a caller ([`calls`]), steady load ([`load`]), an OTLP endpoint that keeps
+//! what it gets ([`sink`]), what befalls a mesh whose etcd fails ([`outage`]), and a [`register`] that processes own in turn,
+//! whose history is checked [`linearizable`].
 
 pub mod calls;
 pub mod etcd;
+pub mod goal;
 pub mod http;
+pub mod linearizable;
 pub mod load;
 pub mod mesh;
+pub mod outage;
+pub mod port;
 pub mod process;
+pub mod proxy;
+pub mod register;
+pub mod replicas;
 pub mod sink;
 pub mod tools;

@@ -29,21 +29,29 @@ pub fn binary() -> Result<PathBuf> {
     found.context("the weft binary is not built; run `make test`, or `cargo build --release --workspace` first")
 }
 
-/// Flags for a free port, with no HTTP beside it.
-fn listen(command: &str) -> &'static [&'static str] {
+/// Where a process listens that shall find a port itself.
+const FREE: &str = "127.0.0.1:0";
+
+/// Flags for the address of the gRPC server, with no HTTP beside it.
+fn listen<'a>(command: &str, address: &'a str) -> Vec<&'a str> {
     match command {
-        "dev" => &["--router-listen", "127.0.0.1:0"],
-        _ => &["--listen", "127.0.0.1:0", "--http", ""],
+        "dev" => vec!["--router-listen", address],
+        _ => vec!["--listen", address, "--http", ""],
     }
 }
 
 impl Weft {
     /// Starts `weft <command>` with these flags on a free port, and waits until it listens.
     pub fn start(command: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_at(FREE, command, flags)
+    }
+
+    /// Starts `weft <command>` with these flags at this address, and waits until it listens.
+    pub fn start_at(address: &str, command: &str, flags: &[&str]) -> Result<Self> {
         let mut child = Command::new(binary()?)
             .arg(command)
             .args(flags)
-            .args(listen(command))
+            .args(listen(command, address))
             .args(["--lame-duck", "200ms"])
             .env_clear()
             .stdin(Stdio::null())

@@ -31,7 +31,7 @@ const SERVICES: [&str; 4] = ["router", "scheduler", "worker", "metrics"];
 /// Libraries with one production user that are ports: their other users are their implementations and fakes.
 const PORTS: [&str; 2] = ["store", "engine"];
 
-const TARGETS: [&str; 9] = ["help", "run", "test", "check", "lint", "bench", "doc", "proto", "models"];
+const TARGETS: [&str; 10] = ["help", "run", "test", "check", "lint", "bench", "bench-state", "doc", "proto", "models"];
 
 /// Names that say nothing, so that anything ends up there.
 const VAGUE: [&str; 9] = ["mod", "util", "utils", "common", "helper", "helpers", "manager", "core", "misc"];
@@ -214,6 +214,26 @@ fn nothing_is_unsafe_and_only_config_reads_the_environment() -> Result<()> {
         let may_read = name.starts_with("shared/config/src/") || ENVIRONMENT_READERS.contains(&name.as_str());
         if reads && !may_read {
             problems.push(format!("{name}: make it a setting that weft_config reads"));
+        }
+    }
+    verdict(&problems)
+}
+
+/// What stands between a call and the choice of its replica: the table is immutable, loads are atomic numbers.
+#[test]
+fn no_lock_is_taken_to_choose_a_replica() -> Result<()> {
+    let all = production_files()?;
+    let mut problems = Vec::new();
+    for module in ["choose", "table", "route", "endpoint"] {
+        let name = format!("services/router/src/{module}.rs");
+        let text = all.get(&name).with_context(|| format!("{name} is missing: say here where its work is done now"))?;
+        let code = source::code(text);
+        for lock in ["Mutex", "RwLock", "Semaphore", "Condvar", "watch", "lock"] {
+            if source::words(&code, lock).next().is_some() {
+                problems.push(format!(
+                    "{name}: {lock} would make calls wait for each other: use what a reader need not hold"
+                ));
+            }
         }
     }
     verdict(&problems)

@@ -6,4 +6,5 @@ mod processes {
     mod drain;
     mod loss;
     mod memory;
+    mod outage;
 }

@@ -2,10 +2,20 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a helper of a test fails the test")]
 
+#[path = "store/auth.rs"]
+mod auth;
 #[path = "store/conformance.rs"]
 mod conformance;
 #[path = "store/differential.rs"]
 mod differential;
+#[path = "store/faults.rs"]
+mod faults;
+#[path = "store/maintenance.rs"]
+mod maintenance;
+#[path = "store/members.rs"]
+mod members;
+#[path = "store/mirrored.rs"]
+mod mirrored;
 #[path = "store/outage.rs"]
 mod outage;
 
@@ -15,12 +25,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use weft_store::etcd::Options;
+use weft_store::etcd::{Maintenance, Options};
 use weft_store::{
     CancellationToken, Change, Commit, Entry, Error, EtcdStore, LeaseId, MemoryStore, Op, Range, Revision, Store, Txn,
     Watch,
 };
-use weft_tests::etcd::Etcd;
+use weft_tests::etcd::{Cluster, Etcd};
 use weft_types::SystemClock;
 
 /// Far more than anything here takes: a test that would hang fails instead.
@@ -32,8 +42,7 @@ async fn memory_passes_the_suite() {
     let cancel = CancellationToken::new();
     let suite = async {
         conformance::run(&store).await;
-        let compacted = store.clone();
-        conformance::compaction(&store, async move |revision| compacted.compact(revision)).await;
+        conformance::compaction(&store, &store).await;
         cancel.cancel();
     };
     tokio::join!(store.clone().run(cancel.clone()), within(suite));
@@ -42,12 +51,21 @@ async fn memory_passes_the_suite() {
 #[tokio::test]
 async fn etcd_passes_the_suite() {
     let etcd = Etcd::start().await.expect("etcd starts");
-    let store = connect(&etcd).await;
+    etcd_suite(Options::new(vec![etcd.client_url.clone()])).await;
+}
+
+#[tokio::test]
+async fn three_members_pass_the_suite() {
+    let cluster = Cluster::start(3).await.expect("etcd starts");
+    etcd_suite(Options::new(cluster.endpoints())).await;
+}
+
+async fn etcd_suite(options: Options) {
+    let maintenance = Maintenance::try_new(&options).expect("good endpoints");
+    let store = EtcdStore::connect(options).await.expect("etcd answers");
     let suite = async {
         conformance::run(&store).await;
-        let compacted = store.clone();
-        let compact = async move |revision| compacted.compact(revision).await.expect("compacts");
-        Box::pin(conformance::compaction(&store, compact)).await;
+        Box::pin(conformance::compaction(&store, &maintenance)).await;
     };
     within(Box::pin(suite)).await;
 }

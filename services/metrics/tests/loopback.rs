@@ -68,7 +68,8 @@ async fn what_two_services_of_one_process_record_arrives() {
         Code::Ok,
         Duration::from_millis(3),
     );
-    router.metrics().observe_snapshot(|| SnapshotState { revision: 42, age: Duration::from_millis(1500) });
+    let state = SnapshotState { revision: 42, age: Duration::from_millis(1500), retained: 7, undecodable: 3 };
+    router.metrics().observe_snapshot(move || state);
     let digits =
         worker.metrics().model(&"digits".parse().expect("a name"), weft_types::Version::new(1).expect("not zero"));
     for milliseconds in 1..=100 {
@@ -122,6 +123,8 @@ async fn what_two_services_of_one_process_record_arrives() {
         r#"weft_router_in_flight{instance="r-1",model="digits",service="router",version="1"} 1"#,
         r#"weft_snapshot_revision{instance="r-1",service="router"} 42"#,
         r#"weft_snapshot_age_seconds{instance="r-1",service="router"} 1.5"#,
+        r#"weft_snapshot_retained{instance="r-1",service="router"} 7"#,
+        r#"weft_snapshot_undecodable{instance="r-1",service="router"} 3"#,
         r#"nv_inference_request_success{model="digits",version="1"} 100"#,
         r#"nv_inference_request_failure{model="digits",version="1"} 1"#,
         r#"nv_inference_count{model="digits",version="1"} 8"#,

@@ -27,7 +27,8 @@ pub(crate) struct Target {
 
 pub(crate) const SCHEDULER: &str = "scheduler";
 
-pub(crate) const SERVICES: [Target; 5] = [
+pub(crate) const SERVICES: [Target; 6] = [
+    Target { service: "weft.control.v1.Events", kind: SCHEDULER },
     Target { service: "weft.control.v1.Models", kind: SCHEDULER },
     Target { service: "weft.control.v1.Routes", kind: SCHEDULER },
     Target { service: "weft.control.v1.Workers", kind: SCHEDULER },

@@ -1,5 +1,7 @@
 //! The router's inference service, method by method: conversion only.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -10,7 +12,7 @@ use weft_proto::status_of;
 use weft_proto::weft::router::v1::router_server::Router as RouterService;
 use weft_proto::weft::router::v1::{Endpoint, GetSnapshotRequest, GetSnapshotResponse};
 use weft_runtime::CallExt as _;
-use weft_types::{BUILD, Error, Reason, SystemClock};
+use weft_types::{BUILD, Error, Reason, SystemClock, WorkerId};
 
 use crate::route::{Routed, route};
 use crate::{Router, dispatch, identify, stream};
@@ -163,33 +165,30 @@ impl RouterService for Router {
     async fn get_snapshot(&self, _: Request<GetSnapshotRequest>) -> Result<Response<GetSnapshotResponse>, Status> {
         let snapshot = self.inner.mesh.snapshot();
         let table = self.inner.table.load();
-        let ready_on = |worker: &weft_types::WorkerId| {
-            let mut ready = Vec::new();
-            for (name, model) in table.models() {
-                for (version, ready_now) in &model.ready {
-                    if ready_now.replicas.iter().any(|replica| replica.endpoint.worker == *worker) {
-                        ready.push(format!("{name}@{version}"));
-                    }
+        let mut ready: BTreeMap<&WorkerId, Vec<String>> = BTreeMap::new();
+        for (name, model) in table.models() {
+            for (version, ready_now) in &model.ready {
+                for replica in &ready_now.replicas {
+                    ready.entry(&replica.endpoint.worker).or_default().push(format!("{name}@{version}"));
                 }
             }
-            ready.sort_unstable();
-            ready
-        };
+        }
+        ready.values_mut().for_each(|names| names.sort_unstable());
         let endpoints = table.endpoints.iter().map(|(worker, replica)| Endpoint {
             worker: worker.to_string(),
             address: replica.endpoint.channel.address().to_owned(),
             draining: replica.draining,
             connection: replica.endpoint.channel.state().as_str().to_owned(),
             in_flight: replica.endpoint.in_flight(),
-            ready: ready_on(worker),
-            retained: false,
+            ready: ready.remove(worker).unwrap_or_default(),
+            retained: snapshot.retained.contains(worker),
         });
-        let age = snapshot.confirmed.map(|at| SystemClock::now().saturating_duration_since(at));
+        let age = snapshot.age(SystemClock::now());
         Ok(Response::new(GetSnapshotResponse {
             revision: snapshot.revision,
             age: age.map(weft_proto::duration),
             endpoints: endpoints.collect(),
-            restored: false,
+            restored: snapshot.restored,
         }))
     }
 }

@@ -97,7 +97,8 @@ impl Router {
             let table = Table::build(&snapshot, &inner.table.load(), &connect);
             inner.table.store(Arc::new(table));
             inner.swapped.send_replace(snapshot.revision);
-            if inner.mesh.is_synced() {
+            // A snapshot from this process's own disk is as good to serve from as one whose store has gone away since.
+            if inner.mesh.is_known() {
                 inner.health.set("", true);
                 inner.health.set("inference.GRPCInferenceService", true);
                 self.tell_models(&mut told);

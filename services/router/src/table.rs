@@ -1,11 +1,11 @@
 //! The mesh as the router needs it: ready replicas by model and version. Built anew with every snapshot, never changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use weft_client::{Channel, ChannelOptions, ReplicaKey, Snapshot};
+use weft_client::{Channel, ChannelOptions, Record, ReplicaKey, Snapshot};
 use weft_proto::weft::control::v1::Route;
-use weft_proto::weft::state::v1::ReplicaState;
+use weft_proto::weft::state::v1::{self as state, ModelOffer, ReplicaState, Worker};
 use weft_runtime::Tasks;
 use weft_telemetry::{ModelMetrics, Scope};
 use weft_types::{ModelName, Version, WorkerId};
@@ -73,66 +73,71 @@ pub(crate) struct Connect<'a> {
 #[derive(Default)]
 pub(crate) struct Table {
     models: HashMap<ModelName, Model>,
-    routes: HashMap<ModelName, Arc<weft_client::Record<Route>>>,
+    routes: HashMap<ModelName, Arc<Record<Route>>>,
     pub(crate) endpoints: BTreeMap<WorkerId, Replica>,
 }
 
 impl Table {
     /// Builds the table of a snapshot. Workers that kept their address keep their connections and counts.
     pub(crate) fn build(snapshot: &Snapshot, old: &Self, connect: &Connect<'_>) -> Self {
-        let mut table = Self::default();
+        let of_worker = |(id, record): (&WorkerId, &Arc<Record<Worker>>)| {
+            let endpoint = endpoint(id, &record.value, old, connect)?;
+            Some((id.clone(), Replica { endpoint, draining: record.value.draining }))
+        };
+        let mut table = Self {
+            endpoints: snapshot.workers.iter().filter_map(of_worker).collect(),
+            routes: snapshot.routes.iter().map(|(name, record)| (name.clone(), Arc::clone(record))).collect(),
+            ..Self::default()
+        };
         for (id, record) in snapshot.workers.iter() {
-            let known = old.endpoints.get(id).map(|replica| &replica.endpoint);
-            let same = |endpoint: &&Arc<Endpoint>| {
-                endpoint.epoch == record.value.epoch && endpoint.channel.address() == record.value.address
-            };
-            let endpoint = match known.filter(same) {
-                Some(endpoint) => Arc::clone(endpoint),
-                None => {
-                    let open = || Channel::new(&record.value.address, connect.channel.clone(), connect.tasks);
-                    match (open(), open()) {
-                        (Ok(channel), Ok(streams)) => Endpoint::new(id.clone(), record.value.epoch, channel, streams),
-                        (Err(error), _) | (_, Err(error)) => {
-                            tracing::warn!(worker = %id, %error, "a worker's address cannot be used");
-                            continue;
-                        }
-                    }
-                }
-            };
-            table.endpoints.insert(id.clone(), Replica { endpoint, draining: record.value.draining });
-            table.offer(record.value.offers.iter());
+            if table.endpoints.contains_key(id) {
+                table.offer(record.value.offers.iter());
+            }
         }
-        table.place(snapshot, connect.scope);
+        table.place(snapshot);
+        table.hold(snapshot, connect.scope);
         for (name, record) in snapshot.models.iter() {
             table.models.entry(name.clone()).or_default().unloaded = record.value.replicas == 0;
         }
-        table.routes = snapshot.routes.iter().map(|(name, record)| (name.clone(), Arc::clone(record))).collect();
         table
     }
 
-    fn offer<'a>(&mut self, offers: impl Iterator<Item = &'a weft_proto::weft::state::v1::ModelOffer>) {
+    fn offer<'a>(&mut self, offers: impl Iterator<Item = &'a ModelOffer>) {
         for offer in offers {
-            let Ok(name) = offer.name.parse::<ModelName>() else { continue };
-            let model = self.models.entry(name).or_default();
+            // Most workers offer what the others do: a name is checked and kept once.
+            let model = match self.models.get_mut(offer.name.as_str()) {
+                Some(model) => model,
+                None => match offer.name.parse::<ModelName>() {
+                    Ok(name) => self.models.entry(name).or_default(),
+                    Err(_) => continue,
+                },
+            };
             for version in offer.versions.iter().filter_map(|offered| Version::new(offered.version)) {
                 model.coming.entry(version).or_default();
             }
         }
     }
 
-    fn place(&mut self, snapshot: &Snapshot, scope: &Scope) {
-        // A placement that its worker has failed to load is not something to wait for.
-        let failed = |key: &ReplicaKey| {
-            snapshot.replicas.get(key).is_some_and(|record| record.value.state() == ReplicaState::Failed)
-        };
-        let hopeful = |key: &&ReplicaKey| snapshot.workers.contains_key(&key.worker) && !failed(key);
-        for key in snapshot.placements.keys().filter(hopeful) {
-            let model = self.models.entry(key.model.clone()).or_default();
-            model.coming.entry(key.version).or_default().placed = true;
+    /// What workers were told to hold. A placement that its worker has failed to load is not something to wait for.
+    fn place(&mut self, snapshot: &Snapshot) {
+        let is_failed = |record: &Record<state::Replica>| record.value.state() == ReplicaState::Failed;
+        let failed: HashSet<&ReplicaKey> =
+            snapshot.replicas.iter().filter(|(_, record)| is_failed(record)).map(|(key, _)| key).collect();
+        let mut workers = InOrder::of(&snapshot.workers);
+        for key in snapshot.placements.keys().filter(|key| !failed.contains(*key)) {
+            if workers.find(&key.worker).is_some() {
+                self.known(&key.model).coming.entry(key.version).or_default().placed = true;
+            }
         }
+    }
+
+    /// What workers say that they hold.
+    fn hold(&mut self, snapshot: &Snapshot, scope: &Scope) {
+        let endpoints = std::mem::take(&mut self.endpoints);
+        let mut workers = InOrder::of(&endpoints);
         for (key, record) in snapshot.replicas.iter() {
-            let Some(replica) = self.endpoints.get(&key.worker) else { continue };
-            let model = self.models.entry(key.model.clone()).or_default();
+            let Some(replica) = workers.find(&key.worker) else { continue };
+            let model = self.known(&key.model);
             match record.value.state() {
                 ReplicaState::Ready => {
                     let instruments = || scope.metrics().model(&key.model, key.version);
@@ -149,6 +154,11 @@ impl Table {
                 ReplicaState::Draining | ReplicaState::Unspecified => {}
             }
         }
+        self.endpoints = endpoints;
+    }
+
+    fn known(&mut self, name: &ModelName) -> &mut Model {
+        self.models.entry(name.clone()).or_default()
     }
 
     pub(crate) fn model(&self, name: &str) -> Option<&Model> {
@@ -161,5 +171,115 @@ impl Table {
 
     pub(crate) fn route(&self, name: &str) -> Option<&Route> {
         self.routes.get(name).map(|record| &record.value)
+    }
+}
+
+/// The worker's endpoint: the old one, with its connections and counts, for as long as it is the same life at the same address.
+fn endpoint(id: &WorkerId, worker: &Worker, old: &Table, connect: &Connect<'_>) -> Option<Arc<Endpoint>> {
+    let known = old.endpoints.get(id).map(|replica| &replica.endpoint);
+    let same =
+        |endpoint: &&Arc<Endpoint>| endpoint.epoch == worker.epoch && endpoint.channel.address() == worker.address;
+    if let Some(endpoint) = known.filter(same) {
+        return Some(Arc::clone(endpoint));
+    }
+    let open = || Channel::new(&worker.address, connect.channel.clone(), connect.tasks);
+    match (open(), open()) {
+        (Ok(channel), Ok(streams)) => Some(Endpoint::new(id.clone(), worker.epoch, channel, streams)),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(worker = %id, %error, "a worker's address cannot be used");
+            None
+        }
+    }
+}
+
+/// Looks workers up that are asked for in their order, one step at a time: with tens of thousands of replicas, a search for
+/// each is most of the work.
+struct InOrder<I: Iterator> {
+    rest: std::iter::Peekable<I>,
+}
+
+impl<'a, V: 'a, I: Iterator<Item = (&'a WorkerId, &'a V)>> InOrder<I> {
+    fn of(workers: impl IntoIterator<IntoIter = I>) -> Self {
+        Self { rest: workers.into_iter().peekable() }
+    }
+
+    /// What is known of a worker that does not come before the one last asked for.
+    fn find(&mut self, wanted: &WorkerId) -> Option<&'a V> {
+        while self.rest.next_if(|(id, _)| *id < wanted).is_some() {}
+        self.rest.peek().filter(|(id, _)| *id == wanted).map(|(_, found)| *found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record<T>(value: T) -> Arc<Record<T>> {
+        Arc::new(Record { value, create_revision: 1, mod_revision: 1 })
+    }
+
+    fn key(worker: usize, model: usize) -> ReplicaKey {
+        let model = format!("m{model}").parse().expect("a name");
+        ReplicaKey { worker: id(worker), model, version: Version::new(1).expect("not zero") }
+    }
+
+    fn id(worker: usize) -> WorkerId {
+        format!("w{worker}").parse().expect("a name")
+    }
+
+    fn states() -> impl Strategy<Value = ReplicaState> {
+        prop::sample::select(vec![
+            ReplicaState::Ready,
+            ReplicaState::Loading,
+            ReplicaState::Failed,
+            ReplicaState::Draining,
+        ])
+    }
+
+    proptest! {
+        /// The table holds what a search for each record finds, whichever workers, placements and replicas there are.
+        #[test]
+        fn agrees_with_a_search(
+            workers in prop::collection::btree_map(0usize..12, any::<bool>(), 0..12),
+            placed in prop::collection::btree_set((0usize..12, 0usize..3), 0..30),
+            held in prop::collection::btree_map((0usize..12, 0usize..3), states(), 0..30),
+        ) {
+            let mut snapshot = Snapshot::default();
+            for (number, usable) in &workers {
+                let address = if *usable { "127.0.0.1:1" } else { "no address" }.to_owned();
+                snapshot.workers.insert(id(*number), record(Worker { address, ..Worker::default() }));
+            }
+            for (worker, model) in &placed {
+                snapshot.placements.insert(key(*worker, *model), record(state::Placement::default()));
+            }
+            for ((worker, model), state) in &held {
+                let replica = state::Replica { state: (*state).into(), ..state::Replica::default() };
+                snapshot.replicas.insert(key(*worker, *model), record(replica));
+            }
+            let (tasks, scope) = (Tasks::new(), Scope::disabled());
+            let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope };
+            let table = Table::build(&snapshot, &Table::default(), &connect);
+            for model in 0..3 {
+                let on = |worker: &usize, state| held.get(&(*worker, model)) == Some(&state);
+                let usable = |worker: &usize| workers.get(worker) == Some(&true);
+                let ready: Vec<WorkerId> =
+                    (0..12).filter(|worker| usable(worker) && on(worker, ReplicaState::Ready)).map(id).collect();
+                let coming = (0..12).any(|worker| {
+                    let told = workers.contains_key(&worker) && placed.contains(&(worker, model));
+                    (told && !on(&worker, ReplicaState::Failed)) || (usable(&worker) && on(&worker, ReplicaState::Loading))
+                });
+                let found = table.model(&format!("m{model}"));
+                let mut found_ready: Vec<WorkerId> = found.and_then(|found| found.ready(None)).map_or_else(Vec::new, |(_, ready)| {
+                    ready.replicas.iter().map(|replica| replica.endpoint.worker.clone()).collect()
+                });
+                let mut ready = ready;
+                ready.sort();
+                found_ready.sort();
+                prop_assert_eq!(found_ready, ready);
+                let placed = found.is_some_and(|found| found.coming.values().any(|coming| coming.placed));
+                prop_assert_eq!(placed, coming);
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! What was written is visible in the snapshot before the writer is answered, so it also reads its own writes.
 
 mod check;
+mod members;
 mod view;
 
 use std::sync::Arc;
@@ -79,7 +80,8 @@ impl Inner {
     }
 
     /// The state of this scheduler.
-    pub(crate) fn status(&self) -> Result<GetStatusResponse> {
+    pub(crate) async fn status(&self) -> Result<GetStatusResponse> {
+        let members = self.store_members().await;
         let epoch = self.epoch();
         let view = self.view()?;
         Ok(GetStatusResponse {
@@ -89,7 +91,7 @@ impl Inner {
             revision: self.mesh.snapshot().revision,
             moves_written: self.moves_written.load(Ordering::Relaxed),
             unplaced: view.unplaced(),
-            store_members: Vec::new(),
+            store_members: members::told(members),
         })
     }
 

@@ -38,20 +38,20 @@ pub(crate) fn record<T>(value: T, revision: i64) -> Arc<Record<T>> {
 
 pub(crate) fn snapshot(workers: &[Worker]) -> Snapshot {
     let known = |worker: &Worker| (worker.id.parse().expect("a valid id"), record(worker.clone(), 1));
-    Snapshot { workers: Arc::new(workers.iter().map(known).collect()), ..Snapshot::default() }
+    Snapshot { workers: workers.iter().map(known).collect(), ..Snapshot::default() }
 }
 
 pub(crate) fn apply(snapshot: &mut Snapshot, name: &str, replicas: u32) {
     let model = Model { name: name.to_owned(), replicas, ..Model::default() };
-    Arc::make_mut(&mut snapshot.models).insert(name.parse().expect("a valid name"), record(model, 1));
+    snapshot.models.insert(name.parse().expect("a valid name"), record(model, 1));
 }
 
 pub(crate) fn placement(snapshot: &mut Snapshot, key: &ReplicaKey, revision: i64) {
-    Arc::make_mut(&mut snapshot.placements).insert(key.clone(), record(Placement::default(), revision));
+    snapshot.placements.insert(key.clone(), record(Placement::default(), revision));
 }
 
 pub(crate) fn replica(snapshot: &mut Snapshot, key: &ReplicaKey, state: ReplicaState, revision: i64) {
     let reason = if state == ReplicaState::Failed { "told by the worker" } else { "" };
     let replica = Replica { state: state.into(), reason: reason.to_owned(), size_bytes: 0 };
-    Arc::make_mut(&mut snapshot.replicas).insert(key.clone(), record(replica, revision));
+    snapshot.replicas.insert(key.clone(), record(replica, revision));
 }

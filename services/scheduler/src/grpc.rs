@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
 use weft_proto::status_of;
+use weft_proto::weft::control::v1::events_server::Events;
 use weft_proto::weft::control::v1::models_server::Models;
 use weft_proto::weft::control::v1::routes_server::Routes;
 use weft_proto::weft::control::v1::workers_server::Workers;
@@ -80,8 +81,16 @@ impl Workers for Surface {
 }
 
 #[async_trait]
+impl Events for Surface {
+    async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
+        let outcome = self.0.list_events(request.get_ref().limit, request.call().deadline).await;
+        answer(outcome, |events| ListEventsResponse { events })
+    }
+}
+
+#[async_trait]
 impl scheduler_server::Scheduler for Surface {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
-        answer(self.0.status(), |status| status)
+        answer(self.0.status().await, |status| status)
     }
 }

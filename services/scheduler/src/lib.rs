@@ -2,12 +2,15 @@
 //!
 //! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
 //! load where, and `place` writes the difference that the policy finds, under the leader's fence. No inference call ever
-//! waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows.
+//! waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what
+//! happened, and `upkeep` keeps the store small.
 //!
-//! Schedulers are many and one leads: all keep the snapshot and answer operators, only the leader writes placements.
+//! Schedulers are many and one leads: all keep the snapshot and answer operators, only the leader writes placements and
+//! events and compacts the store.
 
 mod control;
 mod error;
+mod events;
 mod failures;
 #[cfg(test)]
 mod fixture;
@@ -17,6 +20,7 @@ mod options;
 mod place;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,30 +30,41 @@ use prost::Message as _;
 use tokio::sync::watch;
 use weft_client::{Keys, Mesh, Snapshot};
 use weft_policy::place::Failure;
+use weft_proto::weft::control::v1::events_server::EventsServer;
 use weft_proto::weft::control::v1::models_server::ModelsServer;
 use weft_proto::weft::control::v1::routes_server::RoutesServer;
 use weft_proto::weft::control::v1::workers_server::WorkersServer;
 use weft_proto::weft::scheduler::v1::scheduler_server::SchedulerServer;
 use weft_proto::weft::state::v1::Leader;
 use weft_runtime::{Api, Health, Tasks};
-use weft_store::{Candidacy, Election, Fence, Store};
+use weft_store::{Candidacy, Election, Fence, Maintain, Store};
 use weft_telemetry::Scope;
 use weft_types::SystemClock;
 
 pub use options::{ModelControl, Options};
 
+use events::Herald;
 use failures::Failures;
 use grpc::Surface;
 use place::Placer;
+use upkeep::Upkeep;
 
 /// The names under which its health is asked for.
-const NAMES: [&str; 5] =
-    ["", "weft.control.v1.Models", "weft.control.v1.Routes", "weft.control.v1.Workers", "weft.scheduler.v1.Scheduler"];
+const NAMES: [&str; 6] = [
+    "",
+    "weft.control.v1.Events",
+    "weft.control.v1.Models",
+    "weft.control.v1.Routes",
+    "weft.control.v1.Workers",
+    "weft.scheduler.v1.Scheduler",
+];
 
 /// What a scheduler is connected to.
 pub struct Wiring {
     /// The state store, for writes.
     pub store: Arc<dyn Store>,
+    /// The state store's members, to compact it and to tell how they are.
+    pub maintenance: Arc<dyn Maintain>,
     /// The mesh as the store tells it, for everything else.
     pub mesh: Mesh,
     /// The cluster's keys.
@@ -71,6 +86,7 @@ pub struct Scheduler {
 pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) maintenance: Arc<dyn Maintain>,
     pub(crate) mesh: Mesh,
     pub(crate) keys: Keys,
     pub(crate) scope: Scope,
@@ -85,7 +101,7 @@ impl Scheduler {
     /// Builds a scheduler that campaigns for the leadership and places while it leads, until the tasks stop; then it
     /// resigns, so that another one takes over at once.
     pub fn start(options: Options, wiring: Wiring) -> Self {
-        let Wiring { store, mesh, keys, tasks, scope, health } = wiring;
+        let Wiring { store, maintenance, mesh, keys, tasks, scope, health } = wiring;
         let leader = Leader { id: options.id.clone(), address: options.address.clone() };
         let candidacy =
             Candidacy { key: keys.leader(), value: leader.encode_to_vec().into(), ttl: options.election_ttl };
@@ -93,6 +109,7 @@ impl Scheduler {
         let inner = Arc::new(Inner {
             options,
             store,
+            maintenance,
             mesh,
             keys,
             scope,
@@ -102,6 +119,8 @@ impl Scheduler {
         });
         tasks.spawn("election", election.run(tasks.stopping()));
         tasks.spawn("placement", Placer::new(Arc::clone(&inner)).run(tasks.stopping()));
+        tasks.spawn("events", Herald::new(Arc::clone(&inner)).run(tasks.stopping()));
+        tasks.spawn("upkeep", Upkeep::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
         Self { inner }
     }
@@ -109,7 +128,8 @@ impl Scheduler {
     /// Adds the scheduler's services to a server.
     pub fn serve(&self, api: Api) -> Api {
         let surface = || Surface(Arc::clone(&self.inner));
-        api.with(ModelsServer::new(surface()))
+        api.with(EventsServer::new(surface()))
+            .with(ModelsServer::new(surface()))
             .with(RoutesServer::new(surface()))
             .with(WorkersServer::new(surface()))
             .with(SchedulerServer::new(surface()))

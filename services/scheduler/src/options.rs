@@ -33,6 +33,9 @@ pub struct Options {
     pub failure_backoff_cap: Duration,
     /// How long a failure is remembered.
     pub failure_memory: Duration,
+    /// How long the store's history is kept before the leader compacts it; zero keeps it for ever. Whoever was cut off for
+    /// longer lists everything again.
+    pub history: Duration,
 }
 
 impl Default for Options {
@@ -46,6 +49,7 @@ impl Default for Options {
             failure_backoff: Duration::from_secs(10),
             failure_backoff_cap: Duration::from_secs(300),
             failure_memory: Duration::from_secs(900),
+            history: Duration::from_secs(300),
         }
     }
 }

@@ -1,26 +1,50 @@
 //! Whole schedulers over the embedded store, with workers that do as they are told.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 use weft_client::{Keys, Mesh, ReplicaKey, Snapshot};
+use weft_proto::weft::control::v1::events_server::Events as _;
 use weft_proto::weft::control::v1::models_server::Models as _;
 use weft_proto::weft::control::v1::routes_server::Routes as _;
 use weft_proto::weft::control::v1::*;
-use weft_proto::weft::state::v1::{Replica, ReplicaState, Worker};
+use weft_proto::weft::state::v1::{Event, Leader, Replica, ReplicaState, Worker};
 use weft_runtime::{Call, Health, Tasks};
-use weft_store::{Commit, MemoryStore, Op, Store, Txn};
+use weft_store::{Commit, Fence, Maintain, Member, MemoryStore, Op, Revision, Store, Txn};
 use weft_telemetry::{Scope, TraceContext};
 use weft_types::{Deadline, SystemClock};
 
+use crate::events::Herald;
 use crate::fixture::{key, worker};
 use crate::grpc::Surface;
+use crate::upkeep::Upkeep;
 use crate::{Options, Scheduler, Wiring};
 
 /// Far longer than anything here takes: a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The store's members as the test tells them, and how far they were compacted.
+#[derive(Clone, Default)]
+struct Members {
+    told: Arc<Mutex<Vec<Member>>>,
+    compacted: watch::Sender<Revision>,
+}
+
+#[tonic::async_trait]
+impl Maintain for Members {
+    async fn compact(&self, revision: Revision) -> Result<(), weft_store::Error> {
+        self.compacted.send_replace(revision);
+        Ok(())
+    }
+
+    async fn members(&self) -> Vec<Member> {
+        self.told.lock().expect("no test panics while it holds this").clone()
+    }
+}
 
 /// A cluster's store and someone who watches it.
 struct Cluster {
@@ -34,16 +58,22 @@ impl Cluster {
     fn new() -> Self {
         let (store, keys, tasks) =
             (Arc::new(MemoryStore::new(Arc::new(SystemClock))) as Arc<dyn Store>, Keys::new("test"), Tasks::new());
-        let mesh = Mesh::follow(Arc::clone(&store), &keys, &tasks);
+        let mesh = Mesh::follow(Arc::clone(&store), &keys, &tasks, None);
         Self { store, keys, tasks, mesh }
     }
 
     /// A scheduler in a process of its own.
     fn scheduler(&self, id: &str, options: Options) -> (Scheduler, Tasks) {
+        self.scheduler_with(id, options, Members::default())
+    }
+
+    /// A scheduler whose view of the store's members the test decides.
+    fn scheduler_with(&self, id: &str, options: Options, members: Members) -> (Scheduler, Tasks) {
         let tasks = Tasks::new();
         let wiring = Wiring {
             store: Arc::clone(&self.store),
-            mesh: Mesh::follow(Arc::clone(&self.store), &self.keys, &tasks),
+            maintenance: Arc::new(members),
+            mesh: Mesh::follow(Arc::clone(&self.store), &self.keys, &tasks, None),
             keys: self.keys.clone(),
             tasks: tasks.clone(),
             scope: Scope::disabled(),
@@ -74,7 +104,7 @@ impl Cluster {
         let mut changes = self.mesh.changes();
         let wait = changes.wait_for(|_| holds(&self.mesh.snapshot()));
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            panic!("never came: {what}; placed: {:?}", self.mesh.snapshot().placements.keys());
+            panic!("never came: {what}; placed: {:?}", self.mesh.snapshot().placements);
         }
     }
 
@@ -181,7 +211,7 @@ async fn the_next_scheduler_takes_over_when_the_leader_goes() {
     let new = second.epoch().expect("the second leads");
     assert!(new > old, "the epoch must grow: {old} then {new}");
     assert_eq!(first.epoch(), None);
-    let status = second.inner.status().expect("synced");
+    let status = second.inner.status().await.expect("synced");
     assert_eq!((status.id.as_str(), status.leader, status.epoch, status.moves_written), ("s2", true, new, 1));
 }
 
@@ -208,4 +238,118 @@ async fn routes_are_checked_and_kept() {
     let bad = surface.get_route(request(GetRouteRequest { name: "../x".to_owned() })).await;
     assert_eq!(bad.expect_err("not a name").code(), Code::InvalidArgument);
     assert!(!cluster.tasks.failed());
+}
+
+/// The events that stand in the store, once there are so many.
+async fn events(surface: &Surface, count: usize) -> Vec<Event> {
+    let mut changes = surface.0.mesh.changes();
+    loop {
+        let list = request(ListEventsRequest { limit: 0 });
+        let told = surface.list_events(list).await.expect("the store answers").into_inner().events;
+        if told.len() >= count {
+            return told;
+        }
+        tokio::time::timeout(PATIENCE, changes.changed()).await.expect("too few events").expect("the mesh lives");
+    }
+}
+
+#[tokio::test]
+async fn what_is_odd_is_told_once_whoever_leads() {
+    let cluster = Cluster::new();
+    let members = Members::default();
+    *members.told.lock().expect("not poisoned") =
+        vec![Member { alarms: vec!["NOSPACE".to_owned()], ..Member::default() }];
+    let (first, first_tasks) = cluster.scheduler_with("s1", Options::default(), members.clone());
+    let surface = Surface(Arc::clone(&first.inner));
+    let garbage = |name: &str| Op::Put {
+        key: cluster.keys.model(&name.parse().expect("a name")),
+        value: bytes::Bytes::from_static(b"\xff\xff"),
+        lease: None,
+    };
+    cluster.write(garbage("m")).await;
+    let told = events(&surface, 2).await;
+    let mut words: Vec<_> = told.iter().map(|event| (event.reason.as_str(), event.subject.as_str())).collect();
+    words.sort_unstable();
+    assert_eq!(words, [("StoreAlarm", "store/0/NOSPACE"), ("UndecodableRecord", "models/m")]);
+    assert!(told.iter().all(|event| event.reporter == "s1" && event.time.is_some()));
+
+    // The next leader tells what is new and repeats nothing.
+    first_tasks.finish(PATIENCE).await;
+    let (second, _second_tasks) = cluster.scheduler_with("s2", Options::default(), members);
+    let surface = Surface(Arc::clone(&second.inner));
+    cluster.write(garbage("n")).await;
+    let told = events(&surface, 3).await;
+    let reporters: Vec<_> = told.iter().map(|event| event.reporter.as_str()).collect();
+    assert_eq!((reporters.len(), reporters[0]), (3, "s2"), "{told:?}");
+    let entries = cluster.store.read(weft_store::Range::Prefix(cluster.keys.events())).await.expect("read").entries;
+    assert!(entries.iter().all(|entry| entry.lease.is_some()), "events must go away by themselves");
+}
+
+#[tokio::test]
+async fn a_leader_of_the_past_tells_nothing() {
+    let cluster = Cluster::new();
+    // Somebody else holds the leadership, so the scheduler's own loops tell nothing.
+    cluster.put(cluster.keys.leader(), &Leader::default()).await;
+    let (scheduler, _tasks) = cluster.scheduler("s1", Options::default());
+    let unreadable =
+        Op::Put { key: cluster.keys.model(&"m".parse().expect("a name")), value: "\u{7f}".into(), lease: None };
+    cluster.write(unreadable).await;
+    let mut changes = scheduler.inner.mesh.changes();
+    changes.wait_for(|_| !scheduler.inner.mesh.snapshot().undecodable.is_empty()).await.expect("the mesh lives");
+    let term = scheduler.inner.mesh.snapshot().leader.as_ref().expect("told").create_revision;
+    let valid_until = SystemClock::now() + PATIENCE;
+    for (create_revision, count) in [(term - 1, 0), (term, 1)] {
+        let fence = Fence { key: cluster.keys.leader(), create_revision, valid_until };
+        let (_leads, fence) = watch::channel(Some(fence));
+        Herald::under(Arc::clone(&scheduler.inner), fence).pass().await.expect("the store answers");
+        let told = cluster.store.read(weft_store::Range::Prefix(cluster.keys.events())).await.expect("read");
+        assert_eq!(told.entries.len(), count);
+    }
+}
+
+#[tokio::test]
+async fn only_the_leader_compacts_and_its_successor_goes_on() {
+    let cluster = Cluster::new();
+    let options = || Options { history: Duration::from_millis(1), ..Options::default() };
+    let (leads, follows) = (Members::default(), Members::default());
+    let (first, first_tasks) = cluster.scheduler_with("s1", options(), leads.clone());
+    cluster.until("a leader", |snapshot| snapshot.leader.is_some()).await;
+    let (_second, _second_tasks) = cluster.scheduler_with("s2", options(), follows.clone());
+    let compacted = async |members: &Members, beyond: Revision| {
+        let mut told = members.compacted.subscribe();
+        let told = tokio::time::timeout(PATIENCE, told.wait_for(|revision| *revision > beyond)).await;
+        *told.expect("never compacted").expect("the sender lives")
+    };
+    let reached = compacted(&leads, 0).await;
+    assert!(reached <= cluster.mesh.snapshot().revision, "what is to come cannot be forgotten");
+    cluster.join(&worker("w1", 1, &[("m", 1)])).await;
+    compacted(&leads, reached).await;
+    assert_eq!(*follows.compacted.borrow(), 0, "a follower compacted");
+    first_tasks.finish(PATIENCE).await;
+    assert_eq!(first.epoch(), None);
+    cluster.join(&worker("w2", 1, &[("n", 1)])).await;
+    let (by_first, by_second) = (*leads.compacted.borrow(), compacted(&follows, 0).await);
+    assert!(by_second >= by_first, "{by_second} after {by_first}");
+}
+
+#[tokio::test]
+async fn history_is_kept_where_that_is_wanted() {
+    let cluster = Cluster::new();
+    let (scheduler, _tasks) = cluster.scheduler("s1", Options { history: Duration::ZERO, ..Options::default() });
+    let upkeep = Upkeep::new(Arc::clone(&scheduler.inner)).run(CancellationToken::new());
+    tokio::time::timeout(PATIENCE, upkeep).await.expect("it has nothing to do");
+}
+
+#[tokio::test]
+async fn the_status_tells_of_the_stores_members() {
+    let cluster = Cluster::new();
+    let members = Members::default();
+    *members.told.lock().expect("not poisoned") =
+        vec![Member { version: "3.5".to_owned(), database_bytes: 7, leader: true, ..Member::default() }];
+    let (scheduler, _tasks) = cluster.scheduler_with("s1", Options::default(), members);
+    cluster.until("a leader", |snapshot| snapshot.leader.is_some()).await;
+    scheduler.inner.mesh.synced().await;
+    let told = scheduler.inner.status().await.expect("synced").store_members;
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].version.as_str(), told[0].database_bytes, told[0].leader), ("3.5", 7, true));
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use weft_client::{Keys, Mesh};
+use tokio::sync::OnceCell;
+use weft_client::{Keys, Mesh, SavedFile};
 use weft_runtime::Tasks;
-use weft_store::Store;
+use weft_store::{Maintain, Store};
 use weft_telemetry::{Scope, Telemetry, init_logs};
+use weft_types::WorkerId;
 
 use crate::settings::Common;
-use crate::wiring;
+use crate::wiring::{self, State};
 
 /// How long the last figures and traces may take to leave.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -24,16 +26,19 @@ pub struct Process {
     pub tasks: Tasks,
     /// The state store.
     pub store: Arc<dyn Store>,
+    /// What keeps the store small, and tells how its members are.
+    pub maintenance: Arc<dyn Maintain>,
     /// Where records stand in it.
     pub keys: Keys,
-    /// The mesh as this process knows it.
-    pub mesh: Mesh,
+    state: State,
+    /// The whole mesh, once somebody has asked for it.
+    mesh: Arc<OnceCell<Mesh>>,
     telemetry: Arc<Telemetry>,
     signals: Arc<weft_runtime::Process>,
 }
 
 impl Process {
-    /// Starts logging, listens for signals, and connects to the store.
+    /// Starts logging, listens for signals, and opens the store.
     pub async fn start(common: Common) -> Result<Self> {
         init_logs(common.log_format, &common.log).context("cannot start logging")?;
         Self::embed(common).await
@@ -49,10 +54,14 @@ impl Process {
             ..weft_telemetry::Options::default()
         };
         let telemetry = Telemetry::new(telemetry).context("otlp-endpoint")?;
-        let store = wiring::store(&common.etcd, &tasks).await?;
-        let keys = Keys::new(&common.cluster);
-        let mesh = Mesh::follow(Arc::clone(&store), &keys, &tasks);
-        Ok(Self { common, tasks, store, keys, mesh, telemetry: Arc::new(telemetry), signals: Arc::new(signals) })
+        let state = wiring::state(&common, &tasks).await?;
+        if state.is_embedded() && common.state_dir.is_some() {
+            tracing::warn!("state-dir has no effect: the embedded store ends with this process");
+        }
+        let (store, maintenance) = (Arc::clone(&state.store), Arc::clone(&state.maintenance));
+        let (telemetry, signals) = (Arc::new(telemetry), Arc::new(signals));
+        let (keys, mesh) = (Keys::new(&common.cluster), Arc::default());
+        Ok(Self { common, tasks, store, maintenance, keys, state, mesh, telemetry, signals })
     }
 
     /// The same process with its telemetry sent elsewhere: `weft dev` knows its endpoint only once it listens.
@@ -63,6 +72,33 @@ impl Process {
             ..weft_telemetry::Options::default()
         };
         Ok(Self { telemetry: Arc::new(Telemetry::new(options)?), ..self.clone() })
+    }
+
+    /// The whole mesh, which every service of this process shares but the worker. Fails when the store cannot be used, or
+    /// does not answer and no snapshot was saved.
+    pub async fn mesh(&self) -> Result<Mesh> {
+        let follow = async || {
+            let saved = self.saved(&self.common.cluster).await?;
+            anyhow::Ok(Mesh::follow(Arc::clone(&self.store), &self.keys, &self.tasks, saved))
+        };
+        self.mesh.get_or_try_init(follow).await.cloned()
+    }
+
+    /// What one worker follows of the mesh; fails as [`Self::mesh`] does.
+    pub async fn worker_mesh(&self, worker: &WorkerId) -> Result<Mesh> {
+        let saved = self.saved(&format!("{}.{worker}", self.common.cluster)).await?;
+        Ok(Mesh::follow_worker(Arc::clone(&self.store), &self.keys, worker, &self.tasks, saved))
+    }
+
+    /// Reads the saved snapshot of this name, if there is a place for it, and checks that the store can be used.
+    async fn saved(&self, name: &str) -> Result<Option<SavedFile>> {
+        let folder = self.common.state_dir.as_ref().filter(|_| !self.state.is_embedded());
+        let saved = match folder {
+            Some(folder) => Some(SavedFile::open(folder.join(format!("{name}.snapshot")), &self.common.cluster).await),
+            None => None,
+        };
+        self.state.check(saved.as_ref().is_some_and(SavedFile::is_usable), &self.tasks).await?;
+        Ok(saved)
     }
 
     /// The telemetry of one service in this process.

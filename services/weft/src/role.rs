@@ -78,7 +78,6 @@ impl Bound {
             None => bound.to_string(),
         };
         let scope = process.scope(kind, id.as_str())?;
-        process.mesh.observe(&scope);
         Ok(Self { id, address, health: Health::default(), scope, server, http })
     }
 

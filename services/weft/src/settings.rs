@@ -17,6 +17,10 @@ pub struct Common {
     pub cluster: String,
     /// etcd's endpoints; none means the embedded store.
     pub etcd: Vec<String>,
+    /// How etcd and this process know each other.
+    pub etcd_access: EtcdAccess,
+    /// Where the snapshot of the mesh is kept.
+    pub state_dir: Option<PathBuf>,
     /// Log filter.
     pub log: String,
     /// Log format.
@@ -31,6 +35,21 @@ pub struct Common {
     pub lame_duck: Duration,
     /// How long calls in flight may take to end.
     pub drain_grace: Duration,
+}
+
+/// The files and the name by which etcd and a process know each other.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdAccess {
+    /// Who may sign the members' certificates.
+    pub ca: Option<PathBuf>,
+    /// The certificate that is shown to the members.
+    pub certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    pub key: Option<PathBuf>,
+    /// The user.
+    pub user: Option<String>,
+    /// Where the user's password is.
+    pub password_file: Option<PathBuf>,
 }
 
 /// Where a service listens and how it is found.
@@ -60,6 +79,8 @@ pub struct Scheduler {
     pub listen: Listen,
     /// Whether models that workers offer are served without being asked for.
     pub auto: bool,
+    /// How long the store's history is kept.
+    pub history: Duration,
 }
 
 /// A worker's settings.
@@ -117,6 +138,12 @@ pub fn common(reader: &mut Reader, log: &str) -> Common {
             Vec::new(),
             "etcd endpoints as host:port; none uses the embedded store, which only 'dev' and 'demo' can share",
         )),
+        etcd_access: read_etcd_access(&mut section),
+        state_dir: section.get(Setting::new(
+            "state-dir",
+            None,
+            "folder for the last snapshot of the mesh; with it a router or worker that starts while etcd is away serves on",
+        )),
         log: section.get(Setting::new("log", log.to_owned(), "log filter: a level, or levels by module")),
         log_format: match section
             .get(
@@ -154,6 +181,20 @@ pub fn common(reader: &mut Reader, log: &str) -> Common {
             "drain-grace",
             Duration::from_secs(30),
             "how long calls in flight may take to end",
+        )),
+    }
+}
+
+fn read_etcd_access(section: &mut Section<'_>) -> EtcdAccess {
+    EtcdAccess {
+        ca: section.get(Setting::new("etcd-ca", None, "PEM file of who signs etcd's certificates; endpoints are https then")),
+        certificate: section.get(Setting::new("etcd-cert", None, "PEM file of the certificate to show to etcd")),
+        key: section.get(Setting::new("etcd-key", None, "PEM file of that certificate's key, for the owner's eyes only")),
+        user: section.get(Setting::new("etcd-user", None, "user of an etcd with authentication")),
+        password_file: section.get(Setting::new(
+            "etcd-password-file",
+            None,
+            "file with that user's password, for the owner's eyes only; a flag would show it to every user of the machine",
         )),
     }
 }
@@ -214,6 +255,11 @@ fn read_scheduler(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Sche
             "auto",
             true,
             "serve every model that a worker offers, with one replica, until told otherwise; false waits to be asked",
+        )),
+        history: section.get(Setting::new(
+            "history",
+            Duration::from_secs(300),
+            "how long the store's history is kept before the leader compacts it; 0s keeps it for ever",
         )),
     }
 }

@@ -7,15 +7,17 @@
 mod announce;
 mod load;
 mod plan;
+mod successors;
+mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use weft_client::Snapshot;
 use weft_runtime::Running;
-use weft_store::Presence;
+use weft_store::{Presence, Store};
 use weft_types::{Backoff, SystemClock};
 
 use crate::Shared;
@@ -24,6 +26,8 @@ use crate::replicas::Held;
 use announce::Announcer;
 pub(crate) use load::config_type;
 use plan::{Key, Phase, Step, plan};
+use successors::Offered;
+use terms::Terms;
 
 /// Between attempts at a load that failed: the first soon, as the file may still be arriving.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -62,12 +66,26 @@ pub(crate) struct Converger {
     entries: BTreeMap<Key, Entry>,
     attempts: u64,
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    terms: Terms,
+    /// What others could take over, while the worker drains.
+    offered: watch::Receiver<Offered>,
+    /// Keeps `offered` up to date; ends with the converger.
+    _looking: Running,
 }
 
 impl Converger {
-    pub(crate) fn new(shared: Arc<Shared>, presence: Presence) -> Self {
-        let announcer = Announcer::new(presence, &shared);
-        Self { shared, announcer, entries: BTreeMap::new(), attempts: 0, reports: mpsc::channel(REPORTS) }
+    pub(crate) fn new(shared: Arc<Shared>, store: Arc<dyn Store>, presence: Presence) -> Self {
+        let (told, offered) = watch::channel(None);
+        Self {
+            announcer: Announcer::new(presence, &shared),
+            entries: BTreeMap::new(),
+            attempts: 0,
+            reports: mpsc::channel(REPORTS),
+            terms: Terms::default(),
+            offered,
+            _looking: shared.tasks.attach(successors::look(Arc::clone(&shared), store, told)),
+            shared,
+        }
     }
 
     /// Runs until the worker leaves.
@@ -82,6 +100,7 @@ impl Converger {
                 () = leaving.cancelled() => return,
                 Ok(()) = changes.changed() => {}
                 Ok(()) = draining.changed() => {}
+                Ok(()) = self.offered.changed() => {}
                 Some(report) = self.reports.1.recv() => self.settle(report),
                 () = tokio::time::sleep_until(wake.unwrap_or_else(SystemClock::now).into()), if wake.is_some() => {}
             }
@@ -92,17 +111,19 @@ impl Converger {
     fn round(&mut self, draining: bool) -> Option<std::time::Instant> {
         let shared = Arc::clone(&self.shared);
         self.announcer.worker(&shared, draining);
+        // Before the first listing nothing is known, which is not the same as nothing being wanted. What was restored from
+        // disk is known: a worker that starts while the store is away loads what it held. Asked before the snapshot is
+        // taken, so that the snapshot is at least as new as the answer.
+        let is_known = shared.mesh.is_known();
         let snapshot = shared.mesh.snapshot();
-        // Before the first listing nothing is known, which is not the same as nothing being wanted.
-        let wake = snapshot.confirmed.and_then(|_| self.compare(&snapshot, draining));
-        let done = draining && self.entries.keys().all(|key| !could_move(&snapshot, &shared, key));
+        let wake = if is_known { self.compare(&snapshot, draining) } else { None };
+        let done = draining && self.can_move_nothing();
         shared.drained.send_if_modified(|drained| std::mem::replace(drained, done) != done);
         wake
     }
 
     fn compare(&mut self, snapshot: &Snapshot, draining: bool) -> Option<std::time::Instant> {
-        let own = snapshot.placements.keys().filter(|key| key.worker == self.shared.options.id);
-        let wanted: BTreeSet<Key> = own.map(|key| (key.model.clone(), key.version)).collect();
+        let wanted = self.wanted(snapshot);
         let held = self.entries.iter().map(|(key, entry)| (key.clone(), entry.phase)).collect();
         let (steps, wake) = plan(&held, &wanted, !draining, SystemClock::now());
         for step in steps {
@@ -113,6 +134,35 @@ impl Converger {
             }
         }
         wake
+    }
+
+    /// What this worker's placements ask for, but for those that a leader of the past wrote.
+    fn wanted(&mut self, snapshot: &Snapshot) -> BTreeSet<Key> {
+        self.terms.observe(snapshot.leader.as_deref());
+        let own = snapshot.placements.iter().filter(|(key, _)| key.worker == self.shared.options.id);
+        let own = own.map(|(key, record)| ((key.model.clone(), key.version), record.as_ref()));
+        let (wanted, refusals) = self.terms.sort(own);
+        for refusal in refusals {
+            let terms::Refusal { key: (model, version), epoch, term } = refusal;
+            tracing::warn!(
+                %model,
+                %version,
+                epoch,
+                term,
+                reason = "its writer had lost the leadership before it wrote",
+                "a placement is refused"
+            );
+            self.shared.scope.metrics().record_placement_refused();
+        }
+        wanted
+    }
+
+    /// Whether there is nothing left that another worker could take over; a drain does not wait for what cannot happen.
+    /// Before the first look at the others nothing is known of them.
+    fn can_move_nothing(&mut self) -> bool {
+        let offered = self.offered.borrow_and_update();
+        let stays = |key| offered.as_ref().is_some_and(|offered| !offered.contains(key));
+        self.entries.keys().all(stays)
     }
 
     fn load(&mut self, key: Key) {
@@ -225,17 +275,6 @@ impl Converger {
             false => shared.health.remove(key.0.as_str()),
         }
     }
-}
-
-/// Whether another worker could take the version over; a drain does not wait for what cannot happen.
-fn could_move(snapshot: &Snapshot, shared: &Shared, key: &Key) -> bool {
-    let offers = |worker: &weft_proto::weft::state::v1::Worker| {
-        let versions =
-            worker.offers.iter().filter(|offer| offer.name == key.0.as_str()).flat_map(|offer| &offer.versions);
-        versions.into_iter().any(|offered| offered.version == key.1.get())
-    };
-    let mut others = snapshot.workers.iter().filter(|(id, worker)| **id != shared.options.id && !worker.value.draining);
-    others.any(|(_, worker)| offers(&worker.value))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! An engine that a test drives by hand.
 
 use std::sync::Arc;
+mod store;
 mod world;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

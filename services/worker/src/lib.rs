@@ -56,7 +56,7 @@ use crate::replicas::Replicas;
 pub struct Parts {
     /// Where it registers.
     pub store: Arc<dyn Store>,
-    /// What it learns its placements from.
+    /// What it learns its placements from: it looks at nothing but those and who leads.
     pub mesh: Mesh,
     /// Where records stand.
     pub keys: Keys,
@@ -107,7 +107,7 @@ impl Worker {
         let Parts { store, mesh, keys, scope, tasks, health } = parts;
         let repository = Repository::scan(options.models_dir.as_deref());
         let machine = Machine::detect();
-        let (presence, driver) = Presence::new(store, options.lease_ttl);
+        let (presence, driver) = Presence::new(Arc::clone(&store), options.lease_ttl);
         let shared = Arc::new(Shared {
             // A fifth is left for requests, answers and the process itself.
             memory_bytes: options.memory_bytes.unwrap_or(machine.memory_bytes / 5 * 4),
@@ -132,7 +132,7 @@ impl Worker {
             driver.run(leaving).await;
             gone.send_replace(true);
         });
-        shared.tasks.spawn("converge", Converger::new(Arc::clone(&shared), presence).run());
+        shared.tasks.spawn("converge", Converger::new(Arc::clone(&shared), store, presence).run());
         let draining = Arc::clone(&shared);
         shared.tasks.spawn("drain", async move {
             draining.tasks.stopping().cancelled().await;

@@ -19,7 +19,8 @@ use weft_runtime::Tasks;
 use weft_types::{Error, Reason};
 
 use crate::body::{RequestBody, ResponseBody, lost};
-use crate::connect::Slot;
+pub(crate) use crate::connect::ConnectFailure;
+use crate::connect::{Slot, connect};
 
 /// How a channel connects. The defaults suit the inside of the mesh.
 #[derive(Clone, Debug)]
@@ -86,6 +87,14 @@ impl Channel {
     pub fn new(address: &str, options: ChannelOptions, tasks: &Tasks) -> Result<Self, Error> {
         let authority = address.parse::<Authority>().map_err(|_| Error::invalid("address", "must be host:port"))?;
         let slots = (0..options.connections.max(1)).map(|_| Slot::default()).collect();
+        let inner = Inner { authority, slots, next: AtomicUsize::new(0), options, tasks: tasks.clone() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A channel with one connection, made now. It has no time limit of its own.
+    pub(crate) async fn dial(address: &str, options: ChannelOptions, tasks: &Tasks) -> Result<Self, ConnectFailure> {
+        let authority = address.parse::<Authority>().map_err(|_| ConnectFailure::Address)?;
+        let slots = [Slot::with(connect(&authority, &options, tasks).await?)].into();
         let inner = Inner { authority, slots, next: AtomicUsize::new(0), options, tasks: tasks.clone() };
         Ok(Self { inner: Arc::new(inner) })
     }

@@ -29,6 +29,29 @@ pub(crate) struct Live {
     _driver: Running,
 }
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectFailure {
+    /// What was told is no address, so nobody can be there.
+    #[error("not an address")]
+    Address,
+    /// The machine answers and nobody listens there: the process has ended, or has not begun.
+    #[error("connection refused")]
+    Refused,
+    /// Anything else, which may be the network's doing.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<std::io::Error> for ConnectFailure {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
 /// A place for one connection.
 pub(crate) struct Slot {
     live: ArcSwapOption<Live>,
@@ -55,6 +78,11 @@ impl Default for Slot {
 }
 
 impl Slot {
+    /// A place with a connection in it.
+    pub(crate) fn with(live: Live) -> Self {
+        Self { live: ArcSwapOption::from_pointee(live), ..Self::default() }
+    }
+
     pub(crate) fn state(&self) -> ChannelState {
         if self.open().is_some() {
             ChannelState::Ready
@@ -99,7 +127,10 @@ impl Slot {
                 Ok(live)
             }
             outcome => {
-                let error = outcome.map_or_else(|_| "timed out".to_owned(), |inner| inner.err().unwrap_or_default());
+                let error = match outcome {
+                    Ok(failed) => failed.err().map(|error| error.to_string()).unwrap_or_default(),
+                    Err(_) => "timed out".to_owned(),
+                };
                 let wait = failure.backoff.next(rand::rng().random());
                 failure.retry_at = Some(SystemClock::now() + wait);
                 self.failing.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -123,9 +154,13 @@ fn unreachable_peer() -> Error {
     Error::new(Reason::NoReadyReplica, "cannot connect")
 }
 
-async fn connect(authority: &Authority, options: &ChannelOptions, tasks: &Tasks) -> Result<Live, String> {
-    let stream = TcpStream::connect(authority.as_str()).await.map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+pub(crate) async fn connect(
+    authority: &Authority,
+    options: &ChannelOptions,
+    tasks: &Tasks,
+) -> Result<Live, ConnectFailure> {
+    let stream = TcpStream::connect(authority.as_str()).await?;
+    stream.set_nodelay(true)?;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -138,7 +173,7 @@ async fn connect(authority: &Authority, options: &ChannelOptions, tasks: &Tasks)
         .keep_alive_while_idle(true)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| ConnectFailure::Other(error.to_string()))?;
     let driver = tasks.attach(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection ended");

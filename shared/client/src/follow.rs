@@ -1,20 +1,26 @@
-//! Keeps a snapshot of the mesh up to date from one watch.
+//! Keeps a snapshot of the mesh up to date.
 
-use std::sync::Arc;
-use std::time::Instant;
+mod probe;
+mod retain;
+mod writer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use prost::Message;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use weft_policy::guard::Settings;
 use weft_runtime::Tasks;
-use weft_store::{Change, Entry, Mirror, MirrorEvent, Range, Store};
-use weft_telemetry::Scope;
-use weft_types::SystemClock;
+use weft_store::{Change, Mirror, MirrorEvent, Range, Store};
+use weft_telemetry::{Scope, SnapshotState};
+use weft_types::{SystemClock, WorkerId};
 
-use crate::keys::replica_key;
-use crate::{Keys, Record, ReplicaKey, Snapshot};
+use crate::{Keys, SavedFile, Snapshot};
+use probe::Probing;
+use retain::Suspect;
+use writer::Writer;
 
-/// The mesh as this process knows it. Clones share one snapshot and one watch.
+/// The mesh as this process knows it. Clones share one snapshot and its watches.
 ///
 /// The snapshot outlives the store: when the store cannot be reached, the last one stands, and its age tells for how long.
 #[derive(Clone)]
@@ -26,20 +32,88 @@ struct Inner {
     snapshot: ArcSwap<Snapshot>,
     changes: watch::Sender<i64>,
     synced: watch::Sender<bool>,
+    /// Read with every call that is routed: the flag behind `synced` has a lock.
+    known: AtomicBool,
+    /// Held while one event is applied, never across an await.
+    writer: Mutex<Writer>,
+    /// Workers that the prober has not seen yet. Held for an addition or a look.
+    suspects: Mutex<Vec<Suspect>>,
+    suspected: Notify,
+}
+
+/// What a mesh follows.
+struct Scoped {
+    store: Arc<dyn Store>,
+    /// One watch for each prefix.
+    prefixes: Vec<String>,
+    guard: Option<(Settings, Probing)>,
 }
 
 impl Mesh {
     /// Follows the whole cluster through one watch, so that every snapshot is the store as it was at one revision.
-    pub fn follow(store: Arc<dyn Store>, keys: &Keys, tasks: &Tasks) -> Self {
-        let inner =
-            Inner { snapshot: ArcSwap::default(), changes: watch::Sender::new(0), synced: watch::Sender::new(false) };
+    ///
+    /// When many workers vanish at once, those that still answer are kept. With `saved`, what was found on disk stands until the
+    /// store answers, and the newest snapshot is kept there.
+    pub fn follow(store: Arc<dyn Store>, keys: &Keys, tasks: &Tasks, saved: Option<SavedFile>) -> Self {
+        let guard = Some((Settings::default(), Probing::default()));
+        Self::over(keys, tasks, Scoped { store, prefixes: vec![keys.root().to_owned()], guard }, saved)
+    }
+
+    /// Follows only what one worker needs: its own placements and who leads. Thousands of workers that all follow everything
+    /// would cost the store their number squared.
+    pub fn follow_worker(
+        store: Arc<dyn Store>,
+        keys: &Keys,
+        worker: &WorkerId,
+        tasks: &Tasks,
+        saved: Option<SavedFile>,
+    ) -> Self {
+        let prefixes = vec![keys.placements_of(worker), keys.leaders()];
+        Self::over(keys, tasks, Scoped { store, prefixes, guard: None }, saved)
+    }
+
+    fn over(keys: &Keys, tasks: &Tasks, scoped: Scoped, saved: Option<SavedFile>) -> Self {
+        let Scoped { store, prefixes, guard } = scoped;
+        let writer = Writer::new(keys.root(), prefixes.len(), guard.map(|(settings, _)| settings));
+        let inner = Inner {
+            snapshot: ArcSwap::default(),
+            changes: watch::Sender::new(0),
+            synced: watch::Sender::new(false),
+            known: AtomicBool::new(false),
+            writer: Mutex::new(writer),
+            suspects: Mutex::default(),
+            suspected: Notify::new(),
+        };
         let mesh = Self { inner: Arc::new(inner) };
-        let mirror = Mirror::new(store, Range::Prefix(keys.root().to_owned()));
-        let applier = Applier { mesh: mesh.clone(), root: keys.root().to_owned() };
-        // A process that drains still has to see where replicas have moved.
-        let finishing = tasks.finishing();
-        tasks.spawn("mesh", async move { mirror.run(finishing, |event| applier.tell(event)).await });
+        let restored = saved.and_then(|file| mesh.restore(file, &prefixes, tasks)).unwrap_or_default();
+        for (part, prefix) in prefixes.into_iter().enumerate() {
+            let known = restored.iter().filter(|key| key.starts_with(&prefix)).cloned().collect::<Vec<_>>();
+            let mirror = Mirror::new(Arc::clone(&store), Range::Prefix(prefix)).knowing(known);
+            let inner = Arc::clone(&mesh.inner);
+            // A process that drains still has to see where replicas have moved.
+            let finishing = tasks.finishing();
+            tasks.spawn("mesh", async move { mirror.run(finishing, |event| inner.tell(part, event)).await });
+        }
+        if let Some((_, probing)) = guard {
+            let (inner, own, finishing) = (Arc::clone(&mesh.inner), tasks.clone(), tasks.finishing());
+            tasks.spawn("mesh guard", async move { probe::run(&inner, probing, &own, finishing).await });
+        }
         mesh
+    }
+
+    /// Starts from what was found on disk, and keeps the file from now on. Returns the keys of what was taken over.
+    fn restore(&self, mut file: SavedFile, prefixes: &[String], tasks: &Tasks) -> Option<Vec<String>> {
+        let restored = file.take();
+        let keeper = file.keep(self.clone(), tasks.finishing());
+        tasks.spawn("mesh file", keeper);
+        let restored = restored?;
+        let ours = |change: &&Change| prefixes.iter().any(|prefix| change.key().starts_with(prefix.as_str()));
+        let changes: Vec<Change> = restored.changes.iter().filter(ours).cloned().collect();
+        let mut writer = lock(&self.inner.writer);
+        writer.restore(&restored, &changes, SystemClock::now());
+        self.inner.publish(&writer, true);
+        self.inner.known.store(true, Ordering::Release);
+        Some(changes.iter().map(|change| change.key().to_owned()).collect())
     }
 
     /// The newest snapshot.
@@ -52,7 +126,12 @@ impl Mesh {
         self.inner.changes.subscribe()
     }
 
-    /// Whether the store has been listed at least once.
+    /// Whether there is something to serve from: listed from the store, or restored from disk.
+    pub fn is_known(&self) -> bool {
+        self.inner.known.load(Ordering::Acquire)
+    }
+
+    /// Whether the store has been listed at least once by this process.
     pub fn is_synced(&self) -> bool {
         *self.inner.synced.borrow()
     }
@@ -63,110 +142,75 @@ impl Mesh {
         let _ = self.inner.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// Reports the snapshot's revision and age with every export of this service's metrics.
+    /// Reports the snapshot's state with every export of this service's metrics.
     pub fn observe(&self, scope: &Scope) {
         let mesh = self.clone();
         scope.metrics().observe_snapshot(move || {
             let snapshot = mesh.snapshot();
-            let age = snapshot.confirmed.map(|at| SystemClock::now().saturating_duration_since(at)).unwrap_or_default();
-            weft_telemetry::SnapshotState { revision: snapshot.revision, age }
+            SnapshotState {
+                revision: snapshot.revision,
+                age: snapshot.age(SystemClock::now()).unwrap_or_default(),
+                retained: snapshot.retained.len() as u64,
+                undecodable: snapshot.undecodable.len() as u64,
+            }
         });
     }
 }
 
-/// Applies what the mirror tells.
-struct Applier {
-    mesh: Mesh,
-    root: String,
-}
-
-impl Applier {
-    fn tell(&self, event: MirrorEvent) {
-        let now = SystemClock::now();
-        match event {
-            MirrorEvent::Changes { changes, revision, first } => {
-                let mut snapshot = Snapshot::clone(&self.mesh.inner.snapshot.load());
-                for change in &changes {
-                    self.apply(&mut snapshot, change);
+impl Inner {
+    /// Takes over what one watch tells.
+    fn tell(&self, part: usize, event: MirrorEvent) {
+        let (changes, revision, changed) = match event {
+            MirrorEvent::Changes { changes, revision, .. } => (changes, revision, true),
+            MirrorEvent::Confirmed { revision } => (Vec::new(), revision, false),
+            MirrorEvent::Lost { error } => {
+                // Told when it begins: it may last for hours, and each attempt fails.
+                if lock(&self.writer).set_lost(part, true) {
+                    tracing::warn!(error, "the state store is out of reach: serving on");
                 }
-                self.publish(snapshot, revision, now);
-                if first {
-                    self.mesh.inner.synced.send_replace(true);
-                }
-                self.mesh.inner.changes.send_replace(revision);
+                return;
             }
-            MirrorEvent::Confirmed { revision } => {
-                self.publish(Snapshot::clone(&self.mesh.inner.snapshot.load()), revision, now);
-            }
-            MirrorEvent::Lost { error } => tracing::warn!(error, "the state store is out of reach: serving on"),
+        };
+        let mut writer = lock(&self.writer);
+        if writer.set_lost(part, false) {
+            tracing::info!(revision, "the state store is followed again");
+        }
+        let suspects = writer.told(part, &changes, revision, SystemClock::now());
+        self.publish(&writer, changed);
+        if !suspects.is_empty() {
+            lock(&self.suspects).extend(suspects);
+            self.suspected.notify_one();
         }
     }
 
-    fn publish(&self, mut snapshot: Snapshot, revision: i64, now: Instant) {
-        snapshot.revision = revision;
-        snapshot.confirmed = Some(now);
-        self.mesh.inner.snapshot.store(Arc::new(snapshot));
+    /// Ends the keeping of workers that do not answer.
+    fn end(&self, gone: &[Suspect]) {
+        let mut writer = lock(&self.writer);
+        if writer.end(gone) {
+            let workers: Vec<&str> = gone.iter().map(|suspect| suspect.worker.as_str()).take(10).collect();
+            tracing::warn!(number = gone.len(), ?workers, "workers that vanished do not answer: they are gone");
+            self.publish(&writer, true);
+        }
     }
 
-    /// A key or value that cannot be read is passed over: the last good value stands.
-    fn apply(&self, snapshot: &mut Snapshot, change: &Change) {
-        let Some((kind, rest)) = change.key().strip_prefix(&self.root).and_then(|rest| rest.split_once('/')) else {
-            return;
-        };
-        let entry = match change {
-            Change::Put(entry) => Some(entry),
-            Change::Delete { .. } => None,
-        };
-        let applied = match kind {
-            "workers" => set(Arc::make_mut(&mut snapshot.workers), rest.parse().ok(), entry),
-            "models" => set(Arc::make_mut(&mut snapshot.models), rest.parse().ok(), entry),
-            "routes" => set(Arc::make_mut(&mut snapshot.routes), rest.parse().ok(), entry),
-            "placements" => set::<ReplicaKey, _>(Arc::make_mut(&mut snapshot.placements), replica_key(rest), entry),
-            "replicas" => set::<ReplicaKey, _>(Arc::make_mut(&mut snapshot.replicas), replica_key(rest), entry),
-            "services" => {
-                let key = rest.split_once('/').map(|(kind, id)| (kind.to_owned(), id.to_owned()));
-                set(Arc::make_mut(&mut snapshot.services), key, entry)
-            }
-            "leader" => leader(snapshot, entry),
-            // A later version's record: not ours to judge.
-            _ => true,
-        };
-        if !applied {
-            tracing::error!(
-                key = change.key(),
-                "an undecodable record in the store is ignored: the last good one stands"
-            );
+    /// Shows readers what the writer has made. `changed` is false when only its age is new.
+    fn publish(&self, writer: &Writer, changed: bool) {
+        let snapshot = writer.snapshot();
+        self.snapshot.store(Arc::new(snapshot.clone()));
+        if snapshot.confirmed.is_some() {
+            self.known.store(true, Ordering::Release);
+            self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+        }
+        if changed {
+            self.changes.send_replace(snapshot.revision);
         }
     }
 }
 
-fn leader(snapshot: &mut Snapshot, entry: Option<&Entry>) -> bool {
-    let decoded = entry.map(decode);
-    match decoded {
-        None => snapshot.leader = None,
-        Some(Some(record)) => snapshot.leader = Some(Arc::new(record)),
-        Some(None) => return false,
-    }
-    true
+/// What is behind these locks is whole at any point that could panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn set<K: Ord, T: Message + Default>(
-    map: &mut std::collections::BTreeMap<K, Arc<Record<T>>>,
-    key: Option<K>,
-    entry: Option<&Entry>,
-) -> bool {
-    let Some(key) = key else { return false };
-    match entry {
-        None => drop(map.remove(&key)),
-        Some(entry) => match decode(entry) {
-            Some(record) => drop(map.insert(key, Arc::new(record))),
-            None => return false,
-        },
-    }
-    true
-}
-
-fn decode<T: Message + Default>(entry: &Entry) -> Option<Record<T>> {
-    let value = T::decode(entry.value.clone()).ok()?;
-    Some(Record { value, create_revision: entry.create_revision, mod_revision: entry.mod_revision })
-}
+#[cfg(test)]
+mod tests;

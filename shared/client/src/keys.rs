@@ -26,6 +26,11 @@ impl Keys {
         format!("{}workers/{id}", self.root)
     }
 
+    /// `workers/`, what every worker's key starts with.
+    pub fn workers(&self) -> String {
+        format!("{}workers/", self.root)
+    }
+
     /// `models/<name>`
     pub fn model(&self, name: &ModelName) -> String {
         format!("{}models/{name}", self.root)
@@ -49,6 +54,26 @@ impl Keys {
     /// `services/<kind>/<id>`
     pub fn service(&self, kind: &str, id: &str) -> String {
         format!("{}services/{kind}/{id}", self.root)
+    }
+
+    /// Where a worker's placements stand: `placements/<worker>/`
+    pub fn placements_of(&self, worker: &WorkerId) -> String {
+        format!("{}placements/{worker}/", self.root)
+    }
+
+    /// Where leaders stand: `leader/`
+    pub fn leaders(&self) -> String {
+        format!("{}leader/", self.root)
+    }
+
+    /// `events/`, what every event's key starts with.
+    pub fn events(&self) -> String {
+        format!("{}events/", self.root)
+    }
+
+    /// `events/<hour>/<id>`; the hour counts from 1970 and has eight digits, so that keys are in the order of time.
+    pub fn event(&self, hour: u64, id: &str) -> String {
+        format!("{}events/{hour:08}/{id}", self.root)
     }
 
     /// `leader/scheduler`

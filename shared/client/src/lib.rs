@@ -8,10 +8,12 @@ mod follow;
 mod hop;
 mod keys;
 pub mod mesh;
+mod saved;
 
 pub use body::ResponseBody;
 pub use channel::{Channel, ChannelOptions, ChannelState};
 pub use follow::Mesh;
 pub use hop::{outgoing, prepare, within};
 pub use keys::Keys;
-pub use mesh::{Record, ReplicaKey, Snapshot};
+pub use mesh::{Found, Record, ReplicaKey, Snapshot};
+pub use saved::SavedFile;

@@ -9,9 +9,11 @@
 //! - [`learn`]: how long a model takes for a number of rows, and whether a deadline can be met
 //! - [`batch`]: which waiting requests run together, and when
 //! - [`place`]: which worker holds which model version
+//! - [`guard`]: whether workers that vanish from the store have ended
 
 pub mod batch;
 pub mod choose;
+pub mod guard;
 pub mod learn;
 pub mod place;
 pub mod retry;

@@ -41,6 +41,9 @@ pub(crate) struct Faulty {
     mode: AtomicU8,
     cut: watch::Sender<u64>,
     late: Mutex<Vec<Txn>>,
+    // What answers instead of `inner`, and whether it goes by the same number.
+    restored: Mutex<Option<(MemoryStore, bool)>>,
+    reads: Mutex<Vec<Range>>,
 }
 
 impl Faulty {
@@ -50,7 +53,14 @@ impl Faulty {
 
     pub(crate) fn with_clock(clock: Arc<dyn Clock>) -> Arc<Self> {
         let inner = MemoryStore::new(clock);
-        Arc::new(Self { inner, mode: AtomicU8::new(0), cut: watch::Sender::new(0), late: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            mode: AtomicU8::new(0),
+            cut: watch::Sender::new(0),
+            late: Mutex::default(),
+            restored: Mutex::default(),
+            reads: Mutex::default(),
+        })
     }
 
     /// Leaving `Up` ends every watch.
@@ -59,6 +69,21 @@ impl Faulty {
         if mode != Mode::Up {
             self.cut.send_modify(|cut| *cut += 1);
         }
+    }
+
+    /// Puts another store in the place of `inner`, as after a restore from a backup.
+    pub(crate) fn restore(&self, store: MemoryStore, same_number: bool) {
+        *self.restored.lock().expect("no test panics with it") = Some((store, same_number));
+    }
+
+    /// What was read since this was last asked.
+    pub(crate) fn reads(&self) -> Vec<Range> {
+        std::mem::take(&mut *self.reads.lock().expect("no test panics with it"))
+    }
+
+    fn answering(&self) -> (MemoryStore, bool) {
+        let restored = self.restored.lock().expect("no test panics with it").clone();
+        restored.unwrap_or_else(|| (self.inner.clone(), true))
     }
 
     /// Puts a key past the connection.
@@ -111,13 +136,17 @@ impl Faulty {
 impl Store for Faulty {
     async fn read(&self, range: Range) -> Result<Listing, Error> {
         self.reach()?;
-        self.inner.read(range).await
+        self.reads.lock().expect("no test panics with it").push(range.clone());
+        let (store, same_number) = self.answering();
+        let own = self.inner.read(Range::Key("number".into())).await?.store;
+        let listing = store.read(range).await?;
+        Ok(if same_number { Listing { store: own, ..listing } } else { listing })
     }
 
     async fn watch(&self, range: Range, from: Revision) -> Result<Watch, Error> {
         let mut cut = self.cut.subscribe();
         self.reach()?;
-        let watch = self.inner.watch(range, from).await?;
+        let watch = self.answering().0.watch(range, from).await?;
         Ok(Box::pin(watch.take_until(async move { cut.changed().await.is_ok() })))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`port`]: the [`Store`] trait in etcd's terms: read at a revision, watch from one, leases, compare-and-commit.
 //! - [`memory`]: [`MemoryStore`], embedded, for `weft dev` and tests.
-//! - [`etcd`]: [`EtcdStore`], over real etcd.
+//! - [`etcd`]: [`EtcdStore`], over real etcd; [`etcd::Maintenance`] looks after its members.
 //! - [`mirror`]: [`Mirror`] keeps a range listed and watched for ever and tells only differences.
 //! - [`presence`]: [`Presence`] keeps a set of keys written under one lease, whatever happens to the store.
 //! - [`election`]: [`Election`] campaigns for a key and hands its holder a [`Fence`].

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use weft_types::Clock;
 
 use crate::limits;
-use crate::port::{Changes, Commit, Error, LeaseId, Listing, Range, Revision, Store, Txn, Watch};
+use crate::port::{Changes, Commit, Error, LeaseId, Listing, Maintain, Member, Range, Revision, Store, Txn, Watch};
 use state::State;
 
 /// How many changes are kept for watches by default.
@@ -50,7 +50,7 @@ impl MemoryStore {
 
     /// As [`Self::new`], keeping the last `changes` changes for watches.
     pub fn with_history(clock: Arc<dyn Clock>, changes: usize) -> Self {
-        let state = State::new(changes);
+        let state = State::new(rand::random(), changes);
         let revision = watch::Sender::new(state.revision());
         Self { shared: Arc::new(Shared { clock, state: Mutex::new(state), revision, granted: Notify::new() }) }
     }
@@ -72,11 +72,6 @@ impl MemoryStore {
                 () = expiry => {}
             }
         }
-    }
-
-    /// Forgets the history before `revision`, as etcd's compaction does.
-    pub fn compact(&self, revision: Revision) {
-        self.with(|state| state.history.compact(revision));
     }
 
     /// Looks at or changes the state as of now: leases that are over have ended first, and watches hear of any change.
@@ -101,7 +96,8 @@ impl Store for MemoryStore {
 
     async fn watch(&self, range: Range, from: Revision) -> Result<Watch, Error> {
         let revisions = self.shared.revision.subscribe();
-        let follower = Follower { store: self.clone(), revisions, range, next: from.max(FIRST_CHANGE) };
+        let follower =
+            Follower { store: self.clone(), revisions, range, next: from.max(FIRST_CHANGE), confirmed: false };
         self.with(|state| state.history.check(follower.next))?;
         Ok(Box::pin(stream::unfold(Some(follower), |follower| async move {
             let mut follower = follower?;
@@ -135,12 +131,28 @@ impl Store for MemoryStore {
     }
 }
 
+#[async_trait]
+impl Maintain for MemoryStore {
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.with(|state| state.history.compact(revision))
+    }
+
+    async fn members(&self) -> Vec<Member> {
+        let bytes = self.with(|state| state.bytes());
+        let version = concat!("embedded ", env!("CARGO_PKG_VERSION")).to_owned();
+        let database_bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        vec![Member { version, database_bytes, leader: true, ..Member::default() }]
+    }
+}
+
 /// One watch: a place in the history.
 struct Follower {
     store: MemoryStore,
     revisions: watch::Receiver<Revision>,
     range: Range,
     next: Revision,
+    // The first message comes at once: whoever resumes learns that it is current.
+    confirmed: bool,
 }
 
 impl Follower {
@@ -152,7 +164,7 @@ impl Follower {
             self.revisions.borrow_and_update();
             let told = self.store.with(|state| state.history.since(&self.range, self.next))?;
             self.next = self.next.max(told.revision + 1);
-            if !told.changes.is_empty() {
+            if !told.changes.is_empty() || !std::mem::replace(&mut self.confirmed, true) {
                 return Ok(told);
             }
             // The timer outlives the changes of other keys, so that a busy store confirms itself, too. The sender of

@@ -58,6 +58,8 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// The store's revision at the time of reading: watch from the next one.
     pub revision: Revision,
+    /// Which store it is: revisions of two stores cannot be compared.
+    pub store: u64,
 }
 
 /// A condition of a transaction; a key that does not exist has revisions and version zero.

@@ -37,10 +37,16 @@ pub mod names {
     pub const IN_FLIGHT: &str = "weft.router.in_flight";
     /// Calls refused or ended because of their deadline, by the stage that noticed.
     pub const DEADLINE_REJECTED: &str = "weft.deadline.rejected";
+    /// Placements that a worker refused, because a leader of the past wrote them.
+    pub const PLACEMENTS_REFUSED: &str = "weft.placements.refused";
     /// The store's revision that the snapshot reflects.
     pub const SNAPSHOT_REVISION: &str = "weft.snapshot.revision";
     /// Seconds since the snapshot was last known to be current.
     pub const SNAPSHOT_AGE: &str = "weft.snapshot.age";
+    /// Workers that are kept although their registrations vanished.
+    pub const SNAPSHOT_RETAINED: &str = "weft.snapshot.retained";
+    /// Records in the store that cannot be read.
+    pub const SNAPSHOT_UNDECODABLE: &str = "weft.snapshot.undecodable";
 
     /// The attribute with a model's name.
     pub const MODEL: &str = "model";
@@ -80,6 +86,10 @@ pub struct SnapshotState {
     pub revision: i64,
     /// How long ago it was last known to be current.
     pub age: Duration,
+    /// Workers that are kept although their registrations vanished.
+    pub retained: u64,
+    /// Records that cannot be read.
+    pub undecodable: u64,
 }
 
 /// A service's instruments. Recording is a map look-up at most, and nothing when telemetry is off.
@@ -101,6 +111,7 @@ struct Instruments {
     retries: Counter<u64>,
     in_flight: UpDownCounter<i64>,
     deadline_rejected: Counter<u64>,
+    placements_refused: Counter<u64>,
 }
 
 impl Metrics {
@@ -137,6 +148,11 @@ impl Metrics {
                 "{call}",
                 "Calls refused or ended because of their deadline",
             ),
+            placements_refused: count(
+                names::PLACEMENTS_REFUSED,
+                "{placement}",
+                "Placements refused because a leader of the past wrote them",
+            ),
             meter,
         }))
     }
@@ -169,24 +185,40 @@ impl Metrics {
         self.0.deadline_rejected.add(1, &[KeyValue::new(names::STAGE, stage.as_str())]);
     }
 
+    /// A placement that a worker refused, because a leader of the past wrote it.
+    pub fn record_placement_refused(&self) {
+        self.0.placements_refused.add(1, &[]);
+    }
+
     /// Shows the state of a snapshot, read at each export, so that the age grows even when nothing happens. Call it once: the
     /// instruments live as long as the service.
     pub fn observe_snapshot(&self, state: impl Fn() -> SnapshotState + Send + Sync + 'static) {
-        let state = Arc::new(state);
-        let same = Arc::clone(&state);
+        let state: Arc<dyn Fn() -> SnapshotState + Send + Sync> = Arc::new(state);
+        let seen = || Arc::clone(&state);
+        let revision = seen();
         self.0
             .meter
             .i64_observable_gauge(names::SNAPSHOT_REVISION)
             .with_description("Revision of the store that the snapshot reflects")
-            .with_callback(move |gauge| gauge.observe(state().revision, &[]))
+            .with_callback(move |gauge| gauge.observe(revision().revision, &[]))
             .build();
+        let age = seen();
         self.0
             .meter
             .f64_observable_gauge(names::SNAPSHOT_AGE)
             .with_unit("s")
             .with_description("Time since the snapshot was last known to be current")
-            .with_callback(move |gauge| gauge.observe(same().age.as_secs_f64(), &[]))
+            .with_callback(move |gauge| gauge.observe(age().age.as_secs_f64(), &[]))
             .build();
+        let count = |name, unit, about, count: fn(SnapshotState) -> u64| {
+            let state = seen();
+            let gauge = self.0.meter.u64_observable_gauge(name).with_unit(unit).with_description(about);
+            gauge.with_callback(move |gauge| gauge.observe(count(state()), &[])).build();
+        };
+        let about = "Workers kept although their registrations vanished, since they still answer";
+        count(names::SNAPSHOT_RETAINED, "{worker}", about, |state| state.retained);
+        let about = "Records in the store that cannot be read";
+        count(names::SNAPSHOT_UNDECODABLE, "{record}", about, |state| state.undecodable);
     }
 }
 

@@ -3,44 +3,13 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
+use weft_tests::goal::Goal;
 
 use super::cell::{BARE_ROWS, BATCHED, Cell, IN_FLIGHT, LARGE, SIZES, SMALL, Work};
 use super::deadline::Deadlines;
 use super::load::Slice;
 use super::plan::Plan;
 use super::results::Results;
-
-/// A figure that shall be reached.
-struct Goal {
-    name: &'static str,
-    measured: f64,
-    relation: Relation,
-    target: f64,
-}
-
-enum Relation {
-    AtMost,
-    AtLeast,
-}
-
-impl Goal {
-    const fn at_most(name: &'static str, target: f64, measured: f64) -> Self {
-        Self { name, measured, relation: Relation::AtMost, target }
-    }
-
-    const fn at_least(name: &'static str, target: f64, measured: f64) -> Self {
-        Self { name, measured, relation: Relation::AtLeast, target }
-    }
-
-    fn line(&self) -> String {
-        let (sign, met) = match self.relation {
-            Relation::AtMost => ("<=", self.measured <= self.target),
-            Relation::AtLeast => (">=", self.measured >= self.target),
-        };
-        let verdict = if met { "met" } else { "missed" };
-        format!("GOAL {} {:.2} {sign} {} {verdict}", self.name, self.measured, self.target)
-    }
-}
 
 /// What a run has to tell; the goals come last.
 pub(crate) fn text(plan: &Plan, results: &Results, deadlines: &Deadlines) -> Result<String> {

@@ -1,6 +1,8 @@
 //! What every store does. Each case has a prefix of its own; nothing else uses the store meanwhile.
 
-use weft_store::{Compare, MAX_OPS, MAX_TXN_BYTES, MAX_VALUE_BYTES};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use weft_store::{Compare, MAX_OPS, MAX_TXN_BYTES, MAX_VALUE_BYTES, Maintain};
 
 use super::*;
 
@@ -15,6 +17,7 @@ pub(crate) async fn run(store: &dyn Store) {
     leases_hold_keys(store, "lease/").await;
     a_key_hangs_on_its_last_lease(store, "moved/").await;
     leases_expire(store, "expiry/").await;
+    many_leases_are_renewed_at_once(store).await;
     watches_begin_where_they_are_told(store, "watch/").await;
     a_watch_of_a_key_is_of_that_key(store, "one/").await;
     many_records_are_one_listing(store, "many/").await;
@@ -193,6 +196,33 @@ async fn leases_expire(store: &dyn Store, prefix: &str) {
     assert!(matches!(store.keep_alive(lease).await, Err(Error::LeaseLost(_))));
 }
 
+/// Everybody gets the answer for his own lease, whoever else goes away, and whatever became of the others.
+async fn many_leases_are_renewed_at_once(store: &dyn Store) {
+    let mut leases = vec![];
+    for index in 0..100 {
+        leases.push(store.grant(Duration::from_secs(100 + index)).await.expect("granted"));
+    }
+    let revoked = leases[50];
+    store.revoke(revoked).await.expect("revoked");
+    for _ in 0..3 {
+        // These give up right after their requests were sent.
+        for lease in &leases[..10] {
+            assert!(store.keep_alive(*lease).now_or_never().is_none_or(|left| left.is_ok()));
+        }
+        let answers = join_all(leases.iter().map(|lease| store.keep_alive(*lease))).await;
+        for ((index, lease), answer) in (0..).zip(&leases).zip(answers) {
+            match answer {
+                Ok(left) => assert_eq!(left, Duration::from_secs(100 + index), "another lease's answer"),
+                Err(Error::LeaseLost(lost)) => assert_eq!((lost, *lease), (revoked, revoked)),
+                Err(error) => panic!("lease {index}: {error}"),
+            }
+        }
+    }
+    for lease in leases {
+        assert_eq!(store.revoke(lease).await.is_ok(), lease != revoked);
+    }
+}
+
 async fn watches_begin_where_they_are_told(store: &dyn Store, prefix: &str) {
     let key = |index: usize| format!("{prefix}{index}");
     let start = now(store).await;
@@ -253,16 +283,27 @@ async fn large_records_are_one_listing(store: &dyn Store, prefix: &str) {
 }
 
 /// History that is gone is an error, never a gap.
-pub(crate) async fn compaction(store: &dyn Store, compact: impl AsyncFnOnce(Revision)) {
+pub(crate) async fn compaction(store: &dyn Store, maintenance: &dyn Maintain) {
     let key = "compaction/a";
     let start = now(store).await;
     for value in ["1", "2", "3", "4"] {
         done(store, ops([put(key, value, None)])).await;
     }
-    compact(start + 3).await;
+    maintenance.compact(start + 3).await.expect("compacts");
+    // Again, and less than that, is as well; what is yet to come cannot be forgotten.
+    maintenance.compact(start + 3).await.expect("compacts");
+    maintenance.compact(start).await.expect("compacts");
+    let future = maintenance.compact(start + 5).await;
+    assert!(matches!(future, Err(Error::Refused(_))), "{future:?}");
+
     let error = match store.watch(Range::Key(key.into()), start + 1).await {
         Err(error) => error,
-        Ok(mut watch) => watch.next().await.expect("an answer").expect_err("the history is gone"),
+        Ok(mut watch) => loop {
+            match watch.next().await.expect("an answer") {
+                Ok(message) => assert_eq!(message.changes, []),
+                Err(error) => break error,
+            }
+        },
     };
     assert!(matches!(error, Error::Compacted(revision) if revision == start + 3), "{error}");
     let mut watch = store.watch(Range::Key(key.into()), start + 3).await.expect("watch");

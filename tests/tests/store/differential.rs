@@ -1,5 +1,9 @@
-//! The same random calls to the embedded store and to a fresh etcd: every answer is the same, to the revision.
+//! The same random calls to the embedded store and to a fresh etcd: every answer is the same, to the revision, and so is
+//! everything that watches tell while it happens.
 
+use std::pin::pin;
+
+use futures_util::FutureExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_store::Compare;
@@ -14,6 +18,14 @@ struct Pair {
     memory: MemoryStore,
     etcd: EtcdStore,
     leases: Vec<(LeaseId, LeaseId)>,
+}
+
+/// The same watch of both, opened before anything happened.
+struct Observer {
+    range: Range,
+    memory: Watch,
+    etcd: Watch,
+    etcd_revision: Revision,
 }
 
 /// A lease's name in both stores: the leases differ, their order does not.
@@ -31,8 +43,17 @@ async fn memory_and_etcd_answer_alike() {
     let mut pair = Pair { memory, etcd: connect(&etcd).await, leases: vec![] };
     let mut random = StdRng::seed_from_u64(seed);
     within(async {
+        let mut observers = vec![];
+        let ranges = ["", "k", "k1", "k2/", "other"].map(|prefix| Range::Prefix(prefix.into()));
+        for range in ranges.into_iter().chain([Range::Key("k3".into())]) {
+            observers.push(Observer::open(&pair, range).await);
+        }
         for step in 0..STEPS {
-            pair.step(&mut random, &format!("seed {seed}, step {step}")).await;
+            let place = format!("seed {seed}, step {step}");
+            pair.step(&mut random, &place).await;
+            for observer in &mut observers {
+                observer.compare(&pair, &place).await;
+            }
         }
         pair.compare_histories(seed).await;
     })
@@ -126,13 +147,17 @@ impl Pair {
         let mut history = vec![];
         loop {
             let message = watch.next().await.expect("runs").expect("no error");
-            history.extend(message.changes.into_iter().map(|change| match change {
-                Change::Put(entry) => Change::Put(self.named(entry, side)),
-                Change::Delete { .. } => change,
-            }));
+            history.extend(message.changes.into_iter().map(|change| self.named_change(change, side)));
             if message.revision >= until {
                 return history;
             }
+        }
+    }
+
+    fn named_change(&self, change: Change, side: Side) -> Change {
+        match change {
+            Change::Put(entry) => Change::Put(self.named(entry, side)),
+            Change::Delete { .. } => change,
         }
     }
 
@@ -147,6 +172,37 @@ impl Pair {
             LeaseId(i64::try_from(number).expect("small"))
         };
         Entry { lease: entry.lease.map(number), ..entry }
+    }
+}
+
+impl Observer {
+    async fn open(pair: &Pair, range: Range) -> Self {
+        let memory = pair.memory.watch(range.clone(), 1).await.expect("watch");
+        let etcd = pair.etcd.watch(range.clone(), 1).await.expect("watch");
+        Self { range, memory, etcd, etcd_revision: 0 }
+    }
+
+    /// The embedded store tells at once, so what it has told by now is what etcd has to tell.
+    async fn compare(&mut self, pair: &Pair, place: &str) {
+        let place = format!("{place}, watch of {:?}", self.range);
+        let mut memory = vec![];
+        while let Some(message) = pin!(self.memory.next()).now_or_never() {
+            memory.extend(message.expect("runs").expect("no error").changes);
+        }
+        let mut etcd = vec![];
+        while etcd.len() < memory.len() {
+            let message = tokio::time::timeout(LIMIT / 4, self.etcd.next()).await;
+            let message = message.unwrap_or_else(|_| panic!("{place}: {memory:?}, but {etcd:?}"));
+            let message = message.expect("runs").expect("no error");
+            // A revision comes whole: the next message is of later ones.
+            let earliest = message.changes.iter().map(mod_revision).min().unwrap_or(Revision::MAX);
+            assert!(earliest > self.etcd_revision, "{place}: {message:?} after {}", self.etcd_revision);
+            self.etcd_revision = message.revision.max(self.etcd_revision);
+            etcd.extend(message.changes);
+        }
+        let named = |changes: Vec<Change>, side| changes.into_iter().map(move |change| pair.named_change(change, side));
+        let memory: Vec<Change> = named(memory, Side::Memory).collect();
+        assert_eq!(memory, named(etcd, Side::Etcd).collect::<Vec<_>>(), "{place}");
     }
 }
 

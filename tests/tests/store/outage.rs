@@ -1,8 +1,9 @@
 //! Real etcd, killed, paused and away: what stands on the store goes on.
 
 use tokio::sync::mpsc;
-use weft_store::{Candidacy, Election, Mirror, MirrorEvent, Presence};
+use weft_store::{Candidacy, Election, Mirror, Presence};
 
+use super::mirrored::{changes, confirmed, event, lost};
 use super::*;
 
 fn options(etcd: &Etcd) -> Options {
@@ -16,30 +17,6 @@ fn options(etcd: &Etcd) -> Options {
 /// A store that gives up on etcd soon.
 async fn impatient(etcd: &Etcd) -> EtcdStore {
     EtcdStore::connect(options(etcd)).await.expect("etcd answers")
-}
-
-/// The next event that `wanted` makes something of.
-async fn event<T>(events: &mut mpsc::Receiver<MirrorEvent>, wanted: impl Fn(&MirrorEvent) -> Option<T>) -> T {
-    loop {
-        if let Some(found) = wanted(&events.recv().await.expect("the mirror runs")) {
-            return found;
-        }
-    }
-}
-
-fn changes(event: &MirrorEvent) -> Option<Vec<String>> {
-    match event {
-        MirrorEvent::Changes { changes, .. } => Some(changes.iter().map(|change| change.key().to_owned()).collect()),
-        MirrorEvent::Confirmed { .. } | MirrorEvent::Lost { .. } => None,
-    }
-}
-
-fn lost(event: &MirrorEvent) -> Option<()> {
-    matches!(event, MirrorEvent::Lost { .. }).then_some(())
-}
-
-fn confirmed(event: &MirrorEvent) -> Option<()> {
-    matches!(event, MirrorEvent::Confirmed { .. }).then_some(())
 }
 
 #[tokio::test]
@@ -56,10 +33,10 @@ async fn a_killed_etcd_costs_nothing_but_time() {
     let (election, mut leads) = Election::new(store.clone(), Arc::new(SystemClock), candidacy);
 
     let script = async {
-        assert_eq!(event(&mut events, changes).await, ["a/kept"]);
+        assert_eq!(event(&mut events, changes).await, ["+a/kept"]);
         presence.set("a/present", "1").expect("allowed");
         presence.flush().await.expect("runs");
-        assert_eq!(event(&mut events, changes).await, ["a/present"]);
+        assert_eq!(event(&mut events, changes).await, ["+a/present"]);
         let term = leads.wait_for(Option::is_some).await.expect("runs").clone().expect("leads");
         // A quiet watch proves that it lives.
         event(&mut events, confirmed).await;
@@ -73,7 +50,7 @@ async fn a_killed_etcd_costs_nothing_but_time() {
         etcd.restart().await.expect("etcd starts again");
         presence.flush().await.expect("runs");
         // A new leader of etcd extends every lease, so `a/present` was not lost and is not told again.
-        assert_eq!(event(&mut events, changes).await, ["a/late"]);
+        assert_eq!(event(&mut events, changes).await, ["+a/late"]);
         let again = leads.wait_for(Option::is_some).await.expect("runs").clone().expect("leads");
         assert_eq!(again.create_revision, term.create_revision);
         cancel.cancel();

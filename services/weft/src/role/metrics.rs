@@ -14,6 +14,7 @@ use crate::settings;
 /// Starts a metrics service.
 pub async fn metrics(process: &Process, settings: settings::Metrics) -> Result<Role> {
     let bound = Bound::bind(process, "metrics", &settings.listen).await?;
+    process.mesh().await?.observe(&bound.scope);
     let leave = bound.register(process, "metrics")?;
     let service = Service::new(&Options::default(), Arc::new(SystemClock));
     let api = Api::new(&bound.health)

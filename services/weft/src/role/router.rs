@@ -11,14 +11,10 @@ use crate::settings;
 /// Starts a router.
 pub async fn router(process: &Process, settings: settings::Router) -> Result<Role> {
     let bound = Bound::bind(process, "router", &settings.listen).await?;
+    let mesh = process.mesh().await?;
+    mesh.observe(&bound.scope);
     let leave = bound.register(process, "router")?;
-    let router = Router::start(
-        Options::default(),
-        process.mesh.clone(),
-        &process.tasks,
-        bound.scope.clone(),
-        bound.health.clone(),
-    );
+    let router = Router::start(Options::default(), mesh, &process.tasks, bound.scope.clone(), bound.health.clone());
     let api = router.serve(Api::new(&bound.health));
     let role = bound.serve(process, "router", api, axum::Router::new())?;
     // Nobody shall be sent here any more before connections are told to go.

@@ -11,17 +11,21 @@ use crate::settings;
 /// Starts a scheduler.
 pub async fn scheduler(process: &Process, settings: settings::Scheduler) -> Result<Role> {
     let bound = Bound::bind(process, "scheduler", &settings.listen).await?;
+    let mesh = process.mesh().await?;
+    mesh.observe(&bound.scope);
     let leave = bound.register(process, "scheduler")?;
     let options = Options {
         id: bound.id.to_string(),
         address: bound.address.clone(),
         model_control: if settings.auto { ModelControl::Auto } else { ModelControl::Explicit },
         election_ttl: process.common.lease_ttl,
+        history: settings.history,
         ..Options::default()
     };
     let wiring = Wiring {
         store: std::sync::Arc::clone(&process.store),
-        mesh: process.mesh.clone(),
+        maintenance: std::sync::Arc::clone(&process.maintenance),
+        mesh,
         keys: process.keys.clone(),
         tasks: process.tasks.clone(),
         scope: bound.scope.clone(),

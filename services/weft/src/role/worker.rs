@@ -11,6 +11,8 @@ use crate::settings;
 /// Starts a worker.
 pub async fn worker(process: &Process, settings: settings::Worker) -> Result<Role> {
     let bound = Bound::bind(process, "worker", &settings.listen).await?;
+    let mesh = process.worker_mesh(&bound.id).await?;
+    mesh.observe(&bound.scope);
     let options = Options {
         zone: settings.zone,
         labels: settings.labels,
@@ -26,7 +28,7 @@ pub async fn worker(process: &Process, settings: settings::Worker) -> Result<Rol
     };
     let parts = Parts {
         store: std::sync::Arc::clone(&process.store),
-        mesh: process.mesh.clone(),
+        mesh,
         keys: process.keys.clone(),
         scope: bound.scope.clone(),
         tasks: process.tasks.clone(),

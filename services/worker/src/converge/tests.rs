@@ -1,4 +1,5 @@
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tonic::{Code, Request};
@@ -9,6 +10,9 @@ use weft_proto::weft::state::v1::ReplicaState;
 use weft_types::Reason;
 
 use crate::fake::{World, signature};
+
+/// Far longer than anything here takes: a test that hangs fails.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn the_worker_tells_who_it_is_and_what_it_offers() {
@@ -90,16 +94,51 @@ async fn a_drain_waits_for_what_can_move_and_for_nothing_else() {
     }
     world.other("w-2", "identity").await;
     world.until(|snapshot| snapshot.workers.len() == 2).await;
+    let mut drained = world.worker.shared.drained.subscribe();
+    assert!(!*drained.borrow_and_update());
     world.tasks.stop();
     world.until(|snapshot| snapshot.workers.values().any(|worker| worker.value.draining)).await;
-    let mut drained = world.worker.shared.drained.subscribe();
-    assert!(!*drained.borrow_and_update(), "another worker could take identity");
+    // Not even for a moment, before the others were looked at.
+    assert!(!drained.has_changed().expect("the worker lives"), "another worker could take identity");
     assert!(world.worker.shared.find("", "identity", "").is_ok(), "it serves until then");
     world.unplace("identity").await;
     world.worker.drained().await;
     assert!(world.worker.shared.find("", "sleep", "").is_ok(), "nobody else could take it");
     world.worker.leave().await;
     world.until(|snapshot| snapshot.replicas.is_empty() && snapshot.workers.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_store_that_is_away() {
+    let hour = Duration::from_secs(3600);
+    let (world, _handle) = World::start_with(signature(0, 1), |options| options.move_grace = hour).await;
+    world.place("identity").await;
+    world.told("identity", ReplicaState::Ready).await;
+    world.other("w-2", "identity").await;
+    world.until(|snapshot| snapshot.workers.len() == 2).await;
+    world.store.go();
+    tokio::time::timeout(PATIENCE, world.worker.drained()).await.expect("nothing can be moved");
+    assert!(world.worker.shared.find("", "identity", "").is_ok(), "it serves what it has");
+}
+
+#[tokio::test]
+async fn a_leader_of_the_past_is_not_obeyed() {
+    let (world, handle) = World::start(signature(0, 1)).await;
+    let past = world.lead("s-1").await;
+    world.place_as(past, "identity").await;
+    world.told("identity", ReplicaState::Ready).await;
+    let present = world.lead("s-2").await;
+    // What the first leader wrote in its time stands. What it writes now is refused, whether the model is new here or not.
+    world.place_as(past, "fail").await;
+    world.place_as(present, "sleep").await;
+    world.told("sleep", ReplicaState::Ready).await;
+    assert!(world.worker.shared.find("", "identity", "").is_ok());
+    assert_eq!(world.worker.shared.find("", "fail", "").err().expect("refused").reason(), Reason::NoReadyReplica);
+    world.place_as(past, "identity").await;
+    world.gone("identity").await;
+    world.place_as(present, "fail").await;
+    world.told("fail", ReplicaState::Ready).await;
+    assert_eq!(handle.models(), 2);
 }
 
 #[tokio::test]

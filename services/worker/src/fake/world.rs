@@ -7,22 +7,26 @@ use std::time::Duration;
 use prost::Message as _;
 use weft_client::{Keys, Mesh, ReplicaKey, Snapshot};
 use weft_engine::{Engine, Signature};
-use weft_proto::weft::state::v1::{ModelOffer, Placement, Replica, ReplicaState, VersionOffer, Worker as Record};
+use weft_proto::weft::state::v1::{
+    Leader, ModelOffer, Placement, Replica, ReplicaState, VersionOffer, Worker as Record,
+};
 use weft_runtime::{Health, Tasks};
-use weft_store::{MemoryStore, Op, Store, Txn};
+use weft_store::{Op, Store, Txn};
 use weft_telemetry::Scope;
-use weft_types::{SystemClock, Version};
+use weft_types::Version;
 
+use super::store::Absent;
 use super::{Handle, fake};
 use crate::{Options, Parts, Worker};
 
 /// The worker and everything around it.
 pub(crate) struct World {
     pub(crate) worker: Worker,
+    /// The whole mesh; the worker itself follows its own part of it.
     pub(crate) mesh: Mesh,
     pub(crate) tasks: Tasks,
     pub(crate) health: Health,
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<Absent>,
     keys: Keys,
 }
 
@@ -43,16 +47,18 @@ impl World {
     }
 
     async fn with_engines(engines: BTreeMap<&'static str, Arc<dyn Engine>>, change: impl FnOnce(&mut Options)) -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+        let store = Arc::new(Absent::new());
+        let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
         let (keys, tasks, health) = (Keys::new("test"), Tasks::new(), Health::default());
-        let mesh = Mesh::follow(Arc::clone(&store), &keys, &Tasks::new());
+        let mesh = Mesh::follow(Arc::clone(&shared), &keys, &Tasks::new(), None);
         let mut options = Options::new("w-1".parse().expect("a name"), "127.0.0.1:1");
         options.drain_notice = Duration::ZERO;
         options.drain_grace = Duration::from_secs(60);
         change(&mut options);
+        let own = Mesh::follow_worker(Arc::clone(&shared), &keys, &options.id, &Tasks::new(), None);
         let parts = Parts {
-            store: Arc::clone(&store),
-            mesh: mesh.clone(),
+            store: shared,
+            mesh: own,
             keys: keys.clone(),
             scope: Scope::disabled(),
             tasks: tasks.clone(),
@@ -73,8 +79,30 @@ impl World {
     }
 
     pub(crate) async fn place(&self, model: &str) {
-        let value = Placement { epoch: 1 }.encode_to_vec().into();
+        self.place_as(1, model).await;
+    }
+
+    /// Places as the leader of this epoch.
+    pub(crate) async fn place_as(&self, epoch: i64, model: &str) {
+        let value = Placement { epoch: u64::try_from(epoch).expect("not negative") }.encode_to_vec().into();
         self.commit(Op::Put { key: self.keys.placement(&Self::key("w-1", model)), value, lease: None }).await;
+    }
+
+    /// A new leader; returns its epoch.
+    pub(crate) async fn lead(&self, id: &str) -> i64 {
+        self.commit(Op::Delete(self.keys.leader())).await;
+        let value = Leader { id: id.into(), ..Leader::default() }.encode_to_vec().into();
+        self.commit(Op::Put { key: self.keys.leader(), value, lease: None }).await;
+        // In the worker's own view, which may be behind the whole mesh's.
+        let own = &self.worker.shared.mesh;
+        let mut changes = own.changes();
+        loop {
+            let snapshot = own.snapshot();
+            if let Some(leader) = snapshot.leader.as_ref().filter(|leader| leader.value.id == id) {
+                return leader.create_revision;
+            }
+            changes.changed().await.expect("the mesh is followed");
+        }
     }
 
     pub(crate) async fn unplace(&self, model: &str) {

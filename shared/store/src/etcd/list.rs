@@ -1,10 +1,13 @@
 //! Reading: one key, or a prefix in pages that are all of one revision.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{GetOptions, GetResponse};
 
-use super::{EtcdStore, Failure, convert};
+use super::call::Failure;
+use super::channel::Connection;
+use super::{EtcdStore, convert};
 use crate::port::{Error, Listing, Revision};
 
 /// The limit of a whole listing; every page has the limit of one call besides.
@@ -15,10 +18,13 @@ const RESTARTS: u32 = 3;
 
 /// One key.
 pub(super) async fn one(store: &EtcdStore, key: String) -> Result<Listing, Error> {
-    let mut kv = store.client.kv_client();
-    let mut answer = store.call(kv.get(key, None)).await?;
-    let revision = convert::revision(answer.header())?;
-    Ok(Listing { entries: answer.take_kvs().into_iter().filter_map(convert::entry).collect(), revision })
+    let get = |connection: Arc<Connection>| {
+        let key = key.clone();
+        async move { connection.client.kv_client().get(key, None).await }
+    };
+    let mut answer = store.call(get).await?;
+    let (revision, store) = (convert::revision(answer.header())?, convert::cluster(answer.header())?);
+    Ok(Listing { entries: answer.take_kvs().into_iter().filter_map(convert::entry).collect(), revision, store })
 }
 
 /// Every key that starts with `prefix`.
@@ -69,6 +75,7 @@ impl<'a> Pages<'a> {
             if self.revision == 0 {
                 self.revision = convert::revision(page.header())?;
             }
+            let store = convert::cluster(page.header())?;
             let more = page.more();
             let records = page.take_kvs();
             seen += i64::try_from(records.len()).unwrap_or(i64::MAX);
@@ -80,7 +87,7 @@ impl<'a> Pages<'a> {
             if !more || empty {
                 // A truncated listing would look like deletions.
                 return match seen == expected {
-                    true => Ok(Listing { entries, revision: self.revision }),
+                    true => Ok(Listing { entries, revision: self.revision, store }),
                     false => Err(Error::Unavailable(format!("{seen} of {expected} records listed"))),
                 };
             }
@@ -92,8 +99,11 @@ impl<'a> Pages<'a> {
         loop {
             let options = GetOptions::new().with_range(self.end.clone()).with_limit(self.limit);
             let options = options.with_revision(self.revision);
-            let mut kv = self.store.client.kv_client();
-            match self.store.attempt(kv.get(self.start.clone(), Some(options))).await {
+            let get = |connection: Arc<Connection>| {
+                let (start, options) = (self.start.clone(), options.clone());
+                async move { connection.client.kv_client().get(start, Some(options)).await }
+            };
+            match self.store.attempt(get).await {
                 Err(Failure::Client(error)) if convert::is_too_long(&error) && self.limit > 1 => {
                     self.limit = (self.limit / 8).max(1);
                 }

@@ -1,12 +1,19 @@
 //! One watch: a stream of its own, which proves every few seconds that it is alive.
 //!
 //! What a progress answer says about revisions is not trusted: etcd before 3.4.25 and 3.5.8 can name a revision whose
-//! changes it has not sent yet. A watch confirms up to the last change it was told.
+//! changes it has not sent yet, and nothing on the stream tells its version. A watch confirms up to the last change it
+//! was told.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use etcd_client::{EventType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
 use futures_util::stream;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Sleep;
 
+use super::channel::Connection;
+use super::endpoints::Blame;
 use super::{EtcdStore, convert};
 use crate::port::{Change, Changes, Error, Range, Revision, Watch};
 
@@ -16,19 +23,28 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 /// How many requests for a sign of life may stay unanswered.
 const MAX_UNANSWERED: u32 = 2;
 
+/// A new watch asks for its first sign of life this early, so that a mirror that resumes soon knows that it is current.
+/// etcd needs about 100 ms until a watch that begins in the past has caught up.
+const FIRST_QUESTION: Duration = Duration::from_millis(150);
+
 /// Opens a watch and waits until etcd has taken it.
 pub(super) async fn open(store: &EtcdStore, range: Range, from: Revision) -> Result<Watch, Error> {
-    let options = WatchOptions::new().with_start_revision(from);
     let (key, options) = match range {
-        Range::Key(key) => (key, options),
-        Range::Prefix(prefix) => (prefix, options.with_prefix()),
+        Range::Key(key) => (key, WatchOptions::new()),
+        Range::Prefix(prefix) => (prefix, WatchOptions::new().with_prefix()),
     };
-    let mut client = store.client.watch_client().max_decoding_message_size(MAX_MESSAGE);
-    let (requests, answers) = store.call(client.watch(key, Some(options))).await?.split();
-    let mut progress = tokio::time::interval(store.options.progress);
-    progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    progress.reset();
-    let watcher = Watcher { requests, answers, progress, unanswered: 0, told: from - 1 };
+    let options = options.with_start_revision(from);
+    let create = |connection: Arc<Connection>| create(connection, key.clone(), options.clone());
+    let (connection, requests, answers) = store.call(create).await?;
+    let watcher = Watcher {
+        store: store.clone(),
+        connection,
+        requests,
+        answers,
+        question: Box::pin(tokio::time::sleep(FIRST_QUESTION.min(store.options.progress))),
+        unanswered: None,
+        told: from - 1,
+    };
     Ok(Box::pin(stream::unfold(Some(watcher), |watcher| async move {
         let mut watcher = watcher?;
         match watcher.next().await {
@@ -38,53 +54,101 @@ pub(super) async fn open(store: &EtcdStore, range: Range, from: Revision) -> Res
     })))
 }
 
+type Opened = (Arc<Connection>, WatchRequestSender, WatchResponseStream);
+
+async fn create(connection: Arc<Connection>, key: String, options: WatchOptions) -> Result<Opened, etcd_client::Error> {
+    let mut client = connection.client.watch_client().max_decoding_message_size(MAX_MESSAGE);
+    let (requests, mut answers) = client.watch(key, Some(options)).await?.split();
+    // The first message says whether there is a watch at all; events come after it.
+    match answers.message().await? {
+        Some(answer) if answer.created() && !answer.canceled() => Ok((connection, requests, answers)),
+        Some(answer) => Err(convert::cancellation(answer.cancel_reason())),
+        None => Err(convert::cancellation("without a word")),
+    }
+}
+
 struct Watcher {
+    store: EtcdStore,
+    connection: Arc<Connection>,
     requests: WatchRequestSender,
     answers: WatchResponseStream,
-    progress: Interval,
-    unanswered: u32,
+    // When to ask for a sign of life, unless something is heard before.
+    question: Pin<Box<Sleep>>,
+    // `None` until the first, early question, which does not count: etcd may not be able to answer it yet.
+    unanswered: Option<u32>,
     told: Revision,
+}
+
+/// How a watch ended.
+enum End {
+    Told(Error),
+    Failed(etcd_client::Error),
+    Silent,
+    GivenUp,
 }
 
 impl Watcher {
     async fn next(&mut self) -> Result<Changes, Error> {
+        let end = match self.listen().await {
+            Ok(changes) => return Ok(changes),
+            Err(end) => end,
+        };
+        let (blame, error) = match end {
+            End::Told(error) => (Blame::Nobody, error),
+            End::Failed(error) => (convert::blame(&error), convert::error(&error)),
+            End::Silent => (Blame::Connection, Error::Unavailable("the watch is silent".into())),
+            End::GivenUp => (Blame::Nobody, Error::Unavailable("the connection was given up".into())),
+        };
+        self.store.endpoints.leave(&self.connection, blame).await;
+        Err(error)
+    }
+
+    async fn listen(&mut self) -> Result<Changes, End> {
         loop {
-            // Both branches are safe to cancel: a message is taken whole or not at all, a tick stays due.
+            // All branches are safe to cancel: a message is taken whole or not at all, a question stays due.
             let answer = tokio::select! {
                 answer = self.answers.message() => answer,
-                _ = self.progress.tick() => {
-                    self.ask_for_progress().await?;
+                () = self.connection.given_up() => return Err(End::GivenUp),
+                () = &mut self.question => {
+                    self.ask().await?;
                     continue;
                 }
             };
-            let answer = answer.map_err(|error| convert::error(&error))?;
-            let answer = answer.ok_or_else(|| Error::Unavailable("etcd ended the watch".into()))?;
-            self.unanswered = 0;
-            if let Some(changes) = self.read(&answer)? {
-                return Ok(changes);
+            let ended = || End::Failed(convert::cancellation("without a word"));
+            let answer = answer.map_err(End::Failed)?.ok_or_else(ended)?;
+            self.unanswered = Some(0);
+            self.ask_after(self.store.options.progress);
+            return self.read(&answer);
+        }
+    }
+
+    async fn ask(&mut self) -> Result<(), End> {
+        match &mut self.unanswered {
+            Some(unanswered) if *unanswered >= MAX_UNANSWERED => return Err(End::Silent),
+            Some(unanswered) => {
+                *unanswered += 1;
+                self.ask_after(self.store.options.progress / 3);
+            }
+            first => {
+                *first = Some(0);
+                self.ask_after(self.store.options.progress);
             }
         }
+        // The queue to the connection holds 100 requests and few are in it: this does not wait.
+        self.requests.request_progress().await.map_err(End::Failed)
     }
 
-    async fn ask_for_progress(&mut self) -> Result<(), Error> {
-        if self.unanswered == MAX_UNANSWERED {
-            return Err(Error::Unavailable("the watch is silent".into()));
-        }
-        self.unanswered += 1;
-        // The queue to the connection holds 100 requests and at most `MAX_UNANSWERED` are in it: this does not wait.
-        self.requests.request_progress().await.map_err(|error| convert::error(&error))
+    fn ask_after(&mut self, pause: Duration) {
+        self.question.as_mut().set(tokio::time::sleep(pause));
     }
 
-    /// The message's changes; none for progress, and nothing at all for the answer that only opens the watch.
-    fn read(&mut self, answer: &WatchResponse) -> Result<Option<Changes>, Error> {
+    /// The message's changes; none for progress.
+    fn read(&mut self, answer: &WatchResponse) -> Result<Changes, End> {
         if answer.compact_revision() > 0 {
-            return Err(Error::Compacted(answer.compact_revision()));
+            return Err(End::Told(Error::Compacted(answer.compact_revision())));
         }
         if answer.canceled() {
-            return Err(Error::Unavailable(format!("etcd cancelled the watch: {}", answer.cancel_reason())));
-        }
-        if answer.created() {
-            return Ok(None);
+            return Err(End::Failed(convert::cancellation(answer.cancel_reason())));
         }
         let mut changes = Vec::with_capacity(answer.events().len());
         for event in answer.events() {
@@ -93,7 +157,7 @@ impl Watcher {
             self.told = self.told.max(record.mod_revision());
             changes.extend(change(event.event_type(), record));
         }
-        Ok(Some(Changes { revision: self.told, changes }))
+        Ok(Changes { revision: self.told, changes })
     }
 }
 

@@ -42,11 +42,20 @@ impl History {
         }
     }
 
-    /// Drops what is older than `first`.
-    pub(super) fn compact(&mut self, first: Revision) {
-        while self.first < first && !self.batches.is_empty() {
+    /// Drops what is older than `first`, which must have happened; what is gone already is no error.
+    pub(super) fn compact(&mut self, first: Revision) -> Result<(), Error> {
+        if first > self.newest() {
+            return Err(Error::Refused("a compaction up to a revision that is yet to come".into()));
+        }
+        while self.first < first {
             self.drop_oldest();
         }
+        Ok(())
+    }
+
+    /// The bytes of keys and values kept.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether a watch can start at `from`.

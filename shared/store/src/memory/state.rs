@@ -13,6 +13,7 @@ use crate::port::{Change, Commit, Compare, Entry, Error, LeaseId, Listing, Op, R
 
 /// Everything the store holds.
 pub(super) struct State {
+    store: u64,
     revision: Revision,
     entries: BTreeMap<String, Entry>,
     leases: HashMap<LeaseId, Lease>,
@@ -29,8 +30,10 @@ struct Lease {
 }
 
 impl State {
-    pub(super) fn new(max_history: usize) -> Self {
+    /// An empty store that calls itself `store`.
+    pub(super) fn new(store: u64, max_history: usize) -> Self {
         Self {
+            store,
             revision: FIRST_CHANGE - 1,
             entries: BTreeMap::new(),
             leases: HashMap::new(),
@@ -44,6 +47,11 @@ impl State {
         self.revision
     }
 
+    /// The bytes of keys and values held, those of the history included.
+    pub(super) fn bytes(&self) -> usize {
+        self.history.bytes() + self.entries.values().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>()
+    }
+
     pub(super) fn read(&self, range: &Range) -> Listing {
         let entries = match range {
             Range::Key(key) => self.entries.get(key).cloned().into_iter().collect(),
@@ -52,7 +60,7 @@ impl State {
                 from.map(|(_, entry)| entry).take_while(|entry| range.contains(&entry.key)).cloned().collect()
             }
         };
-        Listing { entries, revision: self.revision }
+        Listing { entries, revision: self.revision, store: self.store }
     }
 
     /// Nothing is changed before everything is checked.

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::faults::{Faulty, Mode, within};
+use crate::port::Maintain;
 
 /// Runs a mirror of `a/` beside `script`, which gets what it tells.
 async fn beside<F: Future<Output = ()>>(store: &Arc<Faulty>, script: impl FnOnce(mpsc::Receiver<MirrorEvent>) -> F) {
@@ -54,28 +55,114 @@ async fn tells_the_first_listing_even_when_it_is_empty_then_changes() {
     .await;
 }
 
+/// Waits until the mirror has noticed an outage.
+async fn lost(events: &mut mpsc::Receiver<MirrorEvent>) {
+    while !matches!(events.recv().await.expect("runs"), MirrorEvent::Lost { .. }) {}
+}
+
+fn key(key: &str) -> Range {
+    Range::Key(key.to_owned())
+}
+
+/// Takes the store away, lets `meanwhile` happen, and returns what is told of it.
+async fn outage(
+    store: &Faulty,
+    events: &mut mpsc::Receiver<MirrorEvent>,
+    meanwhile: impl AsyncFnOnce(),
+) -> Vec<(String, Option<String>)> {
+    store.set(Mode::Down);
+    lost(events).await;
+    meanwhile().await;
+    store.reads();
+    store.set(Mode::Up);
+    let (told, first) = changes(events).await;
+    assert!(!first);
+    told
+}
+
 #[tokio::test]
-async fn after_an_outage_only_differences_are_told() {
+async fn after_an_outage_it_goes_on_where_it_was() {
+    let store = Faulty::new();
+    store.put("a/old", "1").await;
+    store.put("a/newest", "1").await;
+    beside(&store, async |mut events| {
+        assert_eq!(changes(&mut events).await.0.len(), 2);
+        let told = outage(&store, &mut events, async || {
+            store.put("b/elsewhere", "1").await;
+            store.put("a/new", "1").await;
+            store.delete("a/new").await;
+            store.put("a/old", "2").await;
+        });
+        // Every change as it happened, for one read of one key.
+        assert_eq!(told.await, expected(&[("a/new", Some("1")), ("a/new", None), ("a/old", Some("2"))]));
+        assert_eq!(store.reads(), [key("a/newest")]);
+
+        // Also after changes that a watch told, and when the newest key is gone.
+        let told = outage(&store, &mut events, async || store.delete("a/old").await).await;
+        assert_eq!((told, store.reads()), (expected(&[("a/old", None)]), vec![key("a/old")]));
+        let told = outage(&store, &mut events, async || store.delete("a/newest").await).await;
+        assert_eq!((told, store.reads()), (expected(&[("a/newest", None)]), vec![key("a/newest")]));
+        let told = outage(&store, &mut events, async || store.put("a/x", "1").await).await;
+        assert_eq!((told, store.reads()), (expected(&[("a/x", Some("1"))]), vec![key("a/")]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_compaction_only_differences_are_told() {
     let store = Faulty::new();
     for key in ["a/kept", "a/changed", "a/gone", "a/reborn"] {
         store.put(key, "old").await;
     }
     beside(&store, async |mut events| {
         assert_eq!(changes(&mut events).await.0.len(), 4);
-        store.set(Mode::Down);
-        while !matches!(events.recv().await, Some(MirrorEvent::Lost { .. })) {}
-        store.delete("a/gone").await;
-        store.put("a/new", "new").await;
-        store.put("a/changed", "new").await;
-        store.delete("a/reborn").await;
-        // The same value again, but another life of the key: its fence differs.
-        store.put("a/reborn", "old").await;
-        store.set(Mode::Up);
-        let told = changes(&mut events).await;
+        let told = outage(&store, &mut events, async || {
+            store.delete("a/gone").await;
+            store.put("a/new", "new").await;
+            store.put("a/changed", "new").await;
+            store.delete("a/reborn").await;
+            // The same value again, but another life of the key: its fence differs.
+            store.put("a/reborn", "old").await;
+            store.put("b/last", "1").await;
+            let revision = store.inner.read(key("b/last")).await.expect("memory answers").revision;
+            store.inner.compact(revision).await.expect("compacts");
+        });
         let want = [("a/gone", None), ("a/new", Some("new")), ("a/changed", Some("new")), ("a/reborn", Some("old"))];
-        assert_eq!(told, (expected(&want), false));
+        assert_eq!(told.await, expected(&want));
     })
     .await;
+}
+
+/// Followed up to revision 4, with `a/x` and `a/y`; what comes back has only `a/z`, and has come as far as `revision`.
+async fn restored(same_number: bool, revision: i64) {
+    let store = Faulty::new();
+    for key in ["a/w", "a/x", "a/y"] {
+        store.put(key, "1").await;
+    }
+    beside(&store, async |mut events| {
+        assert_eq!(changes(&mut events).await.0.len(), 3);
+        let told = outage(&store, &mut events, async || {
+            let other = Faulty::new();
+            other.put("a/z", "1").await;
+            for _ in 2..revision {
+                other.put("a/y", "1").await;
+            }
+            store.restore(other.inner.clone(), same_number);
+        });
+        let told = told.await;
+        let gone: Vec<&str> = told.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key.as_str()).collect();
+        assert_eq!(gone[..2], ["a/w", "a/x"], "same number: {same_number}, revision {revision}");
+        assert!(told.contains(&("a/z".into(), Some("1".into()))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_store_is_listed_anew() {
+    // Another one that is far ahead, one that went back, and one that went back to just where we were.
+    restored(false, 20).await;
+    restored(true, 3).await;
+    restored(true, 4).await;
 }
 
 #[tokio::test]
@@ -84,17 +171,33 @@ async fn an_outage_without_changes_is_confirmed() {
     store.put("a/x", "1").await;
     beside(&store, async |mut events| {
         assert!(changes(&mut events).await.1);
-        store.set(Mode::Down);
-        assert!(matches!(events.recv().await, Some(MirrorEvent::Lost { .. })));
-        store.set(Mode::Up);
-        loop {
-            match events.recv().await.expect("runs") {
-                MirrorEvent::Lost { .. } => {}
-                event => return assert_eq!(event, MirrorEvent::Confirmed { revision: 2 }),
+        for elsewhere in [false, true] {
+            store.set(Mode::Down);
+            lost(&mut events).await;
+            if elsewhere {
+                store.put("b/y", "1").await;
+            }
+            store.set(Mode::Up);
+            loop {
+                match events.recv().await.expect("runs") {
+                    MirrorEvent::Lost { .. } => {}
+                    MirrorEvent::Confirmed { revision } => break assert!(revision >= 2),
+                    event @ MirrorEvent::Changes { .. } => panic!("{event:?}"),
+                }
             }
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn early_attempts_are_quick_and_later_ones_rare() {
+    let mut pace = Pace::new();
+    let waits: Vec<Duration> = (0..60).map(|_| pace.next()).collect();
+    let early = EARLY_ATTEMPTS as usize;
+    assert!(waits[0] <= MIN_BACKOFF);
+    assert!(waits[..early].iter().all(|wait| *wait <= MAX_EARLY_BACKOFF));
+    assert!(waits[early + 4..].iter().any(|wait| *wait > MAX_EARLY_BACKOFF));
 }
 
 #[test]
@@ -124,6 +227,7 @@ enum Step {
     Put(u8),
     Delete(u8),
     Fault(bool),
+    Compact,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -131,6 +235,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0u8..6).prop_map(Step::Put),
         3 => (0u8..6).prop_map(Step::Delete),
         1 => any::<bool>().prop_map(Step::Fault),
+        1 => Just(Step::Compact),
     ]
 }
 
@@ -168,6 +273,10 @@ proptest! {
                     match step {
                         Step::Put(key) => store.put(&format!("a/{key}"), "v").await,
                         Step::Delete(key) => store.delete(&format!("a/{key}")).await,
+                        Step::Compact => {
+                            let now = store.inner.read(key("now")).await.expect("memory answers").revision;
+                            store.inner.compact(now).await.expect("compacts");
+                        }
                         Step::Fault(down) => store.set(if down { Mode::Down } else { Mode::Up }),
                     }
                     tokio::task::yield_now().await;

@@ -1,0 +1,190 @@
+//! What happened, for operators: told by the leader, kept in the store for some hours, listed by every scheduler.
+//!
+//! Level-triggered like everything here: each pass looks at what is odd now ([`findings`]) and tells what the [`ledger`] has
+//! not told yet. An event's key names what it tells, and is only ever created, under the leader's fence: a leader that takes
+//! over repeats nothing, and a leader of the past tells nothing.
+
+mod findings;
+mod ledger;
+mod listing;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use weft_proto::weft::state::v1::Event;
+use weft_store::{Commit, Compare, Error, Fence, LeaseId, Op, Range, Txn};
+use weft_types::{Backoff, SystemClock};
+
+use crate::Inner;
+use findings::{Silence, of_snapshot, of_store};
+use ledger::{Due, Ledger};
+
+/// How long events are kept after their hour has begun.
+const KEPT: Duration = Duration::from_secs(6 * 3600);
+/// How often the store's members are asked how they are.
+const LOOK: Duration = Duration::from_secs(10);
+/// Between the first two attempts to write after a failure.
+const LEAST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The leader's loop and what it remembers.
+pub(crate) struct Herald {
+    inner: Arc<Inner>,
+    fence: watch::Receiver<Option<Fence>>,
+    silence: Silence,
+    /// What was found about the store at the last look, and when the next one is due.
+    store: Vec<findings::Finding>,
+    next_look: Instant,
+    ledger: Ledger,
+    /// The term for which the ledger was read from the store.
+    term: Option<i64>,
+    /// The hour whose events hang on this lease.
+    lease: Option<(u64, LeaseId)>,
+}
+
+impl Herald {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        let fence = inner.fence.clone();
+        Self::under(inner, fence)
+    }
+
+    /// A herald that leads while `fence` says so.
+    pub(crate) fn under(inner: Arc<Inner>, fence: watch::Receiver<Option<Fence>>) -> Self {
+        Self {
+            inner,
+            fence,
+            silence: Silence::default(),
+            store: Vec::new(),
+            next_look: SystemClock::now(),
+            ledger: Ledger::default(),
+            term: None,
+            lease: None,
+        }
+    }
+
+    /// Looks and tells until cancelled. An event whose write is cut off here is there or is told by the next leader.
+    pub(crate) async fn run(mut self, cancel: CancellationToken) {
+        let mut changes = self.inner.mesh.changes();
+        let mut backoff = Backoff::new(LEAST_BACKOFF, LOOK);
+        loop {
+            let pass = tokio::select! {
+                () = cancel.cancelled() => return,
+                pass = self.pass() => pass,
+            };
+            let wait = match pass {
+                Ok(()) => {
+                    backoff.reset();
+                    self.next_look.saturating_duration_since(SystemClock::now()).max(LEAST_BACKOFF)
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "events are behind: trying again");
+                    backoff.next(rand::random())
+                }
+            };
+            // Whichever comes first, the next pass looks at everything anew, so a cancelled branch loses nothing.
+            let gone = tokio::select! {
+                () = cancel.cancelled() => true,
+                changed = changes.changed() => changed.is_err(),
+                changed = self.fence.changed() => changed.is_err(),
+                () = tokio::time::sleep(wait) => false,
+            };
+            if gone {
+                return;
+            }
+        }
+    }
+
+    pub(crate) async fn pass(&mut self) -> Result<(), Error> {
+        let fence = self.fence.borrow_and_update().clone();
+        let Some(fence) = fence.filter(|fence| fence.holds(SystemClock::now())) else {
+            self.term = None;
+            return Ok(());
+        };
+        if SystemClock::now() >= self.next_look {
+            self.look_at_the_store().await;
+        }
+        let mut found = self.store.clone();
+        found.extend(of_snapshot(&self.inner.mesh.snapshot(), self.inner.keys.root()));
+        if found.is_empty() && self.term.is_none() {
+            return Ok(());
+        }
+        let hour = hour_now();
+        if self.term != Some(fence.create_revision) {
+            self.read_ledger(hour).await?;
+            self.term = Some(fence.create_revision);
+        }
+        for due in self.ledger.due(&found, hour) {
+            self.tell(&due, hour, &fence).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_the_store(&mut self) {
+        let members = self.inner.store_members().await;
+        let silent = self.silence.observe(&members);
+        self.store = of_store(&members, &silent);
+        self.next_look = SystemClock::now() + LOOK;
+    }
+
+    /// What was told already, by whomever.
+    async fn read_ledger(&mut self, hour: u64) -> Result<(), Error> {
+        let events = self.inner.keys.events();
+        let listing = self.inner.store.read(Range::Prefix(events.clone())).await?;
+        let told = listing.entries.iter().filter_map(|entry| {
+            let (hour, id) = entry.key.strip_prefix(&events)?.split_once('/')?;
+            Some((hour.parse::<u64>().ok()?, id, entry.lease))
+        });
+        self.lease = told.clone().find(|told| told.0 == hour).and_then(|(hour, _, lease)| Some((hour, lease?)));
+        self.ledger = Ledger::of(told.map(|(hour, id, _)| (hour, id)), hour);
+        Ok(())
+    }
+
+    async fn tell(&mut self, due: &Due, hour: u64, fence: &Fence) -> Result<(), Error> {
+        tracing::warn!(reason = due.reason, subject = due.subject, details = due.message, "an event");
+        let event = Event {
+            time: Some(weft_proto::timestamp(SystemClock::wall())),
+            severity: due.severity.into(),
+            reason: due.reason.to_owned(),
+            subject: due.subject.clone(),
+            message: due.message.clone(),
+            reporter: self.inner.options.id.clone(),
+        };
+        let lease = self.lease_of(hour).await?;
+        let key = self.inner.keys.event(hour, &due.id);
+        let unwritten = Compare::CreateRevision(key.clone(), 0);
+        let put = Op::Put { key, value: Bytes::from(event.encode_to_vec()), lease: Some(lease) };
+        let txn = Txn { compares: vec![fence.compare(), unwritten], ops: vec![put] };
+        match self.inner.store.commit(txn).await {
+            Ok(Commit::Done(_)) => self.ledger.told(due, hour),
+            // The leadership is over, or it was told already: the ledger is behind, and is read again.
+            Ok(Commit::Lost(_)) => self.term = None,
+            Err(error) => {
+                if matches!(error, Error::LeaseLost(_)) {
+                    self.lease = None;
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The lease that the hour's events hang on: one for all of them, never renewed.
+    async fn lease_of(&mut self, hour: u64) -> Result<LeaseId, Error> {
+        match self.lease {
+            Some((of, lease)) if of == hour => Ok(lease),
+            _ => {
+                let lease = self.inner.store.grant(KEPT).await?;
+                self.lease = Some((hour, lease));
+                Ok(lease)
+            }
+        }
+    }
+}
+
+/// Hours since 1970.
+fn hour_now() -> u64 {
+    SystemClock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs() / 3600
+}

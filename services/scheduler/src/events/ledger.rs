@@ -1,0 +1,163 @@
+//! What was told already, so that each event is told once and no hour fills the store. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_proto::weft::state::v1::Severity;
+
+use super::findings::Finding;
+
+/// Events of one reason in one hour; a flood of one kind leaves room for the others.
+pub(super) const PER_HOUR: usize = 64;
+/// The longest subject and the longest message, in bytes: keys in the store can be long.
+const LONGEST: usize = 512;
+
+/// What was told.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    told: BTreeSet<String>,
+    hour: u64,
+    /// How many of each reason in that hour.
+    counts: BTreeMap<String, usize>,
+}
+
+/// An event that is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Its place among the hour's events.
+    pub(super) id: String,
+    pub(super) severity: Severity,
+    pub(super) reason: &'static str,
+    pub(super) subject: String,
+    pub(super) message: String,
+}
+
+impl Ledger {
+    /// The ledger of what stands in the store, by hour and id.
+    pub(super) fn of<'a>(told: impl Iterator<Item = (u64, &'a str)>, hour: u64) -> Self {
+        let mut ledger = Self { hour, ..Self::default() };
+        for (of, id) in told {
+            ledger.told.insert(id.to_owned());
+            if let Some((reason, _)) = id.rsplit_once('-').filter(|_| of == hour) {
+                *ledger.counts.entry(reason.to_owned()).or_default() += 1;
+            }
+        }
+        ledger
+    }
+
+    /// What of `found` is still to be told. What is no longer found is forgotten: it is news when it comes again.
+    pub(super) fn due(&mut self, found: &[Finding], hour: u64) -> Vec<Due> {
+        if hour != self.hour {
+            (self.hour, self.counts) = (hour, BTreeMap::new());
+        }
+        let found: BTreeMap<String, &Finding> = found.iter().map(|finding| (id(finding), finding)).collect();
+        self.told.retain(|told| found.contains_key(told));
+        let mut counts = self.counts.clone();
+        let mut due = Vec::new();
+        for (id, finding) in found.into_iter().filter(|(id, _)| !self.told.contains(id)) {
+            let count = counts.entry(finding.reason.to_owned()).or_default();
+            if *count >= PER_HOUR {
+                continue;
+            }
+            *count += 1;
+            let last = if *count == PER_HOUR { "; more of these are not told in this hour" } else { "" };
+            due.push(Due {
+                id,
+                severity: Severity::Warning,
+                reason: finding.reason,
+                subject: cut(&finding.subject).to_owned(),
+                message: format!("{}{last}", cut(&finding.message)),
+            });
+        }
+        due
+    }
+
+    /// This one has been told, in this hour.
+    pub(super) fn told(&mut self, due: &Due, hour: u64) {
+        self.told.insert(due.id.clone());
+        if hour == self.hour {
+            *self.counts.entry(due.reason.to_owned()).or_default() += 1;
+        }
+    }
+}
+
+/// Tells findings apart, the same in every process and build.
+fn id(finding: &Finding) -> String {
+    let words = [finding.reason.as_bytes(), b"\0", finding.subject.as_bytes(), b"\0", &finding.revision.to_be_bytes()];
+    // FNV-1a (Fowler, Noll and Vo): short and the same everywhere. Two events that collide within some hours would be told
+    // as one, which costs a line in a list.
+    let hash = words
+        .into_iter()
+        .flatten()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{}-{hash:016x}", finding.reason)
+}
+
+/// The beginning of a text, as much as is kept.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LONGEST)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(reason: &'static str, subject: impl Into<String>, revision: i64) -> Finding {
+        Finding { reason, subject: subject.into(), revision, message: "m".to_owned() }
+    }
+
+    fn tell(ledger: &mut Ledger, found: &[Finding], hour: u64) -> Vec<Due> {
+        let due = ledger.due(found, hour);
+        due.iter().for_each(|due| ledger.told(due, hour));
+        due
+    }
+
+    #[test]
+    fn each_reason_subject_and_revision_is_told_once() {
+        let mut ledger = Ledger::default();
+        let [first, other, newer] = [finding("A", "x", 1), finding("A", "y", 1), finding("A", "x", 2)];
+        assert_eq!(tell(&mut ledger, &[first.clone(), other.clone()], 1).len(), 2);
+        assert_eq!(tell(&mut ledger, &[first.clone(), other.clone()], 2), [], "not even in another hour");
+        assert_eq!(tell(&mut ledger, &[newer, other], 2).len(), 1);
+        assert_eq!(tell(&mut ledger, &[first], 3).len(), 1, "what was gone is news again");
+    }
+
+    #[test]
+    fn what_is_due_stays_due_until_it_is_told() {
+        let (mut ledger, found) = (Ledger::default(), [finding("A", "x", 1)]);
+        assert_eq!(ledger.due(&found, 1), ledger.due(&found, 1));
+    }
+
+    #[test]
+    fn the_next_leader_reads_on() {
+        let (mut first, found) = (Ledger::default(), [finding("A-B", "x", 1), finding("C", "y", 1)]);
+        let due = tell(&mut first, &found, 7);
+        let ids: Vec<(u64, &str)> = due.iter().map(|due| (7, due.id.as_str())).collect();
+        let mut second = Ledger::of(ids.into_iter(), 8);
+        assert_eq!(second.due(&found, 8), []);
+        assert_eq!(second.due(&[finding("C", "z", 1)], 8).len(), 1);
+    }
+
+    #[test]
+    fn one_kind_cannot_fill_an_hour() {
+        let flood: Vec<Finding> = (0..1000).map(|number| finding("Flood", format!("s{number}"), 1)).collect();
+        let mut found = flood;
+        found.push(finding("Other", "x", 1));
+        let mut ledger = Ledger::default();
+        let due = tell(&mut ledger, &found, 1);
+        assert_eq!(due.len(), PER_HOUR + 1);
+        assert_eq!(due.iter().filter(|due| due.message.contains("more of these")).count(), 1);
+        assert_eq!(tell(&mut ledger, &found, 1), []);
+        // The bound holds across a change of leader.
+        let ids: Vec<(u64, String)> = due.into_iter().map(|due| (1, due.id)).collect();
+        let mut next = Ledger::of(ids.iter().map(|(hour, id)| (*hour, id.as_str())), 1);
+        assert_eq!(next.due(&found, 1), []);
+        assert_eq!(next.due(&found, 2).len(), PER_HOUR);
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let mut ledger = Ledger::default();
+        let due = ledger.due(&[finding("A", "\u{e9}".repeat(1000), 1)], 1);
+        assert_eq!(due[0].subject.len(), LONGEST);
+    }
+}
