@@ -32,9 +32,9 @@ bench: ## the benchmarks, each goal with its verdict
 	cargo bench --profile release --workspace --exclude weft-tests --bench '*'
 	cargo bench --profile release -p weft-tests --bench mesh
 
-bench-state: ## what callers see when etcd fails, and what a large fleet costs; `-- --full` for longer outages
+bench-state: ## what callers see when etcd fails, and what a large fleet costs; FULL=1 for more of both
 	cargo build --release --workspace --bins
-	cargo bench --profile release -p weft-tests --bench state
+	cargo bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
 
 doc: ## the documentation, under target/doc
 	cargo doc --release --workspace --no-deps --document-private-items

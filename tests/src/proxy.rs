@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 
 use crate::port::Port;
 
-/// The most connections at once; one more is closed.
-const CONNECTIONS: usize = 256;
+/// The most connections at once; one more is closed. Each costs two descriptors, of which a process may have few.
+const CONNECTIONS: usize = 64;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 256;
 /// What a failed accept waits, so that it does not spin.

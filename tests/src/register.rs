@@ -53,6 +53,11 @@ pub enum Line {
         /// The write's number.
         write: u64,
     },
+    /// The write may have happened or not: its answer was lost.
+    Unknown {
+        /// The write's number.
+        write: u64,
+    },
 }
 
 /// The machine's monotonic clock in nanoseconds, comparable between processes. It goes on while a process is stopped.
@@ -71,6 +76,7 @@ impl fmt::Display for Line {
             }
             Self::Done { write, returned } => write!(f, "done {write} {returned}"),
             Self::Refused { write } => write!(f, "refused {write}"),
+            Self::Unknown { write } => write!(f, "unknown {write}"),
         }
     }
 }
@@ -89,6 +95,7 @@ impl FromStr for Line {
             }
             ("done", &[write, returned]) => Self::Done { write, returned },
             ("refused", &[write]) => Self::Refused { write },
+            ("unknown", &[write]) => Self::Unknown { write },
             _ => bail!("an owner told '{line}'"),
         })
     }

@@ -1,10 +1,12 @@
 //! Real processes over a real etcd, started, killed and drained as operators and accidents do it.
 
 mod processes {
+    mod access;
     mod cluster;
     mod demo;
     mod drain;
     mod loss;
     mod memory;
     mod outage;
+    mod records;
 }

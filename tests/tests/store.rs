@@ -106,6 +106,18 @@ async fn connect(etcd: &Etcd) -> EtcdStore {
     EtcdStore::connect(Options::new(vec![etcd.client_url.clone()])).await.expect("etcd answers")
 }
 
+/// What a call yields once etcd answers in time: one that gives up soon may do so on a busy machine, too. A change that is
+/// tried again may happen twice.
+async fn patient<T>(mut call: impl AsyncFnMut() -> Result<T, Error>) -> T {
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(Error::Unavailable(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, future).await.expect("it hangs")
 }

@@ -9,7 +9,7 @@ use weft_client::{ChannelOptions, Record, ReplicaKey, Snapshot};
 use weft_proto::weft::state::v1::{ModelOffer, Placement, Replica, ReplicaState, VersionOffer, Worker};
 use weft_runtime::Tasks;
 use weft_telemetry::Scope;
-use weft_types::Version;
+use weft_types::{SystemClock, Version};
 
 #[path = "../src/endpoint.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
@@ -57,7 +57,8 @@ fn mesh() -> Snapshot {
 
 fn build(criterion: &mut Criterion) {
     let (mesh, tasks, scope) = (mesh(), Tasks::new(), Scope::disabled());
-    let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope };
+    let connect =
+        Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now: SystemClock::now() };
     let first = Table::build(&mesh, &Table::default(), &connect);
     criterion.bench_function("table/anew from 10,000 workers x 3 replicas", |bencher| {
         bencher.iter(|| black_box(Table::build(&mesh, &Table::default(), &connect)));

@@ -192,7 +192,7 @@ fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>]) -> Result<
     if !router.mesh.is_known() {
         return Ok(None);
     }
-    match route(&table, wanted.name, wanted.version, rand::rng().random())? {
+    match route(&table, wanted.name, wanted.version, rand::rng().random(), SystemClock::now())? {
         Routed::Coming => Ok(None),
         Routed::Ready(target) => {
             let fresh = |permit: &Permit| !tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, permit.endpoint()));

@@ -42,7 +42,7 @@ impl Inference for Router {
         let request = request.get_ref();
         let (name, version) = identify::names(&request.name, &request.version).map_err(|error| status_of(&error))?;
         let table = self.inner.table.load();
-        let ready = matches!(route(&table, name.as_str(), version, 0.0), Ok(Routed::Ready(_)));
+        let ready = matches!(route(&table, name.as_str(), version, 0.0, SystemClock::now()), Ok(Routed::Ready(_)));
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 

@@ -93,7 +93,12 @@ impl Router {
         let mut told = BTreeSet::new();
         loop {
             let snapshot = inner.mesh.snapshot();
-            let connect = Connect { channel: &inner.options.channel, tasks: &inner.tasks, scope: &inner.scope };
+            let connect = Connect {
+                channel: &inner.options.channel,
+                tasks: &inner.tasks,
+                scope: &inner.scope,
+                now: SystemClock::now(),
+            };
             let table = Table::build(&snapshot, &inner.table.load(), &connect);
             inner.table.store(Arc::new(table));
             inner.swapped.send_replace(snapshot.revision);

@@ -9,7 +9,7 @@ use weft_proto::inference::grpc_inference_service_client::GrpcInferenceServiceCl
 use weft_proto::inference::*;
 use weft_proto::status_of;
 use weft_runtime::Call;
-use weft_types::{Error, Reason, Result};
+use weft_types::{Error, Reason, Result, SystemClock};
 
 use crate::Router;
 use crate::choose::choose;
@@ -79,7 +79,7 @@ impl Router {
         let draw = || -> Result<Chosen> {
             let (name, version) = names(name, version)?;
             let table = self.inner.table.load();
-            if let Routed::Ready(target) = route(&table, name.as_str(), version, 0.0)?
+            if let Routed::Ready(target) = route(&table, name.as_str(), version, 0.0, SystemClock::now())?
                 && let Some(permit) = choose(&target.ready.replicas, &[])
             {
                 return Ok(Chosen::of(target, permit));

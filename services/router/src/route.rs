@@ -1,5 +1,7 @@
 //! From the name that a caller used to the model version that answers.
 
+use std::time::Instant;
+
 use weft_policy::split::{Share, split};
 use weft_types::{Error, ModelName, Reason, Result, Version};
 
@@ -21,9 +23,15 @@ pub(crate) enum Routed<'a> {
 }
 
 /// Resolves a name: a route first, else a model. `unit` is uniform in `[0, 1)` and decides a split.
-pub(crate) fn route<'a>(table: &'a Table, name: &str, version: Option<Version>, unit: f64) -> Result<Routed<'a>> {
+pub(crate) fn route<'a>(
+    table: &'a Table,
+    name: &str,
+    version: Option<Version>,
+    unit: f64,
+    now: Instant,
+) -> Result<Routed<'a>> {
     let Some(route) = table.route(name) else {
-        return of_model(table, name, version);
+        return of_model(table, name, version, now);
     };
     let candidates = || {
         route.targets.iter().map(|target| {
@@ -39,18 +47,18 @@ pub(crate) fn route<'a>(table: &'a Table, name: &str, version: Option<Version>, 
     Ok(Routed::Ready(Target { model: target.model.clone(), version, ready }))
 }
 
-fn of_model<'a>(table: &'a Table, name: &str, version: Option<Version>) -> Result<Routed<'a>> {
+fn of_model<'a>(table: &'a Table, name: &str, version: Option<Version>, now: Instant) -> Result<Routed<'a>> {
     let Some(model) = table.model(name) else {
         return Err(unknown(name, None));
     };
     match model.ready(version) {
         Some((version, ready)) => Ok(Routed::Ready(Target { model: name.to_owned(), version, ready })),
-        None => why_not(name, model, version),
+        None => why_not(name, model, version, now),
     }
 }
 
 /// Whether to wait for a model that has no ready replica, or why that would be in vain.
-fn why_not<'a>(name: &str, model: &Model, version: Option<Version>) -> Result<Routed<'a>> {
+fn why_not<'a>(name: &str, model: &Model, version: Option<Version>, now: Instant) -> Result<Routed<'a>> {
     if model.unloaded {
         return Err(Error::new(
             Reason::NoReadyReplica,
@@ -62,6 +70,8 @@ fn why_not<'a>(name: &str, model: &Model, version: Option<Version>) -> Result<Ro
         None => model.coming.values().next_back(),
     };
     match of_version {
+        // Only where nothing is known at all: a version that others of the model's are offered beside does not exist.
+        None if model.coming.is_empty() && !model.is_ready() && model.may_return(now) => Ok(Routed::Coming),
         None => Err(unknown(name, version)),
         Some(coming) if !coming.placed => match &coming.failure {
             Some(reason) => Err(Error::new(Reason::NoReadyReplica, format!("model '{name}' failed to load: {reason}"))),

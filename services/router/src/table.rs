@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use weft_client::{Channel, ChannelOptions, Record, ReplicaKey, Snapshot};
 use weft_proto::weft::control::v1::Route;
@@ -29,7 +30,15 @@ pub(crate) struct Model {
     pub(crate) coming: BTreeMap<Version, Coming>,
     /// It was asked for with no replicas at all.
     pub(crate) unloaded: bool,
+    /// It was asked for, so somebody sees to it that it comes, even if no worker offers it at the moment.
+    pub(crate) applied: bool,
+    /// When the last worker that offered it went.
+    pub(crate) gone: Option<Instant>,
 }
+
+/// How long a model is remembered that no worker offers any more: its workers may be restarting, and callers must not be told
+/// that there is no such model.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// The replicas of a version that are ready.
 pub(crate) struct Ready {
@@ -52,6 +61,11 @@ impl Model {
         !self.ready.is_empty()
     }
 
+    /// Whether it may come, though nothing in the mesh shows it now.
+    pub(crate) fn may_return(&self, now: Instant) -> bool {
+        self.applied || self.gone.is_some_and(|gone| now.saturating_duration_since(gone) < REMEMBERED)
+    }
+
     /// The ready replicas of a version, or of the latest that has any.
     pub(crate) fn ready(&self, version: Option<Version>) -> Option<(Version, &Ready)> {
         match version {
@@ -67,6 +81,7 @@ pub(crate) struct Connect<'a> {
     pub(crate) channel: &'a ChannelOptions,
     pub(crate) tasks: &'a Tasks,
     pub(crate) scope: &'a Scope,
+    pub(crate) now: Instant,
 }
 
 /// The router's view of the mesh at one revision.
@@ -97,9 +112,22 @@ impl Table {
         table.place(snapshot);
         table.hold(snapshot, connect.scope);
         for (name, record) in snapshot.models.iter() {
-            table.models.entry(name.clone()).or_default().unloaded = record.value.replicas == 0;
+            let model = table.models.entry(name.clone()).or_default();
+            (model.unloaded, model.applied) = (record.value.replicas == 0, record.value.replicas > 0);
         }
+        table.remember(old, connect.now);
         table
+    }
+
+    /// Keeps the names of models that have just lost their last worker.
+    fn remember(&mut self, old: &Self, now: Instant) {
+        for (name, model) in &old.models {
+            let gone = model.gone.unwrap_or(now);
+            let was_there = model.gone.is_some() || !(model.ready.is_empty() && model.coming.is_empty());
+            if was_there && !self.models.contains_key(name) && now.saturating_duration_since(gone) < REMEMBERED {
+                self.models.insert(name.clone(), Model { gone: Some(gone), ..Model::default() });
+            }
+        }
     }
 
     fn offer<'a>(&mut self, offers: impl Iterator<Item = &'a ModelOffer>) {
@@ -258,7 +286,8 @@ mod tests {
                 snapshot.replicas.insert(key(*worker, *model), record(replica));
             }
             let (tasks, scope) = (Tasks::new(), Scope::disabled());
-            let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope };
+            let now = weft_types::SystemClock::now();
+            let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now };
             let table = Table::build(&snapshot, &Table::default(), &connect);
             for model in 0..3 {
                 let on = |worker: &usize, state| held.get(&(*worker, model)) == Some(&state);
@@ -281,5 +310,34 @@ mod tests {
                 prop_assert_eq!(placed, coming);
             }
         }
+    }
+
+    #[test]
+    fn a_model_whose_last_worker_went_is_remembered_for_a_while() {
+        let (tasks, scope, now) = (Tasks::new(), Scope::disabled(), weft_types::SystemClock::now());
+        let channel = ChannelOptions::default();
+        let at = |seconds| Connect {
+            channel: &channel,
+            tasks: &tasks,
+            scope: &scope,
+            now: now + Duration::from_secs(seconds),
+        };
+        let mut snapshot = Snapshot::default();
+        let offer = ModelOffer {
+            name: "m0".to_owned(),
+            versions: vec![state::VersionOffer { version: 1, size_bytes: 1 }],
+            ..ModelOffer::default()
+        };
+        let worker = Worker { address: "127.0.0.1:1".to_owned(), offers: vec![offer], ..Worker::default() };
+        snapshot.workers.insert(id(0), record(worker));
+        let there = Table::build(&snapshot, &Table::default(), &at(0));
+        let empty = Snapshot::default();
+        let gone = Table::build(&empty, &there, &at(1));
+        let gone = Table::build(&empty, &gone, &at(2));
+        let model = gone.model("m0").expect("remembered");
+        assert!(model.may_return(now + Duration::from_secs(60)) && !model.may_return(now + Duration::from_secs(61)));
+        assert!(Table::build(&empty, &gone, &at(61)).model("m0").is_none());
+        let back = Table::build(&snapshot, &gone, &at(3));
+        assert!(back.model("m0").is_some_and(|model| model.gone.is_none()));
     }
 }

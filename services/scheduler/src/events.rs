@@ -2,11 +2,15 @@
 //!
 //! Level-triggered like everything here: each pass looks at what is odd now ([`findings`]) and tells what the [`ledger`] has
 //! not told yet. An event's key names what it tells, and is only ever created, under the leader's fence: a leader that takes
-//! over repeats nothing, and a leader of the past tells nothing.
+//! over repeats nothing, and a leader of the past tells nothing. What cannot be written, as in a store that is full, the
+//! leader keeps in memory ([`Untold`]) and lists all the same.
 
 mod findings;
 mod ledger;
 mod listing;
+#[cfg(test)]
+mod tests;
+mod untold;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,20 +19,31 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_proto::weft::state::v1::Event;
 use weft_store::{Commit, Compare, Error, Fence, LeaseId, Op, Range, Txn};
 use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
 use findings::{Silence, of_snapshot, of_store};
-use ledger::{Due, Ledger};
+use ledger::{Due, KEPT_HOURS, Ledger};
+pub(crate) use untold::Untold;
 
-/// How long events are kept after their hour has begun.
-const KEPT: Duration = Duration::from_secs(6 * 3600);
+/// How long events are kept after the first of their hour was told.
+const KEPT: Duration = Duration::from_secs(KEPT_HOURS * 3600);
 /// How often the store's members are asked how they are.
 const LOOK: Duration = Duration::from_secs(10);
 /// Between the first two attempts to write after a failure.
 const LEAST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// Another one leads.
+    Idle,
+    /// Everything found is told.
+    Told,
+    /// The leadership is over, or somebody has told some of it: the ledger must be read again.
+    Lost,
+}
 
 /// The leader's loop and what it remembers.
 pub(crate) struct Herald {
@@ -43,6 +58,8 @@ pub(crate) struct Herald {
     term: Option<i64>,
     /// The hour whose events hang on this lease.
     lease: Option<(u64, LeaseId)>,
+    /// Whether the last pass was a leader's.
+    led: bool,
 }
 
 impl Herald {
@@ -62,6 +79,7 @@ impl Herald {
             ledger: Ledger::default(),
             term: None,
             lease: None,
+            led: false,
         }
     }
 
@@ -74,20 +92,17 @@ impl Herald {
                 () = cancel.cancelled() => return,
                 pass = self.pass() => pass,
             };
-            let wait = match pass {
-                Ok(()) => {
-                    backoff.reset();
-                    self.next_look.saturating_duration_since(SystemClock::now()).max(LEAST_BACKOFF)
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "events are behind: trying again");
-                    backoff.next(rand::random())
-                }
-            };
-            // Whichever comes first, the next pass looks at everything anew, so a cancelled branch loses nothing.
+            if let Err(error) = &pass {
+                tracing::warn!(%error, "events are behind: trying again");
+            }
+            let pass = pass.unwrap_or(Pass::Lost);
+            let until_look = self.next_look.saturating_duration_since(SystemClock::now());
+            let wait = rest(pass, until_look, &mut backoff, rand::random());
+            // Whichever comes first, the next pass looks at everything anew, so a cancelled branch loses nothing. The mesh
+            // changes all the time: it must neither cut a backoff short nor wake one who does not lead.
             let gone = tokio::select! {
                 () = cancel.cancelled() => true,
-                changed = changes.changed() => changed.is_err(),
+                changed = changes.changed(), if pass == Pass::Told => changed.is_err(),
                 changed = self.fence.changed() => changed.is_err(),
                 () = tokio::time::sleep(wait) => false,
             };
@@ -97,29 +112,37 @@ impl Herald {
         }
     }
 
-    pub(crate) async fn pass(&mut self) -> Result<(), Error> {
+    pub(crate) async fn pass(&mut self) -> Result<Pass, Error> {
         let fence = self.fence.borrow_and_update().clone();
         let Some(fence) = fence.filter(|fence| fence.holds(SystemClock::now())) else {
             self.term = None;
-            return Ok(());
+            if std::mem::take(&mut self.led) {
+                self.inner.untold.clear();
+            }
+            return Ok(Pass::Idle);
         };
+        self.led = true;
         if SystemClock::now() >= self.next_look {
             self.look_at_the_store().await;
         }
         let mut found = self.store.clone();
         found.extend(of_snapshot(&self.inner.mesh.snapshot(), self.inner.keys.root()));
-        if found.is_empty() && self.term.is_none() {
-            return Ok(());
-        }
         let hour = hour_now();
+        // Even when nothing is found: what was told before and is over now would otherwise not be news when it comes again.
         if self.term != Some(fence.create_revision) {
             self.read_ledger(hour).await?;
             self.term = Some(fence.create_revision);
         }
-        for due in self.ledger.due(&found, hour) {
-            self.tell(&due, hour, &fence).await?;
+        let due = self.ledger.due(&found, hour);
+        self.inner.untold.keep(&due, &self.inner.options.id, SystemClock::wall());
+        for due in due {
+            if let Commit::Lost(_) = self.tell(&due, hour, &fence).await? {
+                // Nothing else under this fence and ledger would fare better.
+                self.term = None;
+                return Ok(Pass::Lost);
+            }
         }
-        Ok(())
+        Ok(Pass::Told)
     }
 
     async fn look_at_the_store(&mut self) {
@@ -142,33 +165,24 @@ impl Herald {
         Ok(())
     }
 
-    async fn tell(&mut self, due: &Due, hour: u64, fence: &Fence) -> Result<(), Error> {
-        tracing::warn!(reason = due.reason, subject = due.subject, details = due.message, "an event");
-        let event = Event {
-            time: Some(weft_proto::timestamp(SystemClock::wall())),
-            severity: due.severity.into(),
-            reason: due.reason.to_owned(),
-            subject: due.subject.clone(),
-            message: due.message.clone(),
-            reporter: self.inner.options.id.clone(),
-        };
+    async fn tell(&mut self, due: &Due, hour: u64, fence: &Fence) -> Result<Commit, Error> {
+        let event =
+            self.inner.untold.get(&due.id).unwrap_or_else(|| due.event(&self.inner.options.id, SystemClock::wall()));
         let lease = self.lease_of(hour).await?;
         let key = self.inner.keys.event(hour, &due.id);
         let unwritten = Compare::CreateRevision(key.clone(), 0);
         let put = Op::Put { key, value: Bytes::from(event.encode_to_vec()), lease: Some(lease) };
         let txn = Txn { compares: vec![fence.compare(), unwritten], ops: vec![put] };
-        match self.inner.store.commit(txn).await {
-            Ok(Commit::Done(_)) => self.ledger.told(due, hour),
-            // The leadership is over, or it was told already: the ledger is behind, and is read again.
-            Ok(Commit::Lost(_)) => self.term = None,
-            Err(error) => {
-                if matches!(error, Error::LeaseLost(_)) {
-                    self.lease = None;
-                }
-                return Err(error);
+        let commit = self.inner.store.commit(txn).await.inspect_err(|error| {
+            if matches!(error, Error::LeaseLost(_)) {
+                self.lease = None;
             }
+        })?;
+        if let Commit::Done(_) = commit {
+            self.ledger.told(due, hour);
+            self.inner.untold.written(&due.id);
         }
-        Ok(())
+        Ok(commit)
     }
 
     /// The lease that the hour's events hang on: one for all of them, never renewed.
@@ -181,6 +195,18 @@ impl Herald {
                 Ok(lease)
             }
         }
+    }
+}
+
+/// How long to rest after a pass. Only the fence, whose change wakes it anyway, matters to one who does not lead.
+fn rest(pass: Pass, until_look: Duration, backoff: &mut Backoff, unit: f64) -> Duration {
+    match pass {
+        Pass::Idle => LOOK,
+        Pass::Told => {
+            backoff.reset();
+            until_look.max(LEAST_BACKOFF)
+        }
+        Pass::Lost => backoff.next(unit),
     }
 }
 

@@ -43,7 +43,7 @@ use weft_types::SystemClock;
 
 pub use options::{ModelControl, Options};
 
-use events::Herald;
+use events::{Herald, Untold};
 use failures::Failures;
 use grpc::Surface;
 use place::Placer;
@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     /// Held for a look at the snapshot's replicas, never across an await.
     failures: Mutex<Failures>,
     pub(crate) moves_written: AtomicU64,
+    /// What the leader has found and could not write yet.
+    pub(crate) untold: Untold,
 }
 
 impl Scheduler {
@@ -116,6 +118,7 @@ impl Scheduler {
             fence,
             failures: Mutex::default(),
             moves_written: AtomicU64::new(0),
+            untold: Untold::default(),
         });
         tasks.spawn("election", election.run(tasks.stopping()));
         tasks.spawn("placement", Placer::new(Arc::clone(&inner)).run(tasks.stopping()));

@@ -11,25 +11,27 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_policy::place::{Plan, place};
+use weft_policy::place::{Move, Plan, Why, place};
 use weft_store::{Commit, Fence, Revision};
 use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
-use crate::observe::world;
+use crate::observe::{refused, world};
 
 /// What the loop remembers between passes.
 pub(crate) struct Placer {
     inner: Arc<Inner>,
     fence: watch::Receiver<Option<Fence>>,
-    /// The revision of the last own write. A snapshot from before it would lead to the same decision again, or to another
-    /// one for the same lack.
+    /// The revision of the last own write of this term. A snapshot from before it would lead to the same decision again, or to
+    /// another one for the same lack.
     written: Revision,
+    /// The term in which that was: after a restore from a backup the store's revisions are smaller than in a term before.
+    term: Revision,
 }
 
 impl Placer {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { fence: inner.fence.clone(), inner, written: 0 }
+        Self { fence: inner.fence.clone(), inner, written: 0, term: 0 }
     }
 
     /// Looks and writes until cancelled. A write that is cut off here is whole or not there.
@@ -72,10 +74,21 @@ impl Placer {
         }
         let failures = self.inner.note_failures(&snapshot, now);
         let fence = self.fence.borrow().clone();
+        if let Some(fence) = &fence
+            && fence.create_revision != self.term
+        {
+            (self.term, self.written) = (fence.create_revision, 0);
+        }
         let Some(fence) = fence.filter(|fence| may_decide(fence, snapshot.revision, self.written, now)) else {
             return Ok(());
         };
-        let plan = place(&world(&snapshot, self.inner.options.model_control, failures));
+        // What no worker obeys is taken back first, or it would count as placed for ever. The next pass, on a snapshot that
+        // shows it gone, decides what is missing then.
+        let refused = refused(&snapshot, fence.create_revision);
+        let plan = match refused.is_empty() {
+            true => place(&world(&snapshot, self.inner.options.model_control, failures)),
+            false => take_back(refused),
+        };
         if plan.moves.is_empty() {
             return Ok(());
         }
@@ -107,6 +120,12 @@ impl Placer {
         }
         Ok(())
     }
+}
+
+/// Removes placements of a leader of the past.
+fn take_back(refused: Vec<weft_policy::place::Key>) -> Plan {
+    tracing::warn!(count = refused.len(), "placements that a leader of the past wrote are taken back");
+    Plan { moves: refused.into_iter().map(|key| Move::Remove(key, Why::Excess)).collect(), unplaced: Vec::new() }
 }
 
 /// Whether the leader may decide on a snapshot of `revision`: its term has not run out, and the snapshot shows what was

@@ -8,29 +8,27 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 use weft_client::{Keys, Mesh, ReplicaKey, Snapshot};
-use weft_proto::weft::control::v1::events_server::Events as _;
 use weft_proto::weft::control::v1::models_server::Models as _;
 use weft_proto::weft::control::v1::routes_server::Routes as _;
 use weft_proto::weft::control::v1::*;
-use weft_proto::weft::state::v1::{Event, Leader, Replica, ReplicaState, Worker};
+use weft_proto::weft::state::v1::{Placement, Replica, ReplicaState, Worker};
 use weft_runtime::{Call, Health, Tasks};
-use weft_store::{Commit, Fence, Maintain, Member, MemoryStore, Op, Revision, Store, Txn};
+use weft_store::{Commit, Maintain, Member, MemoryStore, Op, Range, Revision, Store, Txn};
 use weft_telemetry::{Scope, TraceContext};
 use weft_types::{Deadline, SystemClock};
 
-use crate::events::Herald;
 use crate::fixture::{key, worker};
 use crate::grpc::Surface;
 use crate::upkeep::Upkeep;
 use crate::{Options, Scheduler, Wiring};
 
 /// Far longer than anything here takes: a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The store's members as the test tells them, and how far they were compacted.
 #[derive(Clone, Default)]
-struct Members {
-    told: Arc<Mutex<Vec<Member>>>,
+pub(crate) struct Members {
+    pub(crate) told: Arc<Mutex<Vec<Member>>>,
     compacted: watch::Sender<Revision>,
 }
 
@@ -47,28 +45,31 @@ impl Maintain for Members {
 }
 
 /// A cluster's store and someone who watches it.
-struct Cluster {
-    store: Arc<dyn Store>,
-    keys: Keys,
+pub(crate) struct Cluster {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Keys,
     tasks: Tasks,
     mesh: Mesh,
 }
 
 impl Cluster {
-    fn new() -> Self {
-        let (store, keys, tasks) =
-            (Arc::new(MemoryStore::new(Arc::new(SystemClock))) as Arc<dyn Store>, Keys::new("test"), Tasks::new());
+    pub(crate) fn new() -> Self {
+        Self::over(Arc::new(MemoryStore::new(Arc::new(SystemClock))))
+    }
+
+    pub(crate) fn over(store: Arc<dyn Store>) -> Self {
+        let (keys, tasks) = (Keys::new("test"), Tasks::new());
         let mesh = Mesh::follow(Arc::clone(&store), &keys, &tasks, None);
         Self { store, keys, tasks, mesh }
     }
 
     /// A scheduler in a process of its own.
-    fn scheduler(&self, id: &str, options: Options) -> (Scheduler, Tasks) {
+    pub(crate) fn scheduler(&self, id: &str, options: Options) -> (Scheduler, Tasks) {
         self.scheduler_with(id, options, Members::default())
     }
 
     /// A scheduler whose view of the store's members the test decides.
-    fn scheduler_with(&self, id: &str, options: Options, members: Members) -> (Scheduler, Tasks) {
+    pub(crate) fn scheduler_with(&self, id: &str, options: Options, members: Members) -> (Scheduler, Tasks) {
         let tasks = Tasks::new();
         let wiring = Wiring {
             store: Arc::clone(&self.store),
@@ -82,12 +83,12 @@ impl Cluster {
         (Scheduler::start(Options { id: id.to_owned(), ..options }, wiring), tasks)
     }
 
-    async fn write(&self, op: Op) {
+    pub(crate) async fn write(&self, op: Op) {
         let commit = self.store.commit(Txn { compares: Vec::new(), ops: vec![op] }).await;
         assert!(matches!(commit, Ok(Commit::Done(_))), "{commit:?}");
     }
 
-    async fn put(&self, key: String, value: &impl Message) {
+    pub(crate) async fn put(&self, key: String, value: &impl Message) {
         self.write(Op::Put { key, value: value.encode_to_vec().into(), lease: None }).await;
     }
 
@@ -100,7 +101,7 @@ impl Cluster {
         self.put(self.keys.replica(key), &replica).await;
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Snapshot) -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Snapshot) -> bool) {
         let mut changes = self.mesh.changes();
         let wait = changes.wait_for(|_| holds(&self.mesh.snapshot()));
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
@@ -113,7 +114,7 @@ impl Cluster {
     }
 }
 
-fn request<T>(message: T) -> Request<T> {
+pub(crate) fn request<T>(message: T) -> Request<T> {
     let now = SystemClock::now();
     let trace = TraceContext::new([1; 16], [1; 8], false).expect("not zero");
     let mut request = Request::new(message);
@@ -216,6 +217,30 @@ async fn the_next_scheduler_takes_over_when_the_leader_goes() {
 }
 
 #[tokio::test]
+async fn what_a_leader_of_the_past_placed_is_placed_anew() {
+    let cluster = Cluster::new();
+    let (scheduler, _tasks) = cluster.scheduler("s1", Options::default());
+    for (id, model) in [("w1", "m"), ("w2", "n")] {
+        cluster.join(&worker(id, 1, &[(model, 1)])).await;
+    }
+    let wanted = [key("w1", "m", 1), key("w2", "n", 1)];
+    cluster.until_placed(&wanted).await;
+    let epoch = scheduler.epoch().and_then(|epoch| u64::try_from(epoch).ok()).expect("it leads");
+    // A writer that does not compare its fence writes over one that is wanted, and places one that is not.
+    let past = Placement { epoch: epoch - 1 };
+    for placed in [&wanted[0], &key("w2", "m", 1)] {
+        cluster.put(cluster.keys.placement(placed), &past).await;
+    }
+    let written = cluster.store.read(Range::Key(cluster.keys.leader())).await.expect("read").revision;
+    cluster
+        .until("the repair", |snapshot| {
+            let placed = snapshot.placements.iter().filter(|_| snapshot.revision >= written);
+            placed.map(|(key, record)| (key, record.value.epoch)).eq(wanted.iter().map(|key| (key, epoch)))
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn routes_are_checked_and_kept() {
     let cluster = Cluster::new();
     let (scheduler, _tasks) = cluster.scheduler("s1", Options::default());
@@ -240,73 +265,6 @@ async fn routes_are_checked_and_kept() {
     assert!(!cluster.tasks.failed());
 }
 
-/// The events that stand in the store, once there are so many.
-async fn events(surface: &Surface, count: usize) -> Vec<Event> {
-    let mut changes = surface.0.mesh.changes();
-    loop {
-        let list = request(ListEventsRequest { limit: 0 });
-        let told = surface.list_events(list).await.expect("the store answers").into_inner().events;
-        if told.len() >= count {
-            return told;
-        }
-        tokio::time::timeout(PATIENCE, changes.changed()).await.expect("too few events").expect("the mesh lives");
-    }
-}
-
-#[tokio::test]
-async fn what_is_odd_is_told_once_whoever_leads() {
-    let cluster = Cluster::new();
-    let members = Members::default();
-    *members.told.lock().expect("not poisoned") =
-        vec![Member { alarms: vec!["NOSPACE".to_owned()], ..Member::default() }];
-    let (first, first_tasks) = cluster.scheduler_with("s1", Options::default(), members.clone());
-    let surface = Surface(Arc::clone(&first.inner));
-    let garbage = |name: &str| Op::Put {
-        key: cluster.keys.model(&name.parse().expect("a name")),
-        value: bytes::Bytes::from_static(b"\xff\xff"),
-        lease: None,
-    };
-    cluster.write(garbage("m")).await;
-    let told = events(&surface, 2).await;
-    let mut words: Vec<_> = told.iter().map(|event| (event.reason.as_str(), event.subject.as_str())).collect();
-    words.sort_unstable();
-    assert_eq!(words, [("StoreAlarm", "store/0/NOSPACE"), ("UndecodableRecord", "models/m")]);
-    assert!(told.iter().all(|event| event.reporter == "s1" && event.time.is_some()));
-
-    // The next leader tells what is new and repeats nothing.
-    first_tasks.finish(PATIENCE).await;
-    let (second, _second_tasks) = cluster.scheduler_with("s2", Options::default(), members);
-    let surface = Surface(Arc::clone(&second.inner));
-    cluster.write(garbage("n")).await;
-    let told = events(&surface, 3).await;
-    let reporters: Vec<_> = told.iter().map(|event| event.reporter.as_str()).collect();
-    assert_eq!((reporters.len(), reporters[0]), (3, "s2"), "{told:?}");
-    let entries = cluster.store.read(weft_store::Range::Prefix(cluster.keys.events())).await.expect("read").entries;
-    assert!(entries.iter().all(|entry| entry.lease.is_some()), "events must go away by themselves");
-}
-
-#[tokio::test]
-async fn a_leader_of_the_past_tells_nothing() {
-    let cluster = Cluster::new();
-    // Somebody else holds the leadership, so the scheduler's own loops tell nothing.
-    cluster.put(cluster.keys.leader(), &Leader::default()).await;
-    let (scheduler, _tasks) = cluster.scheduler("s1", Options::default());
-    let unreadable =
-        Op::Put { key: cluster.keys.model(&"m".parse().expect("a name")), value: "\u{7f}".into(), lease: None };
-    cluster.write(unreadable).await;
-    let mut changes = scheduler.inner.mesh.changes();
-    changes.wait_for(|_| !scheduler.inner.mesh.snapshot().undecodable.is_empty()).await.expect("the mesh lives");
-    let term = scheduler.inner.mesh.snapshot().leader.as_ref().expect("told").create_revision;
-    let valid_until = SystemClock::now() + PATIENCE;
-    for (create_revision, count) in [(term - 1, 0), (term, 1)] {
-        let fence = Fence { key: cluster.keys.leader(), create_revision, valid_until };
-        let (_leads, fence) = watch::channel(Some(fence));
-        Herald::under(Arc::clone(&scheduler.inner), fence).pass().await.expect("the store answers");
-        let told = cluster.store.read(weft_store::Range::Prefix(cluster.keys.events())).await.expect("read");
-        assert_eq!(told.entries.len(), count);
-    }
-}
-
 #[tokio::test]
 async fn only_the_leader_compacts_and_its_successor_goes_on() {
     let cluster = Cluster::new();
@@ -328,8 +286,8 @@ async fn only_the_leader_compacts_and_its_successor_goes_on() {
     first_tasks.finish(PATIENCE).await;
     assert_eq!(first.epoch(), None);
     cluster.join(&worker("w2", 1, &[("n", 1)])).await;
-    let (by_first, by_second) = (*leads.compacted.borrow(), compacted(&follows, 0).await);
-    assert!(by_second >= by_first, "{by_second} after {by_first}");
+    // Its first compaction may be of a sample that is older than the last leader's last, which the store takes as done.
+    compacted(&follows, *leads.compacted.borrow()).await;
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ pub(crate) struct Upkeep {
 
 impl Upkeep {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, samples: Samples::default() }
+        Self { samples: Samples::new(inner.options.history), inner }
     }
 
     /// Runs until cancelled; not at all when history is to be kept.
@@ -56,14 +56,14 @@ impl Upkeep {
 
     /// One sample, and a compaction if one is due.
     async fn pass(&mut self) -> Result<(), weft_store::Error> {
-        // Read from the store, not from the snapshot, which may be behind or stand still.
-        let at = SystemClock::now();
+        // Read from the store, not from the snapshot, which may be behind or stand still. The time is taken after the
+        // answer: whatever stands before that revision had happened by then, however long the answer took.
         let revision = self.inner.store.read(Range::Key(self.inner.keys.leader())).await?.revision;
-        self.samples.note(revision, at);
+        self.samples.note(revision, SystemClock::now());
         if self.inner.epoch().is_none() {
             return Ok(());
         }
-        if let Some(revision) = self.samples.due(self.inner.options.history, SystemClock::now()) {
+        if let Some(revision) = self.samples.due(SystemClock::now()) {
             self.inner.maintenance.compact(revision).await?;
             self.samples.compacted(revision);
             tracing::debug!(revision, "the store's history is compacted");

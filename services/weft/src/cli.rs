@@ -1,6 +1,7 @@
 //! The subcommands.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use weft_config::{Outcome, Reader, environment};
@@ -23,6 +24,9 @@ const USAGE: &str = "usage: weft <command> [options]
   version     prints the version
 
 'weft <command> --help' lists the options of a command.";
+
+/// How long blocking calls that outlast everything else are waited for.
+const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// Runs a subcommand to its end.
 pub fn run(command: &str, args: impl Iterator<Item = OsString>) -> Result<()> {
@@ -84,9 +88,7 @@ fn with<S>(
 }
 
 fn block_on<F: Future<Output = Result<()>>>(common: &Common, run: impl FnOnce(Process) -> F) -> Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(async {
+    on_runtime(async {
         let process = Process::start(common.clone()).await?;
         let finish = process.clone();
         let outcome = run(process).await;
@@ -94,6 +96,16 @@ fn block_on<F: Future<Output = Result<()>>>(common: &Common, run: impl FnOnce(Pr
         outcome?;
         if finish.tasks.failed() { bail!("a task failed: see the log") } else { Ok(()) }
     })
+}
+
+/// Runs to the end on a runtime, whose own end does not wait for a disk that hangs.
+fn on_runtime(run: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(run);
+    // Dropping it would wait without limit for every blocking call that has begun.
+    runtime.shutdown_timeout(LAST_CALLS);
+    outcome
 }
 
 /// Runs a whole mesh until the process ends; with `--demo`, after showing that it works.
@@ -116,4 +128,35 @@ async fn demonstrate(process: Process, settings: settings::Dev) -> Result<()> {
     let shown = demo::show(dev.address()).await;
     dev.drain().await;
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Far longer than anything here takes: a test that hangs fails.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_disk_that_hangs_does_not_hold_up_the_end() {
+        let (disk, hung) = mpsc::sync_channel::<()>(1);
+        let (begun, begin) = mpsc::sync_channel(1);
+        let (ended, end) = mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            let outcome = on_runtime(async move {
+                tokio::task::spawn_blocking(move || {
+                    begun.send(()).expect("told");
+                    // Until the test is over: an error, since nobody sends.
+                    hung.recv()
+                });
+                tokio::task::spawn_blocking(move || begin.recv()).await??;
+                bail!("the outcome")
+            });
+            ended.send(outcome.expect_err("told").to_string())
+        });
+        assert_eq!(end.recv_timeout(PATIENCE).as_deref(), Ok("the outcome"));
+        drop(disk);
+    }
 }

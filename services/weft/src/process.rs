@@ -79,7 +79,8 @@ impl Process {
     pub async fn mesh(&self) -> Result<Mesh> {
         let follow = async || {
             let saved = self.saved(&self.common.cluster).await?;
-            anyhow::Ok(Mesh::follow(Arc::clone(&self.store), &self.keys, &self.tasks, saved))
+            let store = Arc::clone(&self.store);
+            anyhow::Ok(Mesh::follow_with(store, &self.keys, &self.tasks, saved, self.common.lease_ttl))
         };
         self.mesh.get_or_try_init(follow).await.cloned()
     }

@@ -6,6 +6,7 @@ mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
@@ -17,7 +18,7 @@ use weft_types::{SystemClock, WorkerId};
 
 use crate::{Keys, SavedFile, Snapshot};
 use probe::Probing;
-use retain::Suspect;
+use retain::{Standing, Suspect};
 use writer::Writer;
 
 /// The mesh as this process knows it. Clones share one snapshot and its watches.
@@ -55,7 +56,19 @@ impl Mesh {
     /// When many workers vanish at once, those that still answer are kept. With `saved`, what was found on disk stands until the
     /// store answers, and the newest snapshot is kept there.
     pub fn follow(store: Arc<dyn Store>, keys: &Keys, tasks: &Tasks, saved: Option<SavedFile>) -> Self {
-        let guard = Some((Settings::default(), Probing::default()));
+        Self::follow_with(store, keys, tasks, saved, Duration::ZERO)
+    }
+
+    /// As [`Self::follow`], where workers' records may outlive them by as much as `lease_ttl`: that is how far apart those
+    /// vanish that were cut off at once.
+    pub fn follow_with(
+        store: Arc<dyn Store>,
+        keys: &Keys,
+        tasks: &Tasks,
+        saved: Option<SavedFile>,
+        lease_ttl: Duration,
+    ) -> Self {
+        let guard = Some((Settings::for_leases(lease_ttl), Probing::default()));
         Self::over(keys, tasks, Scoped { store, prefixes: vec![keys.root().to_owned()], guard }, saved)
     }
 
@@ -183,12 +196,18 @@ impl Inner {
         }
     }
 
-    /// Ends the keeping of workers that do not answer.
-    fn end(&self, gone: &[Suspect]) {
+    /// Takes over what the suspects' answers make of them.
+    fn judge(&self, found: &[(&Suspect, Standing)]) {
         let mut writer = lock(&self.writer);
-        if writer.end(gone) {
-            let workers: Vec<&str> = gone.iter().map(|suspect| suspect.worker.as_str()).take(10).collect();
-            tracing::warn!(number = gone.len(), ?workers, "workers that vanished do not answer: they are gone");
+        if writer.judge(found) {
+            let absent = found.iter().filter(|(_, standing)| *standing != Standing::Present);
+            let absent: Vec<&str> = absent.map(|(suspect, _)| suspect.worker.as_str()).collect();
+            let (number, workers) = (absent.len(), absent.get(..10).unwrap_or(&absent));
+            if number > 0 {
+                tracing::warn!(number, ?workers, "workers that vanished do not answer: they are taken out");
+            } else {
+                tracing::info!("workers that vanished answer again: they are put back");
+            }
             self.publish(&writer, true);
         }
     }

@@ -25,6 +25,15 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// For workers whose registrations outlive them by as much as `lease_ttl`: those that were cut off at one moment vanish
+    /// over up to that time.
+    pub fn for_leases(lease_ttl: Duration) -> Self {
+        let default = Self::default();
+        Self { window: default.window.max(lease_ttl), ..default }
+    }
+}
+
 /// Remembers who left within the window.
 #[derive(Clone, Debug)]
 pub struct Guard {
@@ -110,6 +119,17 @@ mod tests {
             guard.leave(worker(number), false, now);
             assert!(!guard.doubts(10 - number, now), "{number}");
             assert!(!guard.has_left(&worker(number.wrapping_sub(1))));
+        }
+    }
+
+    #[test]
+    fn long_leases_that_end_for_one_cause_count_as_one() {
+        let seconds = Duration::from_secs;
+        for (lease_ttl, apart, doubted) in [(5, 9, true), (5, 10, false), (60, 59, true), (60, 60, false)] {
+            let (mut guard, now) = (Guard::new(Settings::for_leases(seconds(lease_ttl))), now());
+            guard.leave(worker(1), false, now);
+            guard.leave(worker(2), false, now + seconds(apart));
+            assert_eq!(guard.doubts(3, now + seconds(apart)), doubted, "{apart} s apart under leases of {lease_ttl} s");
         }
     }
 

@@ -133,8 +133,10 @@ impl PresenceDriver {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "registration is behind");
-                    // After any trouble the lease has to prove itself first.
+                    // After any trouble the lease has to prove itself first, and what was written as well: the store may have
+                    // come back from a backup that has the lease and not all of its keys.
                     renew = true;
+                    self.ledger.doubt();
                     tokio::time::sleep(backoff.next(rand::random())).await;
                 }
             }

@@ -4,6 +4,8 @@
 //! that the observer's figures are not theirs. The observer is a real router process and, in this process, one more mesh that
 //! a router would have, on which the time from a write to the snapshot that shows it is taken.
 
+#[path = "fleet/descriptors.rs"]
+mod descriptors;
 #[path = "fleet/observe.rs"]
 mod observe;
 #[path = "fleet/simulate.rs"]
@@ -47,6 +49,8 @@ pub(crate) async fn run(full: bool) -> Result<(String, Vec<Goal>)> {
         true => Plan { workers: 5_000, lasting: Duration::from_secs(300) },
         false => Plan { workers: 1_000, lasting: Duration::from_secs(20) },
     };
+    // Before etcd is started, which inherits it.
+    descriptors::allow(plan.workers)?;
     let etcd = Etcd::start().await?;
     let options = etcd::Options::new(vec![etcd.client_url.clone()]);
     let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(options).await?);

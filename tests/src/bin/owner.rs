@@ -113,7 +113,10 @@ impl Owner {
                 tell(Line::Refused { write })?;
                 Ok(None)
             }
-            Err(_) => Ok(None),
+            Err(_) => {
+                tell(Line::Unknown { write })?;
+                Ok(None)
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Several members that agree, with what a test may do to each of them.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use etcd_client::{Client, ConnectOptions};
 use futures_util::future::join_all;
+use tempfile::TempDir;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::certificates::{self, Certificates, ServerFiles};
@@ -50,11 +50,11 @@ impl Setup {
 
 /// An etcd cluster with a data directory of its own. Dropping it kills the processes and removes the directory.
 pub struct Cluster {
-    // Dropped before the directory is removed: see `Drop`.
+    // Dropped, and thereby killed, before the directory is removed, which comes last.
     members: Vec<Member>,
     pub(super) certificates: Option<Certificates>,
     pub(super) password: Option<String>,
-    dir: PathBuf,
+    dir: TempDir,
 }
 
 impl Cluster {
@@ -167,12 +167,9 @@ impl Cluster {
     }
 
     fn prepare(setup: &Setup) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         ensure!(setup.members > 0, "a cluster has members");
         let binary = super::binary()?;
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("weft-etcd-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
+        let dir = tempfile::Builder::new().prefix("weft-etcd-").tempdir()?;
         let mut cluster = Self { members: Vec::new(), certificates: None, password: None, dir };
         let (scheme, mut flags) = cluster.security(setup.tls)?;
         if let Some(ttl) = setup.token_ttl {
@@ -180,7 +177,7 @@ impl Cluster {
         }
         for index in 0..setup.members {
             let name = format!("member-{index}");
-            let data = cluster.dir.join(&name);
+            let data = cluster.dir.path().join(&name);
             cluster.members.push(Member::new(name, scheme, binary.clone(), data)?);
         }
         let introductions: Vec<String> = cluster.members.iter().map(Member::introduction).collect();
@@ -196,7 +193,7 @@ impl Cluster {
         if tls == Tls::Off {
             return Ok(("http", Vec::new()));
         }
-        let (certificates, files) = certificates::make(&self.dir)?;
+        let (certificates, files) = certificates::make(self.dir.path())?;
         self.certificates = Some(certificates);
         Ok(("https", tls_flags(&files, tls == Tls::Mutual)))
     }
@@ -228,15 +225,10 @@ struct Status {
 fn tls_flags(files: &ServerFiles, is_mutual: bool) -> Vec<String> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let mut flags = vec!["--cert-file".to_owned(), path(&files.certificate)];
-    flags.extend(["--key-file".to_owned(), path(&files.key), "--trusted-ca-file".to_owned(), path(&files.ca)]);
-    flags.extend(is_mutual.then(|| "--client-cert-auth".to_owned()));
-    flags
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.members.clear();
-        // A directory that is already removed is as well.
-        let _ = std::fs::remove_dir_all(&self.dir);
+    flags.extend(["--key-file".to_owned(), path(&files.key)]);
+    if is_mutual {
+        // With an authority alone etcd wants certificates of its clients already, but does not take them for users.
+        flags.extend(["--trusted-ca-file".to_owned(), path(&files.ca), "--client-cert-auth".to_owned()]);
     }
+    flags
 }

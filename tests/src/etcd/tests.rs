@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use etcd_client::Client;
 
 use super::*;
@@ -64,6 +66,32 @@ async fn only_clients_with_certificate_and_password_are_served() {
     assert!(cluster.client(0).await.is_err(), "a client of another authority");
     cluster.certificates = Some(own);
     assert!(cluster.client(0).await.is_ok());
+}
+
+/// What is fetched stands in for the wheel here: nothing is downloaded.
+#[test]
+fn an_etcd_that_is_too_old_is_passed_over() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/etcd.sh");
+    let text = std::fs::read_to_string(&script).expect("it can be read");
+    let pinned = text.lines().find_map(|line| line.strip_prefix("version=")).expect("a wheel is pinned");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (installed, fetched) = (dir.path().join("etcd"), dir.path().join(format!("weft-tools/etcd-{pinned}")));
+    std::fs::create_dir_all(dir.path().join("weft-tools")).expect("it can be made");
+    let fake = |path: &Path, version: &str| {
+        std::fs::write(path, format!("#!/bin/sh\necho etcd Version: {version}\n")).expect("it can be written");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    };
+    fake(&fetched, pinned);
+    for (version, wanted) in [("3.3.25", &fetched), ("2.3.8", &fetched), ("3.4.0", &installed), ("3.10.1", &installed)]
+    {
+        fake(&installed, version);
+        // In front of what the shell finds else.
+        let words = ["-c", r#"PATH="$1:$PATH" exec "$2""#, "sh"];
+        let ended =
+            Command::new("sh").args(words).arg(dir.path()).arg(&script).env("CARGO_TARGET_DIR", dir.path()).output();
+        let told = String::from_utf8(ended.expect("it runs").stdout).expect("text");
+        assert_eq!(Path::new(told.trim()), wanted, "{version}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,11 @@ use crate::calls::until;
 /// How long nothing is waited for. Too short a time could hide a fault that does nothing; it cannot fail a good one.
 const SILENCE: Duration = Duration::from_millis(100);
 
+/// How long anything may take that shall happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What makes the server reset the connection when it is gone, instead of closing it.
+const RUDELY: &str = "rudely";
+
 /// A server that tells what it got and answers with the same.
 struct Echo {
     address: SocketAddr,
@@ -31,11 +36,18 @@ impl Echo {
         });
         Self { address, got, _tasks: tasks }
     }
+
+    async fn heard(&mut self) -> Vec<u8> {
+        tokio::time::timeout(PATIENCE, self.got.recv()).await.expect("in time").expect("the server runs")
+    }
 }
 
 async fn echo(mut stream: TcpStream, got: mpsc::Sender<Vec<u8>>) {
     let mut bytes = [0; 1024];
     while let Ok(length @ 1..) = stream.read(&mut bytes).await {
+        if &bytes[..length] == RUDELY.as_bytes() {
+            stream.set_zero_linger().expect("it can be set");
+        }
         let _ = got.send(bytes[..length].to_vec()).await;
         if stream.write_all(&bytes[..length]).await.is_err() {
             return;
@@ -55,7 +67,7 @@ async fn connect(proxy: &Proxy) -> TcpStream {
 
 async fn answer(stream: &mut TcpStream) -> io::Result<String> {
     let mut bytes = [0; 64];
-    let length = stream.read(&mut bytes).await?;
+    let length = tokio::time::timeout(PATIENCE, stream.read(&mut bytes)).await??;
     Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
 }
 
@@ -73,6 +85,14 @@ async fn is_reset(stream: &mut TcpStream) {
     assert_eq!(ended.kind(), ErrorKind::ConnectionReset);
 }
 
+/// Closed or reset: it depends on whether there was anything left to read.
+async fn is_over(stream: &mut TcpStream) {
+    match answer(stream).await {
+        Ok(text) => assert_eq!(text, ""),
+        Err(error) => assert_ne!(error.kind(), ErrorKind::TimedOut),
+    }
+}
+
 #[tokio::test]
 async fn without_a_fault_bytes_and_ends_pass() {
     let (mut echo, proxy) = pair().await;
@@ -81,7 +101,7 @@ async fn without_a_fault_bytes_and_ends_pass() {
     said(&mut stream, "two").await;
     stream.shutdown().await.expect("it can be closed");
     assert_eq!(answer(&mut stream).await.expect("an end"), "");
-    assert_eq!(echo.got.recv().await.expect("one"), b"one");
+    assert_eq!(echo.heard().await, b"one");
 }
 
 #[tokio::test]
@@ -108,7 +128,7 @@ async fn a_black_hole_carries_nothing_and_lets_go_of_what_it_holds() {
     let mut new = connect(&proxy).await;
     new.write_all(b"new").await.expect("it is accepted");
     assert!(is_silent(&mut old).await && is_silent(&mut new).await);
-    assert_eq!(echo.got.recv().await.expect("the first one"), b"before");
+    assert_eq!(echo.heard().await, b"before");
     assert!(echo.got.try_recv().is_err(), "nothing else got through");
     proxy.set(Fault::None);
     assert_eq!(answer(&mut old).await.expect("an answer"), "held");
@@ -118,13 +138,15 @@ async fn a_black_hole_carries_nothing_and_lets_go_of_what_it_holds() {
 #[tokio::test]
 async fn a_black_hole_hides_that_the_target_is_gone() {
     let (echo, proxy) = pair().await;
-    let mut stream = connect(&proxy).await;
-    said(&mut stream, "before").await;
+    let (mut closed, mut reset) = (connect(&proxy).await, connect(&proxy).await);
+    said(&mut closed, "before").await;
+    said(&mut reset, RUDELY).await;
     proxy.set(Fault::BlackHole);
     drop(echo);
-    assert!(is_silent(&mut stream).await);
+    assert!(is_silent(&mut closed).await && is_silent(&mut reset).await);
     proxy.set(Fault::None);
-    assert!(!matches!(answer(&mut stream).await.as_deref(), Ok(text) if !text.is_empty()));
+    assert_eq!(answer(&mut closed).await.expect("an end"), "");
+    is_reset(&mut reset).await;
 }
 
 #[tokio::test]
@@ -179,10 +201,10 @@ async fn half_open_loses_answers_and_not_requests() {
     let (mut echo, proxy) = pair().await;
     let mut stream = connect(&proxy).await;
     said(&mut stream, "before").await;
-    assert_eq!(echo.got.recv().await.expect("one"), b"before");
+    assert_eq!(echo.heard().await, b"before");
     proxy.set(Fault::HalfOpen);
     stream.write_all(b"heard").await.expect("it can be sent");
-    assert_eq!(echo.got.recv().await.expect("requests pass"), b"heard");
+    assert_eq!(echo.heard().await, b"heard");
     assert!(is_silent(&mut stream).await);
     // The answer is lost for good, so the connection is of no use any more.
     proxy.set(Fault::None);
@@ -224,7 +246,7 @@ async fn connections_are_bounded() {
         open.push(stream);
     }
     let mut late = connect(&proxy).await;
-    assert!(!matches!(answer(&mut late).await.as_deref(), Ok(text) if !text.is_empty()));
+    is_over(&mut late).await;
     said(&mut open[0], "still").await;
 }
 
@@ -234,5 +256,5 @@ async fn a_dropped_proxy_ends_its_connections() {
     let mut stream = connect(&proxy).await;
     said(&mut stream, "before").await;
     drop(proxy);
-    assert!(!matches!(answer(&mut stream).await.as_deref(), Ok(text) if !text.is_empty()));
+    is_over(&mut stream).await;
 }

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::sync::mpsc;
 use weft_tests::calls::PATIENCE;
 use weft_tests::linearizable::{Call, Effect};
 use weft_tests::register::Line;
+
+/// How long a step of the test may take, whatever the owners tell meanwhile: some elections, each after a lease.
+const STEP: Duration = Duration::from_secs(120);
 
 /// Lines that may wait to be looked at; an owner that has more to tell waits.
 const LINES: usize = 1024;
@@ -54,6 +58,8 @@ impl History {
                 self.open.remove(&(owner, write));
                 self.refused += 1;
             }
+            // It stays open: the checker may place it anywhere after its begin, or nowhere.
+            Line::Unknown { .. } => {}
         }
     }
 
@@ -101,33 +107,42 @@ impl Owners {
     /// The next write that takes its time, or that does not: in a slow one there is a while to interfere between the
     /// decision and the write.
     pub(crate) async fn next_write(&mut self, wanted: bool) -> Result<Write> {
-        loop {
-            match self.next().await? {
-                (owner, Line::Begun { write, slow, .. }) if slow == wanted => return Ok((owner, write)),
-                _ => {}
+        let found = async {
+            loop {
+                match self.next().await? {
+                    (owner, Line::Begun { write, slow, .. }) if slow == wanted => return Ok((owner, write)),
+                    _ => {}
+                }
             }
-        }
+        };
+        within("a write to interfere with", found).await
     }
 
     /// Waits until owners other than this one have written so often.
     pub(crate) async fn succeeded(&mut self, before: usize, writes: usize) -> Result<()> {
-        let mut written = 0;
-        while written < writes {
-            let (owner, line) = self.next().await?;
-            written += usize::from(owner != before && matches!(line, Line::Done { .. }));
-        }
-        Ok(())
+        let succeeded = async {
+            let mut written = 0;
+            while written < writes {
+                let (owner, line) = self.next().await?;
+                written += usize::from(owner != before && matches!(line, Line::Done { .. }));
+            }
+            Ok(())
+        };
+        within("a successor's writes", succeeded).await
     }
 
-    /// Waits until a write's outcome is known, or its owner has gone on without it.
+    /// Waits until a write's outcome is known, or known to stay unknown.
     pub(crate) async fn settled(&mut self, (owner, write): Write) -> Result<()> {
-        while self.history.open.contains_key(&(owner, write)) {
-            let (teller, line) = self.next().await?;
-            if teller == owner && matches!(line, Line::Begun { .. } | Line::Elected(_)) {
-                break;
+        let settled = async {
+            while self.history.open.contains_key(&(owner, write)) {
+                let (teller, line) = self.next().await?;
+                if teller == owner && matches!(line, Line::Unknown { .. }) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        within("a write's outcome", settled).await
     }
 
     pub(crate) fn signal(&self, owner: usize, name: &str) -> Result<()> {
@@ -159,6 +174,11 @@ impl Drop for Owners {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A bound over all: owners that go on telling other things would otherwise keep a test waiting for ever.
+async fn within<T>(what: &str, step: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(STEP, step).await.with_context(|| format!("gave up waiting for {what}"))?
 }
 
 fn follow(output: impl Read, owner: usize, sender: &mpsc::Sender<(usize, Line)>) {

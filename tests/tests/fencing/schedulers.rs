@@ -62,11 +62,12 @@ impl Cluster {
         Some(entry.key.strip_prefix(&placements)?.split_once('/')?.0.to_owned())
     }
 
-    /// Who leads, by its place among the schedulers.
-    async fn leader(&self) -> Option<usize> {
+    /// Who leads, by its place among the schedulers, and its term.
+    async fn leader(&self) -> Option<(usize, Revision)> {
         let listing = self.store.read(Range::Key(self.keys.leader())).await.ok()?;
-        let leader = Leader::decode(listing.entries.first()?.value.clone()).ok()?;
-        self.schedulers.iter().position(|(id, _)| *id == leader.id)
+        let entry = listing.entries.first()?;
+        let leader = Leader::decode(entry.value.clone()).ok()?;
+        Some((self.schedulers.iter().position(|(id, _)| *id == leader.id)?, entry.create_revision))
     }
 
     /// Takes the worker that holds the model away and offers another one, as an operator's change of the fleet does.
@@ -80,12 +81,13 @@ impl Cluster {
         until("the model to move", async || self.holder().await.as_deref() == Some(to)).await
     }
 
-    /// Waits until a scheduler that does not lead has seen a revision.
-    async fn seen(&self, follower: usize, revision: Revision) -> Result<()> {
-        let mut client = SchedulerClient::new(Caller::new(&self.schedulers[follower].1.address)?.channel);
+    /// Waits until a scheduler whose term is over has seen a revision. It may rightly lead again: a leader that is stopped
+    /// for longer than its lease makes room.
+    async fn seen(&self, (stale, term): (usize, Revision), revision: Revision) -> Result<()> {
+        let mut client = SchedulerClient::new(Caller::new(&self.schedulers[stale].1.address)?.channel);
         until("the stale leader to see what has happened", async || {
             let status = client.get_status(GetStatusRequest {}).await.map(|status| status.into_inner());
-            status.is_ok_and(|status| !status.leader && status.revision >= revision)
+            status.is_ok_and(|status| (!status.leader || status.epoch > term) && status.revision >= revision)
         })
         .await
     }
@@ -93,19 +95,19 @@ impl Cluster {
     /// Stops the leader until another one has moved something, and lets it see that there is more to be done.
     async fn stop_the_leader(&self) -> Result<()> {
         until("a leader", async || self.leader().await.is_some()).await?;
-        let stale = self.leader().await.context("just seen")?;
+        let (stale, term) = self.leader().await.context("just seen")?;
         self.schedulers[stale].1.signal("STOP")?;
-        until("another leader", async || self.leader().await.is_some_and(|leader| leader != stale)).await?;
+        until("another leader", async || self.leader().await.is_some_and(|(leader, _)| leader != stale)).await?;
         let (to, revision) = self.want_a_move().await?;
         self.moved(to).await?;
         self.schedulers[stale].1.signal("CONT")?;
-        self.seen(stale, revision).await?;
-        // While the leader holds still for less than its lease, only the stale one is there to do what is wanted.
-        let leader = self.leader().await.context("there is one")?;
-        self.schedulers[leader].1.signal("STOP")?;
+        self.seen((stale, term), revision).await?;
+        // While the other one holds still for less than its lease, only the stale one is there to do what is wanted.
+        let other = 1 - stale;
+        self.schedulers[other].1.signal("STOP")?;
         let (to, revision) = self.want_a_move().await?;
-        let seen = self.seen(stale, revision).await;
-        self.schedulers[leader].1.signal("CONT")?;
+        let seen = self.seen((stale, term), revision).await;
+        self.schedulers[other].1.signal("CONT")?;
         seen?;
         self.moved(to).await
     }

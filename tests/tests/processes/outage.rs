@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use weft_proto::weft::router::v1::router_client::RouterClient;
+use weft_proto::weft::router::v1::{GetSnapshotRequest, GetSnapshotResponse};
+use weft_tests::calls::{Caller, until};
 use weft_tests::outage::{self, Deployment, Pace, Scenario};
+
+use super::cluster::Cluster;
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -50,4 +55,32 @@ async fn losing_the_way_to_etcd_loses_no_call() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_stood_still_past_its_lease_registers_again() -> Result<()> {
     nothing_is_lost(&[Scenario::WorkerPaused]).await
+}
+
+async fn snapshot(caller: &Caller) -> Option<GetSnapshotResponse> {
+    let answer = RouterClient::new(caller.channel.clone()).get_snapshot(GetSnapshotRequest {}).await;
+    answer.ok().map(tonic::Response::into_inner)
+}
+
+fn age(snapshot: &GetSnapshotResponse) -> (i64, i32) {
+    snapshot.age.map_or_else(Default::default, |age| (age.seconds, age.nanos))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_ages_while_etcd_is_away() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let router = cluster.weft("router", "1")?;
+    let caller = Caller::new(&router.address)?;
+    until("a snapshot", async || snapshot(&caller).await.is_some_and(|told| told.revision > 0)).await?;
+    cluster.etcd.kill()?;
+    let young = snapshot(&caller).await.context("the router answers")?;
+    let mut old = young.clone();
+    until("its age to grow", async || {
+        old = snapshot(&caller).await.unwrap_or_default();
+        age(&old) > age(&young)
+    })
+    .await?;
+    assert_eq!((old.revision, old.restored), (young.revision, false));
+    cluster.etcd.restart().await?;
+    until("it to be confirmed again", async || snapshot(&caller).await.is_some_and(|told| age(&told) < age(&old))).await
 }

@@ -1,6 +1,6 @@
 //! What was told already, so that each event is told once and no hour fills the store. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use weft_proto::weft::state::v1::Severity;
 
@@ -8,13 +8,16 @@ use super::findings::Finding;
 
 /// Events of one reason in one hour; a flood of one kind leaves room for the others.
 pub(super) const PER_HOUR: usize = 64;
+/// How many hours an event stands in the store. What is still so after them is told again.
+pub(super) const KEPT_HOURS: u64 = 6;
 /// The longest subject and the longest message, in bytes: keys in the store can be long.
 const LONGEST: usize = 512;
 
 /// What was told.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    told: BTreeSet<String>,
+    /// The last hour in which each event was told.
+    told: BTreeMap<String, u64>,
     hour: u64,
     /// How many of each reason in that hour.
     counts: BTreeMap<String, usize>,
@@ -36,7 +39,8 @@ impl Ledger {
     pub(super) fn of<'a>(told: impl Iterator<Item = (u64, &'a str)>, hour: u64) -> Self {
         let mut ledger = Self { hour, ..Self::default() };
         for (of, id) in told {
-            ledger.told.insert(id.to_owned());
+            let last = ledger.told.entry(id.to_owned()).or_default();
+            *last = of.max(*last);
             if let Some((reason, _)) = id.rsplit_once('-').filter(|_| of == hour) {
                 *ledger.counts.entry(reason.to_owned()).or_default() += 1;
             }
@@ -44,16 +48,17 @@ impl Ledger {
         ledger
     }
 
-    /// What of `found` is still to be told. What is no longer found is forgotten: it is news when it comes again.
+    /// What of `found` is still to be told, or to be told again because what was told of it goes with its hour. What is no
+    /// longer found is forgotten: it is news when it comes again.
     pub(super) fn due(&mut self, found: &[Finding], hour: u64) -> Vec<Due> {
         if hour != self.hour {
             (self.hour, self.counts) = (hour, BTreeMap::new());
         }
         let found: BTreeMap<String, &Finding> = found.iter().map(|finding| (id(finding), finding)).collect();
-        self.told.retain(|told| found.contains_key(told));
+        self.told.retain(|told, last| found.contains_key(told) && hour.saturating_sub(*last) < KEPT_HOURS);
         let mut counts = self.counts.clone();
         let mut due = Vec::new();
-        for (id, finding) in found.into_iter().filter(|(id, _)| !self.told.contains(id)) {
+        for (id, finding) in found.into_iter().filter(|(id, _)| !self.told.contains_key(id)) {
             let count = counts.entry(finding.reason.to_owned()).or_default();
             if *count >= PER_HOUR {
                 continue;
@@ -73,7 +78,7 @@ impl Ledger {
 
     /// This one has been told, in this hour.
     pub(super) fn told(&mut self, due: &Due, hour: u64) {
-        self.told.insert(due.id.clone());
+        self.told.insert(due.id.clone(), hour);
         if hour == self.hour {
             *self.counts.entry(due.reason.to_owned()).or_default() += 1;
         }
@@ -119,6 +124,18 @@ mod tests {
         assert_eq!(tell(&mut ledger, &[first.clone(), other.clone()], 2), [], "not even in another hour");
         assert_eq!(tell(&mut ledger, &[newer, other], 2).len(), 1);
         assert_eq!(tell(&mut ledger, &[first], 3).len(), 1, "what was gone is news again");
+    }
+
+    #[test]
+    fn what_lasts_longer_than_its_event_is_told_again() {
+        let (mut ledger, found) = (Ledger::default(), [finding("A", "x", 1)]);
+        let told: Vec<u64> = (100..120).filter(|hour| !tell(&mut ledger, &found, *hour).is_empty()).collect();
+        assert_eq!(told, [100, 106, 112, 118]);
+        // The next leader finds the last two in the store, in whatever order.
+        let id = ledger.told.keys().next().expect("told").clone();
+        let next =
+            |hour| Ledger::of([(118, id.as_str()), (112, id.as_str())].into_iter(), hour).due(&found, hour).len();
+        assert_eq!([next(119), next(123), next(124)], [0, 0, 1]);
     }
 
     #[test]

@@ -14,19 +14,22 @@ const USUAL: usize = 100;
 const MOST: usize = 1000;
 
 impl Inner {
-    /// The newest events, the newest first. They are read from the store: nothing but this needs them.
+    /// The newest events, the newest first. They are read from the store: nothing but this needs them. The leader adds what
+    /// it could not write yet.
     pub(crate) async fn list_events(&self, limit: u32, deadline: Deadline) -> Result<Vec<Event>> {
         let read = self.store.read(Range::Prefix(self.keys.events()));
         let listing = tokio::time::timeout_at(deadline.instant().into(), read)
             .await
             .map_err(|_| Error::new(Reason::DeadlineRunning, "the state store did not answer in time"))?
             .map_err(|error| store_failed(&error))?;
-        Ok(newest(listing.entries.into_iter().filter_map(|entry| Event::decode(entry.value).ok()), limit))
+        let mut events: Vec<Event> =
+            listing.entries.into_iter().filter_map(|entry| Event::decode(entry.value).ok()).collect();
+        events.extend(self.untold.beside(&events));
+        Ok(newest(events, limit))
     }
 }
 
-fn newest(events: impl Iterator<Item = Event>, limit: u32) -> Vec<Event> {
-    let mut events: Vec<Event> = events.collect();
+fn newest(mut events: Vec<Event>, limit: u32) -> Vec<Event> {
     let time = |event: &Event| event.time.map_or((0, 0), |time| (time.seconds, time.nanos));
     events.sort_by_key(|event| std::cmp::Reverse(time(event)));
     events.truncate(match usize::try_from(limit).unwrap_or(MOST) {
@@ -49,10 +52,10 @@ mod tests {
             Event { time, subject: second.to_string(), ..Event::default() }
         };
         let events: Vec<Event> = [5, 7, 6].into_iter().chain(8..2000).map(event).collect();
-        let told = |limit| newest(events.iter().cloned(), limit);
+        let told = |limit| newest(events.clone(), limit);
         assert_eq!(told(2).iter().map(|event| event.subject.as_str()).collect::<Vec<_>>(), ["1999", "1998"]);
         assert_eq!([0, 1, 500, u32::MAX].map(|limit| told(limit).len()), [100, 1, 500, 1000]);
-        let few = newest([event(1), event(3), event(2)].into_iter(), 0);
+        let few = newest([1, 3, 2].map(event).to_vec(), 0);
         assert_eq!(few.iter().map(|event| event.subject.as_str()).collect::<Vec<_>>(), ["3", "2", "1"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -53,18 +53,20 @@ impl Reader {
     }
 
     fn public(&mut self, setting: &str, path: &Path) -> Option<Vec<u8>> {
-        self.read(setting, path, read)
+        self.read(setting, path, |path| read(File::open(path)?))
     }
 
     fn private(&mut self, setting: &str, path: &Path) -> Option<Vec<u8>> {
         self.read(setting, path, |path| {
-            let mode = File::open(path)?.metadata()?.permissions().mode();
-            if mode & 0o077 != 0 {
+            // What is checked is what is read, even if the name leads elsewhere meanwhile.
+            let file = File::open(path)?;
+            let (owner, mode) = (file.metadata()?.uid(), file.metadata()?.mode());
+            if !is_secret(owner, mode) {
                 let told =
                     format!("its group or others may use it (mode {:03o}): chmod 600 {}", mode & 0o777, path.display());
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, told));
             }
-            read(path)
+            read(file)
         })
     }
 
@@ -92,9 +94,15 @@ impl Reader {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Whether few enough may use a file. Its group may read what root owns (as PostgreSQL has it): that is how Kubernetes hands
+/// secrets to a process that is not root.
+const fn is_secret(owner: u32, mode: u32) -> bool {
+    mode & 0o077 == 0 || (owner == 0 && mode & 0o037 == 0)
+}
+
+fn read(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
     if bytes.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is empty"));
     }

@@ -109,6 +109,35 @@ async fn a_drain_waits_for_what_can_move_and_for_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_look_that_fails_does_not_end_the_drain() {
+    let (world, _handle) = World::start(signature(0, 1)).await;
+    world.place("identity").await;
+    world.told("identity", ReplicaState::Ready).await;
+    world.other("w-2", "identity").await;
+    world.until(|snapshot| snapshot.workers.len() == 2).await;
+    world.store.fail(world.keys.workers(), 2);
+    let mut drained = world.worker.shared.drained.subscribe();
+    drained.borrow_and_update();
+    world.tasks.stop();
+    let mut reads = world.store.reads();
+    reads.wait_for(|reads| *reads == 3).await.expect("the store lives");
+    assert!(!drained.has_changed().expect("the worker lives"), "another worker could take identity");
+    world.unplace("identity").await;
+    world.worker.drained().await;
+}
+
+#[tokio::test]
+async fn a_drain_of_a_worker_that_holds_nothing_asks_nobody() {
+    let (world, _handle) = World::start(signature(0, 1)).await;
+    world.store.fail(world.keys.workers(), 0);
+    world.tasks.stop();
+    world.worker.drained().await;
+    world.worker.leave().await;
+    world.until(|snapshot| snapshot.workers.is_empty()).await;
+    assert_eq!(*world.store.reads().borrow(), 0);
+}
+
+#[tokio::test]
 async fn a_drain_does_not_wait_for_a_store_that_is_away() {
     let hour = Duration::from_secs(3600);
     let (world, _handle) = World::start_with(signature(0, 1), |options| options.move_grace = hour).await;

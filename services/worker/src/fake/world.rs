@@ -27,7 +27,7 @@ pub(crate) struct World {
     pub(crate) tasks: Tasks,
     pub(crate) health: Health,
     pub(crate) store: Arc<Absent>,
-    keys: Keys,
+    pub(crate) keys: Keys,
 }
 
 impl World {

@@ -10,6 +10,8 @@ use weft_types::Version;
 use super::*;
 use crate::ReplicaKey;
 
+mod keeping;
+
 /// Far longer than anything here takes: a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 

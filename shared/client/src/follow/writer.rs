@@ -5,7 +5,7 @@ use std::time::Instant;
 use weft_policy::guard::Settings;
 use weft_store::{Change, Revision};
 
-use super::retain::{Retention, Suspect};
+use super::retain::{Retention, Standing, Suspect};
 use crate::Snapshot;
 use crate::mesh::{Applied, Found};
 use crate::saved::Restored;
@@ -49,8 +49,11 @@ impl Writer {
     /// Takes over what one watch told, and returns the workers that are to be asked whether they are still there.
     pub(super) fn told(&mut self, part: usize, changes: &[Change], revision: Revision, now: Instant) -> Vec<Suspect> {
         self.apply(changes);
-        let suspects =
-            self.retention.as_mut().map(|retention| retention.settle(&mut self.snapshot, now)).unwrap_or_default();
+        // Whoever the first listing after a restart lacks left at some time in between, alone or with many others, and may
+        // have been kept by the process before.
+        let unseen = self.snapshot.restored;
+        let settle = |retention: &mut Retention| retention.settle(&mut self.snapshot, unseen, now);
+        let suspects = self.retention.as_mut().map(settle).unwrap_or_default();
         if let Some(part) = self.parts.get_mut(part) {
             // Not the greater of the two: after a restore from backup the store's revisions have gone back.
             *part = Part { revision, confirmed: Some(now), ..*part };
@@ -80,12 +83,12 @@ impl Writer {
         }
     }
 
-    /// Ends the keeping of workers that do not answer; false when there was nothing to end.
-    pub(super) fn end(&mut self, gone: &[Suspect]) -> bool {
-        self.retention.as_mut().is_some_and(|retention| retention.end(&mut self.snapshot, gone))
+    /// Takes over what the suspects' answers make of them; false when nothing changed for readers.
+    pub(super) fn judge(&mut self, found: &[(&Suspect, Standing)]) -> bool {
+        self.retention.as_mut().is_some_and(|retention| retention.judge(&mut self.snapshot, found))
     }
 
-    /// Whether a worker is still kept on the strength of its answers alone.
+    /// Whether a worker's next answer still matters: it is not registered again, and not forgotten.
     pub(super) fn keeps(&self, suspect: &Suspect) -> bool {
         self.retention.as_ref().is_some_and(|retention| retention.keeps(suspect))
     }

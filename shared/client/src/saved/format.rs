@@ -10,7 +10,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -123,24 +123,54 @@ fn change(record: SavedRecord) -> Change {
     })
 }
 
+/// What tells one state of a file on the disk from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: SystemTime,
+}
+
+impl Identity {
+    fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        let (device, inode, length) = (found.dev(), found.ino(), found.len());
+        Ok(Self { device, inode, length, modified: found.modified()? })
+    }
+}
+
+/// Moves the time of the file to that of the last confirmation; `None` when it is not the one that was written, so that what
+/// it holds was not confirmed.
+pub(super) fn touch(path: &Path, written: Identity, confirmed: SystemTime) -> io::Result<Option<Identity>> {
+    let file = File::options().write(true).open(path)?;
+    if Identity::of(&file)? != written {
+        return Ok(None);
+    }
+    file.set_modified(confirmed)?;
+    Identity::of(&file).map(Some)
+}
+
 /// Writes the file: beside its place, flushed to the disk, then renamed into it, so that a reader finds the old one or the
 /// new one whole, whatever ends this process.
-pub(super) fn write(path: &Path, cluster: &str, snapshot: &Snapshot, confirmed: SystemTime) -> io::Result<()> {
+pub(super) fn write(path: &Path, cluster: &str, snapshot: &Snapshot, confirmed: SystemTime) -> io::Result<Identity> {
     let (folder, name) = parts(path);
     std::fs::create_dir_all(folder)?;
     let unique = format!(".{name}.{}-{:08x}.tmp", std::process::id(), rand::random::<u32>());
     let unfinished = folder.join(unique);
-    let written = write_to(&unfinished, cluster, snapshot, confirmed).and_then(|()| std::fs::rename(&unfinished, path));
+    let written = write_to(&unfinished, cluster, snapshot, confirmed)
+        .and_then(|written| std::fs::rename(&unfinished, path).map(|()| written));
     if written.is_err() {
         // The reason is told by the first failure.
         let _ = std::fs::remove_file(&unfinished);
     }
-    written?;
+    let written = written?;
     // The new name is on the disk only when the folder is.
-    File::open(folder)?.sync_all()
+    File::open(folder)?.sync_all()?;
+    Ok(written)
 }
 
-fn write_to(path: &PathBuf, cluster: &str, snapshot: &Snapshot, confirmed: SystemTime) -> io::Result<()> {
+fn write_to(path: &PathBuf, cluster: &str, snapshot: &Snapshot, confirmed: SystemTime) -> io::Result<Identity> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let mut out = Out { file: BufWriter::new(file), digest: Sha256::new(), length: 0, part: Vec::new() };
     out.file.write_all(&[0; HEADER])?;
@@ -151,7 +181,11 @@ fn write_to(path: &PathBuf, cluster: &str, snapshot: &Snapshot, confirmed: Syste
         records: Vec::new(),
     })?;
     out.snapshot(&Keys::new(cluster), snapshot)?;
-    out.finish()
+    let file = out.finish()?;
+    // One that is written late, while the store is away, is as old as what it holds.
+    file.set_modified(confirmed)?;
+    file.sync_all()?;
+    Identity::of(&file)
 }
 
 /// A payload as it is written. One record at a time is encoded: concatenated messages read as one.
@@ -206,14 +240,13 @@ impl Out {
         self.file.write_all(&self.part)
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    fn finish(mut self) -> io::Result<File> {
         let digest = self.digest.finalize();
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&MAGIC)?;
         self.file.write_all(&VERSION.to_le_bytes())?;
         self.file.write_all(&self.length.to_le_bytes())?;
         self.file.write_all(&digest)?;
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()
+        self.file.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }

@@ -1,16 +1,14 @@
 //! Writes the file soon after the snapshot has changed, and says in between that it is still true.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use weft_types::{Backoff, SystemClock};
 
-use super::format;
-use crate::{Mesh, Snapshot};
+use super::format::{self, Identity};
+use crate::Mesh;
 
 /// At least this long between two writes: changes that come meanwhile are one.
 const PACE: Duration = Duration::from_secs(1);
@@ -26,13 +24,13 @@ pub(super) struct Keeper {
     mesh: Mesh,
     backoff: Backoff,
     failing: bool,
-    /// The confirmation that the file tells of.
-    told: Option<Instant>,
+    /// The file as it was written, and the confirmation that it tells of; `None` while it holds anything else.
+    written: Option<(Identity, Instant)>,
 }
 
 impl Keeper {
     pub(super) fn new(path: PathBuf, cluster: String, mesh: Mesh) -> Self {
-        Self { path, cluster, mesh, backoff: Backoff::new(PACE, MAX_BACKOFF), failing: false, told: None }
+        Self { path, cluster, mesh, backoff: Backoff::new(PACE, MAX_BACKOFF), failing: false, written: None }
     }
 
     /// Runs until `end`, and then writes once more what has changed.
@@ -42,12 +40,16 @@ impl Keeper {
         changes.mark_changed();
         let mut changed = false;
         loop {
-            // Cancelling a branch loses nothing: the flag below says what is still to be done.
-            tokio::select! {
-                // Fails only when the mesh is gone, which `self` holds.
-                Ok(()) = changes.changed() => changed = true,
-                () = tokio::time::sleep(REFRESH) => changed |= !self.refresh().await,
-                () = end.cancelled() => break,
+            if !changed {
+                // Cancelling a branch loses nothing: the flag says what is still to be done.
+                tokio::select! {
+                    // What has changed must not be confirmed before it is written.
+                    biased;
+                    () = end.cancelled() => break,
+                    // Fails only when the mesh is gone, which `self` holds.
+                    Ok(()) = changes.changed() => changed = true,
+                    () = tokio::time::sleep(REFRESH) => changed = !self.refresh().await,
+                }
             }
             if !changed {
                 continue;
@@ -64,41 +66,42 @@ impl Keeper {
     }
 
     /// Writes the newest snapshot; false when that must be tried again.
-    async fn write(&mut self) -> bool {
+    pub(super) async fn write(&mut self) -> bool {
         let snapshot = self.mesh.snapshot();
         // What was restored is what the file holds; what is listed in part would be less than that.
         let Some(confirmed) = snapshot.confirmed else { return true };
         let (path, cluster, at) = (self.path.clone(), self.cluster.clone(), wall(confirmed));
         let written = on_disk(move || format::write(&path, &cluster, &snapshot, at)).await;
         self.note(&written);
-        if written.is_ok() {
-            self.told = Some(confirmed);
+        self.written = written.ok().map(|identity| (identity, confirmed));
+        if self.written.is_some() {
             self.backoff.reset();
         }
-        written.is_ok()
+        self.written.is_some()
     }
 
     /// Moves the file's time to the last confirmation; false when the file has to be written anew.
-    async fn refresh(&mut self) -> bool {
-        let snapshot: Arc<Snapshot> = self.mesh.snapshot();
-        let Some(confirmed) = snapshot.confirmed.filter(|at| self.told != Some(*at)) else { return true };
-        let (path, at) = (self.path.clone(), wall(confirmed));
-        let moved = on_disk(move || File::options().write(true).open(path)?.set_modified(at)).await.is_ok();
-        if moved {
-            self.told = Some(confirmed);
+    pub(super) async fn refresh(&mut self) -> bool {
+        let Some(confirmed) = self.mesh.snapshot().confirmed else { return true };
+        let Some((identity, told)) = self.written else { return false };
+        if confirmed == told {
+            return true;
         }
-        moved
+        let (path, at) = (self.path.clone(), wall(confirmed));
+        let moved = on_disk(move || format::touch(&path, identity, at)).await;
+        self.written = moved.ok().flatten().map(|identity| (identity, confirmed));
+        self.written.is_some()
     }
 
     /// Logs a failure when it begins and when it ends, not each time.
-    fn note(&mut self, written: &io::Result<()>) {
+    fn note(&mut self, written: &io::Result<Identity>) {
         let failed = written.is_err();
         let file = self.path.display();
         match written {
             Err(error) if !self.failing => {
                 tracing::error!(%file, %error, "the snapshot cannot be saved: going on without, and trying again");
             }
-            Ok(()) if self.failing => tracing::info!(%file, "the snapshot is saved again"),
+            Ok(_) if self.failing => tracing::info!(%file, "the snapshot is saved again"),
             _ => {}
         }
         self.failing = failed;
@@ -106,7 +109,7 @@ impl Keeper {
 }
 
 /// Disks block, and a full or a lost one blocks for long.
-async fn on_disk(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 

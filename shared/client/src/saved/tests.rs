@@ -1,11 +1,14 @@
 use std::fs::File;
+use std::sync::Arc;
 
 use weft_proto::weft::state::v1::{Leader, Replica, Service, Worker};
-use weft_store::Entry;
+use weft_runtime::Tasks;
+use weft_store::{Entry, MemoryStore, Op, Store, Txn};
 
 use super::format::{MAX_PAYLOAD, Unusable, read, write};
+use super::keeper::Keeper;
 use super::*;
-use crate::Snapshot;
+use crate::{Keys, Snapshot};
 
 fn put(key: &str, value: &impl prost::Message, revision: i64) -> Change {
     let key = format!("/weft/v1/test/{key}");
@@ -113,6 +116,8 @@ fn the_age_is_that_of_the_last_confirmation() {
     let seconds = Duration::from_secs;
     let now = wall();
     write(&path, "test", &sample().1, now - seconds(500)).expect("written");
+    let found = read(&path, "test", wall()).expect("readable").expect("there");
+    assert!(found.age >= seconds(500), "a late write makes nothing younger: {:?}", found.age);
     let file = File::options().write(true).open(&path).expect("there");
     let age = |touched: SystemTime| {
         file.set_modified(touched).expect("moved");
@@ -121,6 +126,70 @@ fn the_age_is_that_of_the_last_confirmation() {
     assert_eq!(age(now - seconds(900)).as_secs(), 500, "told in the file");
     assert_eq!(age(now - seconds(100)).as_secs(), 100, "confirmed since");
     assert_eq!(age(now + seconds(100)).as_secs(), 500, "a clock that was wrong");
+}
+
+/// A mesh that the store has confirmed, and whose next confirmation comes with a write.
+async fn mesh(tasks: &Tasks) -> (Arc<MemoryStore>, Mesh) {
+    let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let mesh = Mesh::follow(Arc::clone(&store) as Arc<dyn Store>, &Keys::new("test"), tasks, None);
+    mesh.synced().await;
+    (store, mesh)
+}
+
+async fn confirm(store: &MemoryStore, mesh: &Mesh) {
+    let mut changes = mesh.changes();
+    let ops = vec![Op::Put { key: "/weft/v1/test/own/0".to_owned(), value: "x".into(), lease: None }];
+    store.commit(Txn { compares: vec![], ops }).await.expect("memory takes it");
+    changes.changed().await.expect("the mesh is followed");
+}
+
+fn modified(path: &Path) -> SystemTime {
+    std::fs::metadata(path).and_then(|found| found.modified()).expect("there")
+}
+
+#[tokio::test]
+async fn only_the_file_that_was_written_is_confirmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("test.snapshot");
+    let tasks = Tasks::new();
+    let (store, mesh) = mesh(&tasks).await;
+    let mut keeper = Keeper::new(path.clone(), "test".to_owned(), mesh.clone());
+    assert!(keeper.write().await);
+    let (bytes, first) = (std::fs::read(&path).expect("there"), modified(&path));
+    for _ in 0..2 {
+        let before = modified(&path);
+        confirm(&store, &mesh).await;
+        assert!(keeper.refresh().await);
+        assert_ne!(modified(&path), before);
+        assert_eq!(std::fs::read(&path).expect("there"), bytes, "only its time is new");
+    }
+    // Another process puts an older one in its place; then somebody moves a time, or writes into it.
+    write(&path, "test", &sample().1, first).expect("written");
+    confirm(&store, &mesh).await;
+    assert!(!keeper.refresh().await, "it is to be written anew");
+    assert_eq!(modified(&path), first);
+    assert!(!keeper.refresh().await && keeper.write().await);
+    std::fs::write(&path, &bytes[1..]).expect("written");
+    let altered = modified(&path);
+    confirm(&store, &mesh).await;
+    assert!(!keeper.refresh().await);
+    assert_eq!(modified(&path), altered);
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_is_not_confirmed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A name that is just short enough: the unfinished file's is too long, so no write succeeds.
+    let path = folder.path().join("n".repeat(250));
+    std::fs::write(&path, "an older snapshot").expect("written");
+    let before = modified(&path);
+    let tasks = Tasks::new();
+    let (store, mesh) = mesh(&tasks).await;
+    let mut keeper = Keeper::new(path.clone(), "test".to_owned(), mesh.clone());
+    assert!(!keeper.write().await);
+    confirm(&store, &mesh).await;
+    assert!(!keeper.refresh().await, "it is still to be written");
+    assert_eq!(modified(&path), before);
 }
 
 #[tokio::test]

@@ -6,10 +6,12 @@
 
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use etcd_client::Client;
 use http::HeaderValue;
 use tonic::Status;
+use weft_types::SystemClock;
 
 use super::convert;
 use super::options::Credentials;
@@ -19,8 +21,18 @@ pub(super) struct Tokens {
     credentials: Option<Credentials>,
     // Held to copy or to replace a header, never across an await.
     held: Mutex<Held>,
-    // Whoever holds it asks etcd; the others wait, each within its own time limit, and find the token there.
-    asking: tokio::sync::Mutex<()>,
+    // Whoever holds it asks etcd; the others wait, each within its own time limit, and find the token there, or the refusal.
+    asking: tokio::sync::Mutex<Option<Refusal>>,
+}
+
+/// How long a refused password is not tried again. To check one costs etcd tens of milliseconds of processor time, and when it
+/// is changed, every call of every process is refused.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+/// etcd's verdict on the user and the password.
+struct Refusal {
+    until: Instant,
+    verdict: Status,
 }
 
 /// A token by its number: a call that is refused says which one it had, so that a newer one is not thrown away.
@@ -74,18 +86,29 @@ impl Tokens {
     /// Gets a token other than `refused`, unless somebody else has done so meanwhile.
     async fn renew(&self, refused: Serial, client: &Client) -> Result<Serial, etcd_client::Error> {
         let Some(Credentials { user, password }) = &self.credentials else { return Ok(refused) };
-        let _asking = self.asking.lock().await;
+        let mut refusal = self.asking.lock().await;
         let serial = self.held().serial;
         if serial != refused {
             return Ok(serial);
+        }
+        let now = SystemClock::now();
+        if let Some(Refusal { verdict, .. }) = refusal.as_ref().filter(|refusal| now < refusal.until) {
+            return Err(etcd_client::Error::GRpcStatus(verdict.clone()));
         }
         // Nothing is held but `asking` here, which a dropped future gives back.
         let header = match client.auth_client().authenticate(user.clone(), password.clone()).await {
             Ok(answer) => Some(header(answer.token())?),
             // Users may be switched on later; calls are refused then, and a token is asked for again.
             Err(error) if convert::is_without_users(&error) => None,
+            Err(etcd_client::Error::GRpcStatus(verdict)) if convert::is_user_refused(&verdict) => {
+                // Jittered, so that a thousand processes do not ask at once again.
+                let until = now + REFUSED_FOR.mul_f64(0.5 + rand::random::<f64>());
+                *refusal = Some(Refusal { until, verdict: verdict.clone() });
+                return Err(etcd_client::Error::GRpcStatus(verdict));
+            }
             Err(error) => return Err(error),
         };
+        *refusal = None;
         let serial = Serial(serial.0 + 1);
         *self.held() = Held { serial, header };
         Ok(serial)

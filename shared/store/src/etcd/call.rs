@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::channel::Connection;
-use super::endpoints::Blame;
+use super::convert::Blame;
 use super::{EtcdStore, convert};
 use crate::port::Error;
 

@@ -42,14 +42,22 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Does no IO.
+    /// A connection for calls and streams. Does no IO.
     pub(super) async fn open(endpoint: &Endpoint, tokens: Arc<Tokens>) -> Result<Self, Error> {
+        // A member without a leader would answer watches with silence: with this it ends them instead.
+        Self::with(endpoint, tokens, ConnectOptions::new().with_require_leader(true)).await
+    }
+
+    /// A connection on which a member answers also when it has no leader. Does no IO.
+    pub(super) async fn to_any(endpoint: &Endpoint, tokens: Arc<Tokens>) -> Result<Self, Error> {
+        Self::with(endpoint, tokens, ConnectOptions::new()).await
+    }
+
+    async fn with(endpoint: &Endpoint, tokens: Arc<Tokens>, options: ConnectOptions) -> Result<Self, Error> {
         let channel = Authorized { channel: endpoint.connect_lazy(), tokens };
         let boxed = BoxCloneSyncService::new(channel.clone().map_err(tower::BoxError::from));
-        // A member without a leader would answer watches with silence: with this it ends them instead.
-        let leader = ConnectOptions::new().with_require_leader(true);
         // Without a user this only puts things together.
-        let client = Client::from_channel(etcd_client::Channel::Custom(boxed), Some(leader)).await;
+        let client = Client::from_channel(etcd_client::Channel::Custom(boxed), Some(options)).await;
         let client = client.map_err(|error| convert::error(&error))?;
         Ok(Self { client, channel, broken: CancellationToken::new() })
     }

@@ -4,8 +4,18 @@ use bytes::Bytes;
 use etcd_client::{CompareOp, KeyValue, PutOptions, ResponseHeader, TxnOp};
 use tonic::{Code, ConnectError, Status};
 
-use super::endpoints::Blame;
 use crate::port::{Compare, Entry, Error, LeaseId, Op, Revision, Txn};
+
+/// What a failure says about where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The member works; the call failed for reasons of its own.
+    Nobody,
+    /// The member cannot serve at the moment, and says so: others may.
+    Member,
+    /// Nothing, or nothing sensible, comes over this connection: streams on it are as dead.
+    Connection,
+}
 
 /// The record, unless its key is not text: such a key is none of ours.
 pub(super) fn entry(record: KeyValue) -> Option<Entry> {
@@ -131,6 +141,11 @@ pub(super) fn is_token_refused(error: &etcd_client::Error) -> bool {
     }
 }
 
+/// Whether etcd says that the user or the password is wrong: asking again does not help.
+pub(super) fn is_user_refused(status: &Status) -> bool {
+    status.code() == Code::InvalidArgument && status.message().contains(WRONG_PASSWORD)
+}
+
 /// Whether etcd says that it has no users: calls need no token then.
 pub(super) fn is_without_users(error: &etcd_client::Error) -> bool {
     let etcd_client::Error::GRpcStatus(status) = error else { return false };
@@ -163,7 +178,7 @@ pub(super) fn never_left(error: &etcd_client::Error) -> bool {
 
 /// What a failed call says about the member and the way to it.
 pub(super) fn blame(failed: &etcd_client::Error) -> Blame {
-    if !matches!(error(failed), Error::Unavailable(_)) || is_token_refused(failed) {
+    if !matches!(error(failed), Error::Unavailable(_)) || is_token_refused(failed) || is_too_long(failed) {
         return Blame::Nobody;
     }
     match failed {
@@ -276,6 +291,7 @@ mod tests {
             (Code::ResourceExhausted, "etcdserver: too many requests", Blame::Nobody),
             (Code::NotFound, "etcdserver: requested lease not found", Blame::Nobody),
             (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", Blame::Nobody),
+            (Code::OutOfRange, "Error, decoded message length too large: found 9 bytes", Blame::Nobody),
             (Code::Unavailable, "connection reset", Blame::Connection),
             (Code::Unknown, "transport error", Blame::Connection),
         ] {

@@ -4,24 +4,20 @@
 //! over when a call fails; watches on a connection that failed end at once and go on there.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom;
 use tonic::transport::Endpoint;
+use weft_types::SystemClock;
 
 use super::auth::Tokens;
 use super::channel::Connection;
+use super::convert::Blame;
 use crate::port::Error;
 
-/// What a failure says about where it came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Blame {
-    /// The member works; the call failed for reasons of its own.
-    Nobody,
-    /// The member cannot serve at the moment, and says so: others may.
-    Member,
-    /// Nothing, or nothing sensible, comes over this connection: streams on it are as dead.
-    Connection,
-}
+/// How long a single member that cannot serve is asked on the same connection: behind one address there can be many, and a
+/// new connection may lead to another.
+const SAME: Duration = Duration::from_secs(1);
 
 /// The members, and which of them is in use.
 pub(super) struct Endpoints {
@@ -34,6 +30,9 @@ pub(super) struct Endpoints {
 struct InUse {
     index: usize,
     connection: Arc<Connection>,
+    since: Instant,
+    /// Connections to the other members that were left in good order: an election is no reason to connect anew.
+    spare: Vec<Option<Arc<Connection>>>,
 }
 
 impl Endpoints {
@@ -42,7 +41,8 @@ impl Endpoints {
         members.shuffle(&mut rand::rng());
         let first = members.first().ok_or_else(|| Error::Unsupported("no endpoint is given".into()))?;
         let connection = Arc::new(Connection::open(first, tokens.clone()).await?);
-        Ok(Self { tokens, members, in_use: Mutex::new(InUse { index: 0, connection }) })
+        let in_use = InUse { index: 0, connection, since: SystemClock::now(), spare: vec![None; members.len()] };
+        Ok(Self { tokens, members, in_use: Mutex::new(in_use) })
     }
 
     /// How many there are.
@@ -61,32 +61,54 @@ impl Endpoints {
         if blame == Blame::Connection {
             failed.give_up();
         }
-        let Some(index) = self.after(failed) else { return };
-        let Some(member) = self.members.get(index) else { return };
-        if blame == Blame::Nobody || (blame == Blame::Member && self.count() == 1) {
+        if blame == Blame::Nobody {
             return;
         }
-        match Connection::open(member, self.tokens.clone()).await {
-            Ok(connection) => {
-                let mut in_use = self.in_use();
-                // Looked at again: another call may have moved on while this one prepared to.
-                if Arc::ptr_eq(&in_use.connection, failed) {
-                    *in_use = InUse { index, connection: Arc::new(connection) };
-                }
-            }
+        let Some((index, spare)) = self.after(failed, blame) else { return };
+        let next = match (spare, self.members.get(index)) {
+            (Some(spare), _) => Ok(spare),
+            (None, Some(member)) => Connection::open(member, self.tokens.clone()).await.map(Arc::new),
+            (None, None) => return,
+        };
+        match next {
+            Ok(connection) => self.in_use().replace(failed, (index, connection), blame),
             Err(error) => tracing::warn!(%error, "no connection to the next endpoint"),
         }
     }
 
-    /// Which member is next, if `failed` is still the one in use.
-    fn after(&self, failed: &Arc<Connection>) -> Option<usize> {
+    /// Which member is next, with the connection that it had; `None` if `failed` is not in use any more, or is to stay.
+    fn after(&self, failed: &Arc<Connection>, blame: Blame) -> Option<(usize, Option<Arc<Connection>>)> {
         let in_use = self.in_use();
-        Arc::ptr_eq(&in_use.connection, failed).then(|| (in_use.index + 1) % self.count())
+        let age = SystemClock::now().saturating_duration_since(in_use.since);
+        let stays = self.count() == 1 && blame == Blame::Member && age < SAME;
+        if stays || !Arc::ptr_eq(&in_use.connection, failed) {
+            return None;
+        }
+        let index = (in_use.index + 1) % self.count();
+        Some((index, in_use.spare.get(index).cloned().flatten()))
     }
 
     fn in_use(&self) -> MutexGuard<'_, InUse> {
-        // Both fields are replaced at once: a panic elsewhere cannot have left them half done.
+        // Its fields are replaced together: a panic elsewhere cannot have left them half done.
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InUse {
+    /// Takes the next one into use, unless another call has moved on meanwhile.
+    fn replace(&mut self, failed: &Arc<Connection>, next: (usize, Arc<Connection>), blame: Blame) {
+        if !Arc::ptr_eq(&self.connection, failed) {
+            return;
+        }
+        let left = std::mem::replace(&mut self.connection, next.1);
+        if let Some(spare) = self.spare.get_mut(self.index) {
+            *spare = (blame == Blame::Member).then_some(left);
+        }
+        (self.index, self.since) = (next.0, SystemClock::now());
+        // What is in use is no spare; with a single member it would be its own.
+        if let Some(spare) = self.spare.get_mut(self.index) {
+            *spare = None;
+        }
     }
 }
 
@@ -134,6 +156,34 @@ mod tests {
         endpoints.leave(&first, Blame::Connection).await;
         assert!(gone(&first) && !gone(&endpoints.current()));
         assert_eq!(index(&endpoints), 1);
+    }
+
+    #[tokio::test]
+    async fn an_election_opens_no_connections() {
+        let endpoints = members(2).await;
+        let first = endpoints.current();
+        endpoints.leave(&first, Blame::Member).await;
+        let second = endpoints.current();
+        endpoints.leave(&second, Blame::Member).await;
+        assert!(Arc::ptr_eq(&first, &endpoints.current()));
+        endpoints.leave(&first, Blame::Connection).await;
+        assert!(Arc::ptr_eq(&second, &endpoints.current()));
+        // What failed is not used again.
+        endpoints.leave(&second, Blame::Member).await;
+        assert!(!Arc::ptr_eq(&first, &endpoints.current()) && index(&endpoints) == 0);
+    }
+
+    /// One address can lead to many members: one that has lost the others is left for whoever answers next.
+    #[tokio::test]
+    async fn a_single_address_is_connected_to_anew_now_and_then() {
+        let endpoints = members(1).await;
+        let first = endpoints.current();
+        endpoints.in_use().since -= SAME;
+        endpoints.leave(&first, Blame::Member).await;
+        let second = endpoints.current();
+        assert!(!Arc::ptr_eq(&first, &second));
+        endpoints.leave(&second, Blame::Member).await;
+        assert!(Arc::ptr_eq(&second, &endpoints.current()));
     }
 
     #[tokio::test]

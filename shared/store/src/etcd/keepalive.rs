@@ -170,7 +170,7 @@ impl Live {
         *answers = Answers::Over;
         for (_, waiting) in self.line().waiting.drain(..) {
             // Who does not wait any more does not need to know.
-            let _ = waiting.send(Err(Status::new(end.code(), end.message())));
+            let _ = waiting.send(Err(end.clone()));
         }
     }
 

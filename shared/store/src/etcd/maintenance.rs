@@ -144,7 +144,7 @@ impl managed::Manager for Connector {
     type Error = Error;
 
     async fn create(&self) -> Result<Checked, Error> {
-        let connection = Connection::open(&self.endpoint, self.tokens.clone()).await?;
+        let connection = Connection::to_any(&self.endpoint, self.tokens.clone()).await?;
         let status = self.status(&connection).await?;
         Ok(Checked { connection, status })
     }

@@ -13,7 +13,7 @@ use futures_util::stream;
 use tokio::time::Sleep;
 
 use super::channel::Connection;
-use super::endpoints::Blame;
+use super::convert::Blame;
 use super::{EtcdStore, convert};
 use crate::port::{Change, Changes, Error, Range, Revision, Watch};
 
@@ -29,13 +29,7 @@ const FIRST_QUESTION: Duration = Duration::from_millis(150);
 
 /// Opens a watch and waits until etcd has taken it.
 pub(super) async fn open(store: &EtcdStore, range: Range, from: Revision) -> Result<Watch, Error> {
-    let (key, options) = match range {
-        Range::Key(key) => (key, WatchOptions::new()),
-        Range::Prefix(prefix) => (prefix, WatchOptions::new().with_prefix()),
-    };
-    let options = options.with_start_revision(from);
-    let create = |connection: Arc<Connection>| create(connection, key.clone(), options.clone());
-    let (connection, requests, answers) = store.call(create).await?;
+    let (connection, requests, answers) = store.call(|connection| create(connection, range.clone(), from)).await?;
     let watcher = Watcher {
         store: store.clone(),
         connection,
@@ -43,6 +37,7 @@ pub(super) async fn open(store: &EtcdStore, range: Range, from: Revision) -> Res
         answers,
         question: Box::pin(tokio::time::sleep(FIRST_QUESTION.min(store.options.progress))),
         unanswered: None,
+        from,
         told: from - 1,
     };
     Ok(Box::pin(stream::unfold(Some(watcher), |watcher| async move {
@@ -56,12 +51,34 @@ pub(super) async fn open(store: &EtcdStore, range: Range, from: Revision) -> Res
 
 type Opened = (Arc<Connection>, WatchRequestSender, WatchResponseStream);
 
-async fn create(connection: Arc<Connection>, key: String, options: WatchOptions) -> Result<Opened, etcd_client::Error> {
+/// Recent etcd (3.5.30 was seen to) answers no progress for a watch that begins in its future, so that on a quiet store the watch would look
+/// dead: such a watch begins at the present, and [`Watcher::read`] drops what is too early.
+async fn create(connection: Arc<Connection>, range: Range, from: Revision) -> Result<Opened, etcd_client::Error> {
+    let (mut requests, mut answers, present) = create_at(&connection, &range, from).await?;
+    if present < from {
+        (requests, answers, _) = create_at(&connection, &range, present.max(1)).await?;
+    }
+    Ok((connection, requests, answers))
+}
+
+async fn create_at(
+    connection: &Connection,
+    range: &Range,
+    from: Revision,
+) -> Result<(WatchRequestSender, WatchResponseStream, Revision), etcd_client::Error> {
+    let options = WatchOptions::new().with_start_revision(from);
+    let (key, options) = match range {
+        Range::Key(key) => (key.as_str(), options),
+        Range::Prefix(prefix) => (prefix.as_str(), options.with_prefix()),
+    };
     let mut client = connection.client.watch_client().max_decoding_message_size(MAX_MESSAGE);
     let (requests, mut answers) = client.watch(key, Some(options)).await?.split();
     // The first message says whether there is a watch at all; events come after it.
     match answers.message().await? {
-        Some(answer) if answer.created() && !answer.canceled() => Ok((connection, requests, answers)),
+        Some(answer) if answer.created() && !answer.canceled() => {
+            let present = answer.header().map_or(from, etcd_client::ResponseHeader::revision);
+            Ok((requests, answers, present))
+        }
         Some(answer) => Err(convert::cancellation(answer.cancel_reason())),
         None => Err(convert::cancellation("without a word")),
     }
@@ -76,6 +93,8 @@ struct Watcher {
     question: Pin<Box<Sleep>>,
     // `None` until the first, early question, which does not count: etcd may not be able to answer it yet.
     unanswered: Option<u32>,
+    // The first revision that was asked for.
+    from: Revision,
     told: Revision,
 }
 
@@ -95,6 +114,8 @@ impl Watcher {
         };
         let (blame, error) = match end {
             End::Told(error) => (Blame::Nobody, error),
+            // What is to be caught up with does not fit a message, and never will: a listing comes in pages.
+            End::Failed(error) if convert::is_too_long(&error) => (Blame::Nobody, Error::Compacted(0)),
             End::Failed(error) => (convert::blame(&error), convert::error(&error)),
             End::Silent => (Blame::Connection, Error::Unavailable("the watch is silent".into())),
             End::GivenUp => (Blame::Nobody, Error::Unavailable("the connection was given up".into())),
@@ -152,7 +173,7 @@ impl Watcher {
         }
         let mut changes = Vec::with_capacity(answer.events().len());
         for event in answer.events() {
-            let Some(record) = event.kv() else { continue };
+            let Some(record) = event.kv().filter(|record| record.mod_revision() >= self.from) else { continue };
             // etcd never splits a revision over two messages unless asked to.
             self.told = self.told.max(record.mod_revision());
             changes.extend(change(event.event_type(), record));

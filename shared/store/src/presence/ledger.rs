@@ -40,6 +40,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Takes nothing for granted any more: every key is read before the next write.
+    pub(super) fn doubt(&mut self) {
+        self.doubtful.extend(self.known.keys().cloned());
+    }
+
     /// Reads every key whose state is not known: at first, whatever a predecessor with our name left behind.
     async fn learn(
         &mut self,

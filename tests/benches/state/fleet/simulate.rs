@@ -11,7 +11,7 @@ use weft_runtime::Tasks;
 use weft_store::{EtcdStore, Presence, etcd};
 use weft_types::{Version, WorkerId};
 
-use super::{CLUSTER, LEASE, until_orphaned};
+use super::{CLUSTER, LEASE, descriptors, until_orphaned};
 
 /// Workers come up over this long, as machines do.
 const ARRIVAL: Duration = Duration::from_secs(10);
@@ -20,6 +20,7 @@ const MODELS: [&str; 3] = ["digits", "identity", "sleep"];
 
 /// Runs `count` workers until the observer is gone.
 pub(super) async fn workers(endpoint: &str, count: usize) -> Result<()> {
+    descriptors::allow(count)?;
     let tasks = Tasks::new();
     for index in 0..count {
         let (endpoint, tasks_of_worker) = (endpoint.to_owned(), tasks.clone());
@@ -31,13 +32,11 @@ pub(super) async fn workers(endpoint: &str, count: usize) -> Result<()> {
             }
         });
     }
-    let orphaned = tokio::task::spawn_blocking(until_orphaned);
+    // The workers are not asked to leave: a machine that loses power does not deregister either.
     tokio::select! {
-        _ = orphaned => {}
-        () = tasks.stopping().cancelled_owned() => {}
+        _ = tokio::task::spawn_blocking(until_orphaned) => Ok(()),
+        () = tasks.stopping().cancelled_owned() => anyhow::bail!("a simulated worker failed"),
     }
-    // The process is ended from outside, as machines are.
-    std::process::exit(i32::from(tasks.failed()))
 }
 
 async fn worker(endpoint: String, index: usize, tasks: Tasks) -> Result<()> {

@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use weft_config::Reader as Settings;
@@ -51,7 +52,7 @@ fn certificates_and_password_are_read() {
 fn secrets_that_others_can_read_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let certificate = file(folder.path(), "cert", "the certificate", 0o644);
-    for mode in [0o640, 0o604, 0o660, 0o777, 0o610] {
+    for mode in [0o604, 0o644, 0o660, 0o777, 0o610] {
         let key = file(folder.path(), "key", "the key", mode);
         let password = file(folder.path(), "password", "secret-word", mode);
         let told = refusal(&[
@@ -64,6 +65,24 @@ fn secrets_that_others_can_read_are_refused() {
         assert!(told.contains(&format!("chmod 600 {key}")), "{mode:o}: {told}");
         assert!(told.contains(&format!("chmod 600 {password}")), "{mode:o}: {told}");
         assert!(!told.contains("secret-word"), "{told}");
+    }
+}
+
+#[test]
+fn the_group_may_read_what_root_owns() {
+    for (owner, mode, secret) in [
+        (1_000, 0o100_600, true),
+        (1_000, 0o100_400, true),
+        (1_000, 0o100_640, false),
+        (0, 0o100_600, true),
+        (0, 0o100_440, true),
+        (0, 0o100_640, true),
+        (0, 0o100_660, false),
+        (0, 0o100_650, false),
+        (0, 0o100_644, false),
+        (0, 0o100_444, false),
+    ] {
+        assert_eq!(is_secret(owner, mode), secret, "of user {owner}, mode {mode:o}");
     }
 }
 
