@@ -57,8 +57,13 @@ fn mesh() -> Snapshot {
 
 fn build(criterion: &mut Criterion) {
     let (mesh, tasks, scope) = (mesh(), Tasks::new(), Scope::disabled());
-    let connect =
-        Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now: SystemClock::now() };
+    let connect = Connect {
+        channel: &ChannelOptions::default(),
+        tasks: &tasks,
+        scope: &scope,
+        now: SystemClock::now(),
+        known: true,
+    };
     let first = Table::build(&mesh, &Table::default(), &connect);
     criterion.bench_function("table/anew from 10,000 workers x 3 replicas", |bencher| {
         bencher.iter(|| black_box(Table::build(&mesh, &Table::default(), &connect)));

@@ -189,9 +189,6 @@ async fn hold(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>
 
 fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>]) -> Result<Option<Chosen>> {
     let table = router.table.load();
-    if !router.mesh.is_known() {
-        return Ok(None);
-    }
     match route(&table, wanted.name, wanted.version, rand::rng().random(), SystemClock::now())? {
         Routed::Coming => Ok(None),
         Routed::Ready(target) => {

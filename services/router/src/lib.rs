@@ -92,8 +92,11 @@ impl Router {
         let mut changes = inner.mesh.changes();
         let mut told = BTreeSet::new();
         loop {
+            // Asked first: a snapshot that is taken afterwards is at least as good.
+            let known = inner.mesh.is_known();
             let snapshot = inner.mesh.snapshot();
             let connect = Connect {
+                known,
                 channel: &inner.options.channel,
                 tasks: &inner.tasks,
                 scope: &inner.scope,
@@ -103,7 +106,7 @@ impl Router {
             inner.table.store(Arc::new(table));
             inner.swapped.send_replace(snapshot.revision);
             // A snapshot from this process's own disk is as good to serve from as one whose store has gone away since.
-            if inner.mesh.is_known() {
+            if known {
                 inner.health.set("", true);
                 inner.health.set("inference.GRPCInferenceService", true);
                 self.tell_models(&mut told);

@@ -30,6 +30,9 @@ pub(crate) fn route<'a>(
     unit: f64,
     now: Instant,
 ) -> Result<Routed<'a>> {
+    if !table.known {
+        return Ok(Routed::Coming);
+    }
     let Some(route) = table.route(name) else {
         return of_model(table, name, version, now);
     };
@@ -86,5 +89,21 @@ fn unknown(name: &str, version: Option<Version>) -> Error {
     match version {
         Some(version) => Error::new(Reason::NotFound, format!("model_version: model {shown} has no version {version}")),
         None => Error::new(Reason::NotFound, format!("model_name: no model or route {shown}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_types::SystemClock;
+
+    /// A router that has just started serves before it has looked at the mesh: it must not deny what it has not looked for.
+    #[test]
+    fn nothing_is_denied_before_the_mesh_is_known() {
+        let mut table = Table::default();
+        let routed = |table: &Table| route(table, "m", None, 0.0, SystemClock::now()).map(|_| ());
+        assert!(routed(&table).is_ok());
+        table.known = true;
+        assert_eq!(routed(&table).map_err(|error| error.reason()), Err(Reason::NotFound));
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) tasks: &'a Tasks,
     pub(crate) scope: &'a Scope,
     pub(crate) now: Instant,
+    /// Whether the snapshot is of anything: listed from the store, or found on disk.
+    pub(crate) known: bool,
 }
 
 /// The router's view of the mesh at one revision.
@@ -89,6 +91,8 @@ pub(crate) struct Connect<'a> {
 pub(crate) struct Table {
     models: HashMap<ModelName, Model>,
     routes: HashMap<ModelName, Arc<Record<Route>>>,
+    /// False at first: that nothing is in it then says nothing.
+    pub(crate) known: bool,
     pub(crate) endpoints: BTreeMap<WorkerId, Replica>,
 }
 
@@ -102,6 +106,7 @@ impl Table {
         let mut table = Self {
             endpoints: snapshot.workers.iter().filter_map(of_worker).collect(),
             routes: snapshot.routes.iter().map(|(name, record)| (name.clone(), Arc::clone(record))).collect(),
+            known: connect.known,
             ..Self::default()
         };
         for (id, record) in snapshot.workers.iter() {
@@ -287,7 +292,7 @@ mod tests {
             }
             let (tasks, scope) = (Tasks::new(), Scope::disabled());
             let now = weft_types::SystemClock::now();
-            let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now };
+            let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now, known: true };
             let table = Table::build(&snapshot, &Table::default(), &connect);
             for model in 0..3 {
                 let on = |worker: &usize, state| held.get(&(*worker, model)) == Some(&state);
@@ -321,6 +326,7 @@ mod tests {
             tasks: &tasks,
             scope: &scope,
             now: now + Duration::from_secs(seconds),
+            known: true,
         };
         let mut snapshot = Snapshot::default();
         let offer = ModelOffer {
