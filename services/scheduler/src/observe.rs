@@ -77,12 +77,9 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
 }
 
 /// Placements that their workers refuse, because a leader of the past wrote them after the term that began at `term` had
-/// begun. The store takes such a write only from someone who did not compare its fence. The workers' rule is the same.
+/// begun. The store takes such a write only from someone who did not compare its fence.
 pub(crate) fn refused(snapshot: &Snapshot, term: i64) -> Vec<Key> {
-    let is_refused = |record: &Record<state::Placement>| {
-        record.mod_revision > term && i64::try_from(record.value.epoch).unwrap_or(i64::MAX) < term
-    };
-    snapshot.placements.iter().filter(|(_, record)| is_refused(record)).map(|(key, _)| place_key(key)).collect()
+    snapshot.placements.iter().filter(|(_, record)| record.is_stale(term)).map(|(key, _)| place_key(key)).collect()
 }
 
 /// Every replica that is placed, or that a worker still reports.

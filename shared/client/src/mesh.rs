@@ -23,6 +23,15 @@ pub struct Record<T> {
     pub mod_revision: i64,
 }
 
+impl Record<Placement> {
+    /// Whether a leader of the past wrote this after its successor's term had begun at the revision `term`. What it wrote
+    /// before then stays valid, since a term's end takes nothing back. Workers refuse such a record, and the leader takes it back.
+    pub fn is_stale(&self, term: i64) -> bool {
+        let epoch = i64::try_from(self.value.epoch).unwrap_or(i64::MAX);
+        self.mod_revision > term && epoch < term
+    }
+}
+
 /// Records of one kind, in a tree whose copies share what does not differ: a change of one among 30,000 copies a few nodes,
 /// where a copy of the whole map took milliseconds (`benches/snapshot.rs`).
 pub type Records<K, T> = imbl::OrdMap<K, Arc<Record<T>>>;

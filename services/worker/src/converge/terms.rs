@@ -47,7 +47,7 @@ impl Terms {
     ) -> (BTreeSet<Key>, Vec<Refusal>) {
         let (mut wanted, mut refusals, mut refused) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
         for (key, placement) in own {
-            if !is_stale(placement, self.newest) {
+            if !placement.is_stale(self.newest) {
                 wanted.insert(key);
                 continue;
             }
@@ -59,13 +59,6 @@ impl Terms {
         self.refused = refused;
         (wanted, refusals)
     }
-}
-
-/// Whether a leader of the past wrote this after its successor's term had begun. What it wrote before then stays valid,
-/// since a term's end takes nothing back.
-fn is_stale(placement: &Record<Placement>, term: i64) -> bool {
-    let epoch = i64::try_from(placement.value.epoch).unwrap_or(i64::MAX);
-    placement.mod_revision > term && epoch < term
 }
 
 #[cfg(test)]
@@ -106,10 +99,10 @@ mod tests {
             (0, 11, 10, true),
         ];
         for (epoch, revision, term, stale) in cases {
-            assert_eq!(is_stale(&placement(epoch, revision), term), stale, "{epoch} at {revision} in {term}");
+            assert_eq!(placement(epoch, revision).is_stale(term), stale, "{epoch} at {revision} in {term}");
         }
         let odd = Record { value: Placement { epoch: u64::MAX }, create_revision: 11, mod_revision: 11 };
-        assert!(!is_stale(&odd, 10));
+        assert!(!odd.is_stale(10));
     }
 
     #[test]
