@@ -1,46 +1,54 @@
 # One line each over cargo and the scripts under tests/scripts. Everything is built with the release profile and with the
 # whole workspace's features, so that run, test and bench share every compiled dependency.
 TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
+# Cargo, with what llama.cpp is compiled with: cmake, a C++ compiler, libclang. Where they are there it is cargo itself.
+CARGO := tests/scripts/native.sh cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench bench-state doc proto models
+.PHONY: help run test check lint bench bench-state bench-worker doc proto models
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build, start a whole mesh, show it working, leave it serving
-	cargo run --release --bin weft -- dev --demo
+	$(CARGO) run --release --bin weft -- dev --demo
 
 test: ## every test, third-party clients and real processes included
 	tests/scripts/tools.sh test
 	tests/scripts/models.sh
-	cargo build --release --workspace --bins
-	cargo test --release --workspace
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) test --release --workspace
 
 check: lint ## what a change must pass besides the tests
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --document-private-items --quiet
 	tests/scripts/tools.sh check
 	$(TOOLS)/cargo-deny --log-level warn check bans licenses sources
 	tests/scripts/contracts.sh
 
 lint: ## formatting and lints
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 bench: ## the benchmarks, each goal with its verdict
-	cargo build --release --workspace --bins
-	cargo bench --profile release --workspace --exclude weft-tests --bench '*'
-	cargo bench --profile release -p weft-tests --bench mesh
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) bench --profile release --workspace --exclude weft-tests --bench '*'
+	$(CARGO) bench --profile release -p weft-tests --bench mesh
 
 bench-state: ## what callers see when etcd fails, and what a large fleet costs; FULL=1 for more of both
-	cargo build --release --workspace --bins
-	cargo bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
+
+bench-worker: ## a worker against the runtimes below it and the servers beside it; PART=BD for some parts, FULL=1 for longer
+	tests/scripts/models.sh
+	$(CARGO) build --release --workspace --bins
+	tests/scripts/peers.sh
+	$(CARGO) bench --profile release -p weft-tests --bench worker -- $(PART) $(if $(FULL),--full)
 
 doc: ## the documentation, under target/doc
-	cargo doc --release --workspace --no-deps --document-private-items
+	$(CARGO) doc --release --workspace --no-deps --document-private-items
 
 proto: ## regenerate shared/proto/src/gen from proto/
-	WEFT_BLESS=1 cargo test --release --workspace --test generated
+	WEFT_BLESS=1 $(CARGO) test --release --workspace --test generated
 
-models: ## fetch the foreign models that tests and demonstrations can use
+models: ## fetch four foreign models (430 MB) into models/, checked against their checksums
 	tests/scripts/models.sh

@@ -26,8 +26,17 @@ impl Goal {
         Self { name: name.into(), measured, relation: Relation::AtLeast, target }
     }
 
-    /// How a benchmark tells it: `GOAL <name> <measured> <relation> <target> met|missed`.
+    /// What could not be measured.
+    pub fn missing(name: impl Into<String>) -> Self {
+        Self { name: name.into(), measured: f64::NAN, relation: Relation::AtLeast, target: f64::NAN }
+    }
+
+    /// How a benchmark tells it: `GOAL <name> <measured> <relation> <target> met|missed`, or `GOAL <name> missing` where
+    /// nothing could be measured.
     pub fn line(&self) -> String {
+        if self.measured.is_nan() {
+            return format!("GOAL {} missing", self.name);
+        }
         let (sign, met) = match self.relation {
             Relation::AtMost => ("<=", self.measured <= self.target),
             Relation::AtLeast => (">=", self.measured >= self.target),

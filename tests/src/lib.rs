@@ -1,8 +1,9 @@
 //! What the tests of the whole mesh share: a mesh in this process ([`mesh`]), real processes ([`process`]) over a real etcd
 //! ([`etcd`]) with faults between them ([`proxy`]), a caller ([`calls`]), steady load ([`load`]), an OTLP endpoint that keeps
 //! what it gets ([`sink`]), what befalls a mesh whose etcd fails ([`outage`]), and a [`register`] that processes own in turn,
-//! whose history is checked [`linearizable`].
+//! whose history is checked [`linearizable`]. Benchmarks count [`allocations`] and judge by [`goal`]s.
 
+pub mod allocations;
 pub mod calls;
 pub mod etcd;
 pub mod goal;

@@ -2,6 +2,12 @@
 //!
 //! A caller knows several routers, as a gRPC client with round-robin does: a call that could not even be sent to one of them
 //! goes to the next, which gRFC A6 calls a transparent retry. Everything else that fails is a failure.
+//!
+//! For benchmarks there are calls in a [`closed`] loop and calls that arrive at random, as a [`poisson`] process.
+
+pub mod closed;
+pub mod poisson;
+pub mod rounds;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

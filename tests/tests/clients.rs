@@ -46,6 +46,17 @@ async fn magika_answers_as_its_own_package_does() -> Result<()> {
     Ok(())
 }
 
+/// A language model answers Triton's own client as Triton's vLLM backend would.
+#[tokio::test(flavor = "multi_thread")]
+async fn tritons_own_client_streams_a_language_model() -> Result<()> {
+    let folder = models().to_string_lossy().into_owned();
+    let mesh = Weft::start("dev", &["--metrics-http", "", "--router-http", "", "--worker-models", &folder])?;
+    Caller::new(&mesh.address)?.wait_ready("gemma3").await?;
+    let told = tokio::task::block_in_place(|| python("venv", "language_client.py", &[&mesh.address, "gemma3"]))?;
+    assert!(told.contains("checks passed"), "{told}");
+    Ok(())
+}
+
 /// Every service describes itself, not only the router.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_service_answers_grpcurl() -> Result<()> {

@@ -5,6 +5,8 @@ mod processes {
     mod cluster;
     mod demo;
     mod drain;
+    mod hostile;
+    mod language;
     mod loss;
     mod memory;
     mod outage;

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use weft_policy::Candidate;
+use weft_policy::{Affinity, Candidate};
 
 use crate::endpoint::{Endpoint, Permit};
 use crate::table::Replica;
 
-/// Draws two and takes the one with less in flight; the permit counts the call from now on.
-pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>]) -> Option<Permit> {
+/// Draws two and takes the one with less in flight, or the one that an affinity prefers; the permit counts the call from now
+/// on.
+pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], affinity: Option<Affinity>) -> Option<Permit> {
     let candidates = replicas.iter().map(|replica| Candidate {
+        identity: replica.endpoint.identity,
         in_flight: replica.endpoint.in_flight(),
         draining: replica.draining,
         tried: tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, &replica.endpoint)),
     });
-    let index = weft_policy::choose(candidates, &mut rand::rng())?;
+    let index = weft_policy::choose(candidates, affinity, &mut rand::rng())?;
     replicas.get(index).map(|replica| replica.endpoint.enter())
 }
 
@@ -40,7 +42,7 @@ mod tests {
             let replicas = replicas(3);
             let mut permits = Vec::new();
             for begin in steps {
-                if begin { permits.extend(choose(&replicas, &[])); } else { drop(permits.pop()); }
+                if begin { permits.extend(choose(&replicas, &[], None)); } else { drop(permits.pop()); }
                 let total: u64 = replicas.iter().map(|replica| replica.endpoint.in_flight()).sum();
                 prop_assert_eq!(total, permits.len() as u64);
             }
@@ -54,8 +56,25 @@ mod tests {
         let replicas = replicas(2);
         let tried = [Arc::clone(&replicas[0].endpoint)];
         for _ in 0..100 {
-            let permit = choose(&replicas, &tried).expect("one is there");
+            let permit = choose(&replicas, &tried, None).expect("one is there");
             assert_eq!(permit.endpoint().worker.as_str(), "w1");
         }
+    }
+
+    #[test]
+    fn a_sequence_keeps_its_replica_whatever_the_load() {
+        let replicas = replicas(5);
+        let affinity = Some(Affinity::of("m", "one"));
+        let first = choose(&replicas, &[], affinity).expect("one is there");
+        let name = first.endpoint().worker.clone();
+        let held: Vec<Permit> = (0..50).filter_map(|_| choose(&replicas, &[], affinity)).collect();
+        assert!(held.iter().all(|permit| permit.endpoint().worker == name));
+        let left: Vec<Replica> = replicas.iter().filter(|replica| replica.endpoint.worker != name).cloned().collect();
+        let other = choose(&left, &[], affinity).expect("one is there").endpoint().worker.clone();
+        assert_ne!(other, name);
+        // A draining one hands its sequences to the next in line, and gets them back if it stays after all.
+        let mut draining = replicas;
+        draining.iter_mut().filter(|replica| replica.endpoint.worker == name).for_each(|one| one.draining = true);
+        assert_eq!(choose(&draining, &[], affinity).expect("one is there").endpoint().worker.clone(), other);
     }
 }

@@ -8,6 +8,7 @@ use rand::RngExt as _;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 use weft_client::{outgoing, within};
+use weft_policy::Affinity;
 use weft_policy::retry::{Attempt, Verdict, may_retry};
 use weft_proto::raw::InferenceClient;
 use weft_proto::{error_of, status_of};
@@ -187,13 +188,17 @@ async fn hold(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>
     }
 }
 
-fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>]) -> Result<Option<Chosen>> {
+/// Draws a replica that was not tried yet, or that the call's sequence is on; `None` when none is ready.
+pub(crate) fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>]) -> Result<Option<Chosen>> {
     let table = router.table.load();
-    match route(&table, wanted.name, wanted.version, rand::rng().random(), SystemClock::now())? {
+    // All calls of a sequence take the same of a route's targets.
+    let unit = wanted.affinity(wanted.name).map_or_else(|| rand::rng().random(), Affinity::unit);
+    match route(&table, wanted.name, wanted.version, unit, SystemClock::now())? {
         Routed::Coming => Ok(None),
         Routed::Ready(target) => {
             let fresh = |permit: &Permit| !tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, permit.endpoint()));
-            let drawn = choose(&target.ready.replicas, tried).filter(fresh);
+            let affinity = wanted.affinity(&target.model);
+            let drawn = choose(&target.ready.replicas, tried, affinity).filter(fresh);
             Ok(drawn.map(|permit| Chosen::of(target, permit)))
         }
     }

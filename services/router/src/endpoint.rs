@@ -9,6 +9,8 @@ use weft_types::WorkerId;
 /// One worker: its channels and what this router has in flight there. It lives as long as the worker does.
 pub(crate) struct Endpoint {
     pub(crate) worker: WorkerId,
+    /// What stands for the worker's name when sequences choose their replica.
+    pub(crate) identity: u64,
     /// Which life of the worker this is: a new one is not shunned for what happened to the last.
     pub(crate) epoch: u64,
     pub(crate) channel: Channel,
@@ -24,7 +26,8 @@ pub(crate) struct Permit(Arc<Endpoint>);
 
 impl Endpoint {
     pub(crate) fn new(worker: WorkerId, epoch: u64, channel: Channel, streams: Channel) -> Arc<Self> {
-        Arc::new(Self { worker, epoch, channel, streams, in_flight: AtomicU64::new(0) })
+        let identity = weft_policy::choose::identity(worker.as_str());
+        Arc::new(Self { worker, identity, epoch, channel, streams, in_flight: AtomicU64::new(0) })
     }
 
     pub(crate) fn in_flight(&self) -> u64 {

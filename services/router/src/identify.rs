@@ -1,6 +1,7 @@
 //! What a call wants, read from the head of its undecoded message.
 
-use weft_proto::frame::{self, Head};
+use weft_policy::Affinity;
+use weft_proto::frame::{self, Head, Sequence};
 use weft_types::{Deadline, Error, InvalidName, ModelName, Result, SystemClock, Version};
 
 /// A call's wish.
@@ -12,6 +13,18 @@ pub(crate) struct Wanted<'a> {
     pub(crate) id: &'a str,
     /// The earlier of the call's deadline and the request's own `timeout`.
     pub(crate) deadline: Deadline,
+    /// The sequence that it belongs to, if to any.
+    pub(crate) sequence: Option<Sequence<'a>>,
+}
+
+impl Wanted<'_> {
+    /// What its sequence's calls to a model or route of this name have in common.
+    pub(crate) fn affinity(&self, name: &str) -> Option<Affinity> {
+        self.sequence.map(|sequence| match sequence {
+            Sequence::Number(number) => Affinity::of(name, number),
+            Sequence::Text(text) => Affinity::of(name, text),
+        })
+    }
 }
 
 /// Reads a `ModelInferRequest`.
@@ -25,7 +38,7 @@ pub(crate) fn wanted<'a>(head: &Head<'a>, deadline: Deadline) -> Result<Wanted<'
     let (_, version) = names(head.model_name, head.model_version)?;
     let deadline =
         head.timeout.map_or(deadline, |timeout| deadline.earlier(Deadline::after(SystemClock::now(), timeout)));
-    Ok(Wanted { name: head.model_name, version, id: head.id, deadline })
+    Ok(Wanted { name: head.model_name, version, id: head.id, deadline, sequence: head.sequence })
 }
 
 /// Checks a model's name and version as they came.

@@ -80,7 +80,7 @@ impl Router {
             let (name, version) = names(name, version)?;
             let table = self.inner.table.load();
             if let Routed::Ready(target) = route(&table, name.as_str(), version, 0.0, SystemClock::now())?
-                && let Some(permit) = choose(&target.ready.replicas, &[])
+                && let Some(permit) = choose(&target.ready.replicas, &[], None)
             {
                 return Ok(Chosen::of(target, permit));
             }

@@ -2,7 +2,9 @@
 //!
 //! A stream keeps one upstream per model, so that the requests of one model stay in order and on one replica; when that
 //! replica goes, the upstream is half-closed: answers that are still due come from it, and the next request takes another
-//! replica. Both directions are bounded: a caller that does not read stops its own upstreams, and a worker that is slow stops the caller.
+//! replica. Requests that belong to a sequence take the upstream to the sequence's own replica. A request may have many answers:
+//! it is due until the one that is marked as its last. Both directions are bounded: a caller that does not read stops its own
+//! upstreams, and a worker that is slow stops the caller.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,15 +24,17 @@ use weft_proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use weft_proto::raw::InferenceClient;
 use weft_proto::{error_of, status_of};
 use weft_runtime::{Call, Running};
-use weft_types::{Deadline, Error, Reason, Retry, SystemClock, Version};
+use weft_types::{Deadline, Error, Reason, Retry, SystemClock, Version, WorkerId};
 
 use crate::Inner;
-use crate::dispatch::{Chosen, acquire, is_unprocessed};
+use crate::dispatch::{Chosen, acquire, draw, is_unprocessed};
 use crate::endpoint::Endpoint;
 use crate::identify::{Wanted, wanted};
 use crate::table::Table;
 
 const METHOD: &str = "inference.GRPCInferenceService/ModelStreamInfer";
+/// Replicas that the sequences of one stream may be on at once.
+const MAX_SEQUENCE_UPSTREAMS: usize = 64;
 
 type Answer = Result<Bytes, Status>;
 
@@ -85,10 +89,17 @@ async fn collect(mut upstreams: mpsc::Receiver<BoxStream<'static, Answer>>, answ
     }
 }
 
-/// The name and version that a caller asked for.
-type Asked = (String, Option<Version>);
+/// What an upstream is for.
+#[derive(PartialEq, Eq, Hash)]
+struct Asked {
+    /// As the caller named it.
+    name: String,
+    version: Option<Version>,
+    /// The replica that a sequence has to go to; none where any will do.
+    worker: Option<WorkerId>,
+}
 
-/// Answers that an upstream still owes.
+/// Requests that an upstream has not yet given the last answer to.
 type Due = Arc<AtomicI64>;
 
 /// An open stream to a worker.
@@ -187,20 +198,45 @@ impl Sender {
 
     /// The upstream for what is wanted: the open one while its replica stands, else a new one.
     async fn upstream(&mut self, wanted: &Wanted<'_>) -> Result<(mpsc::Sender<Bytes>, Due), Status> {
-        let asked = (wanted.name.to_owned(), wanted.version);
+        let mut asked = self.asked(wanted)?;
         let table = self.router.table.load_full();
         if let Some(upstream) = self.open.get(&asked).filter(|upstream| upstream.is_current(&table)) {
             return Ok((upstream.requests.clone(), Arc::clone(&upstream.due)));
         }
         // Dropping the sender half-closes the old one: it still answers what it was sent.
         self.open.remove(&asked);
-        if self.open.len() >= self.router.options.max_stream_models {
-            return Err(status_of(&Error::invalid("model_name", "too many different models on one stream")));
-        }
+        self.make_room(wanted.sequence.is_some())?;
         let upstream = self.connect(wanted).await?;
         let opened = (upstream.requests.clone(), Arc::clone(&upstream.due));
+        // The preferred replica may not have been there to take it.
+        asked.worker = wanted.sequence.map(|_| upstream.endpoint.worker.clone());
         self.open.insert(asked, upstream);
         Ok(opened)
+    }
+
+    fn asked(&self, wanted: &Wanted<'_>) -> Result<Asked, Status> {
+        let worker = match wanted.sequence {
+            None => None,
+            // Drawn for its name only: the load that it stands for is released at once.
+            Some(_) => draw(&self.router, wanted, &[])
+                .map_err(|error| status_of(&error))?
+                .map(|chosen| chosen.permit.endpoint().worker.clone()),
+        };
+        Ok(Asked { name: wanted.name.to_owned(), version: wanted.version, worker })
+    }
+
+    /// Refuses one upstream too many, unless there are some that owe nothing and can be given up.
+    fn make_room(&mut self, for_sequence: bool) -> Result<(), Status> {
+        let limit = if for_sequence { MAX_SEQUENCE_UPSTREAMS } else { self.router.options.max_stream_models };
+        let alike = |asked: &Asked| asked.worker.is_some() == for_sequence;
+        let count = |open: &HashMap<Asked, Upstream>| open.keys().filter(|asked| alike(asked)).count();
+        if count(&self.open) >= limit {
+            self.open.retain(|asked, upstream| !alike(asked) || upstream.due.load(Ordering::Relaxed) > 0);
+        }
+        if count(&self.open) >= limit {
+            return Err(status_of(&Error::invalid("model_name", "too many different models on one stream")));
+        }
+        Ok(())
     }
 
     /// Opens an upstream to a replica; replicas that cannot be reached are passed over.
@@ -244,9 +280,17 @@ impl Sender {
 
 /// An answer to pass on. A worker that is lost while it owes nothing has cost nothing: its upstream just ends.
 fn owed(due: &AtomicI64, answer: Answer) -> Option<Answer> {
-    let before = due.fetch_sub(1, Ordering::Relaxed);
-    let lost = |status: &Status| error_of(status).reason().retry() == Retry::Elsewhere;
-    if before <= 0 && answer.as_ref().is_err_and(lost) { None } else { Some(answer) }
+    match &answer {
+        Ok(message) if frame::is_last(message) => drop(due.fetch_sub(1, Ordering::Relaxed)),
+        Ok(_) => {}
+        Err(status) => {
+            let lost = error_of(status).reason().retry() == Retry::Elsewhere;
+            if lost && due.load(Ordering::Relaxed) <= 0 {
+                return None;
+            }
+        }
+    }
+    Some(answer)
 }
 
 fn gone() -> Status {
@@ -257,4 +301,47 @@ fn gone() -> Status {
 fn may_go_on(status: &Status) -> bool {
     let reason = error_of(status).reason();
     !matches!(reason, Reason::Cancelled | Reason::DeadlineRunning | Reason::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_proto::inference::InferParameter;
+    use weft_proto::inference::infer_parameter::ParameterChoice;
+
+    use super::*;
+
+    fn answer(is_last: bool, error: &str) -> Answer {
+        let mark = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(is_last)) };
+        let response = ModelInferResponse {
+            parameters: HashMap::from([(frame::FINAL_RESPONSE.into(), mark)]),
+            ..Default::default()
+        };
+        let answer = ModelStreamInferResponse { error_message: error.to_owned(), infer_response: Some(response) };
+        Ok(answer.encode_to_vec().into())
+    }
+
+    fn lost() -> Answer {
+        Err(status_of(&Error::new(Reason::WorkerLost, "gone")))
+    }
+
+    /// Two requests of three answers each, mixed: the loss of their worker is told until both have had their last.
+    #[test]
+    fn a_request_is_due_until_its_last_answer() {
+        let due = AtomicI64::new(2);
+        for (is_last, left) in [(false, 2), (false, 2), (false, 2), (true, 1), (false, 1), (true, 0)] {
+            assert!(owed(&due, lost()).is_some(), "swallowed with {left} due");
+            assert!(owed(&due, answer(is_last, "")).is_some());
+            assert_eq!(due.load(Ordering::Relaxed), left);
+        }
+        assert!(owed(&due, lost()).is_none(), "told although nothing was due");
+        let other = Err(status_of(&Error::new(Reason::Internal, "broken")));
+        assert!(owed(&due, other).is_some(), "only a loss costs nothing");
+    }
+
+    #[test]
+    fn an_error_ends_its_request() {
+        let due = AtomicI64::new(1);
+        assert!(owed(&due, answer(false, "no")).is_some());
+        assert!(owed(&due, lost()).is_none());
+    }
 }

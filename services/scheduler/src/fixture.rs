@@ -52,6 +52,6 @@ pub(crate) fn placement(snapshot: &mut Snapshot, key: &ReplicaKey, revision: i64
 
 pub(crate) fn replica(snapshot: &mut Snapshot, key: &ReplicaKey, state: ReplicaState, revision: i64) {
     let reason = if state == ReplicaState::Failed { "told by the worker" } else { "" };
-    let replica = Replica { state: state.into(), reason: reason.to_owned(), size_bytes: 0 };
+    let replica = Replica { state: state.into(), reason: reason.to_owned(), ..Replica::default() };
     snapshot.replicas.insert(key.clone(), record(replica, revision));
 }

@@ -23,6 +23,7 @@ const USAGE: &str = "usage: weft <command> [options]
   metrics     collects figures and traces
   version     prints the version
 
+A worker starts 'weft engine' by itself, one for each model that runs in a process of its own.
 'weft <command> --help' lists the options of a command.";
 
 /// How long blocking calls that outlast everything else are waited for.
@@ -56,11 +57,20 @@ pub fn run(command: &str, args: impl Iterator<Item = OsString>) -> Result<()> {
                 block_on(&common, async |process| role::alone(&process, role::metrics(&process, settings).await?).await)
             })
         }
+        "engine" => engine(args.first()),
         "version" | "--version" | "-V" => print(&format!("weft {BUILD}")),
         "help" | "--help" | "-h" => print(USAGE),
         "" => bail!("no command given\n\n{USAGE}"),
         unknown => bail!("no command '{unknown}'\n\n{USAGE}"),
     }
+}
+
+/// The process of one model, on whose standard input its worker speaks. It has no settings: the worker tells it everything.
+fn engine(argument: Option<&OsString>) -> Result<()> {
+    if argument.is_some() {
+        return print("weft engine: the process of one model; a worker starts it, with a socket as its standard input");
+    }
+    weft_engine_native::child::run().map_err(anyhow::Error::msg)
 }
 
 /// Reads the settings of a command; runs it unless only help or the configuration was asked for.

@@ -102,6 +102,12 @@ pub struct Worker {
     pub queue_limit: usize,
     /// How long the drain may wait for replicas to be moved.
     pub move_grace: Duration,
+    /// ONNX Runtime's library.
+    pub onnxruntime: Option<PathBuf>,
+    /// Memory of one engine process beyond its model's.
+    pub engine_memory: ByteSize,
+    /// Memory that a worker shares with one engine process.
+    pub engine_arena: ByteSize,
 }
 
 /// The metrics service's settings.
@@ -304,6 +310,27 @@ fn read_worker(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Worker 
             Duration::from_secs(20),
             "how long the drain waits for replicas to be moved to other workers",
         )),
+        onnxruntime: section.get(Setting::new(
+            "onnxruntime",
+            None,
+            "path of libonnxruntime.so (PyPI package onnxruntime has it); unset looks beside weft and where the system's loader does",
+        )),
+        engine_memory: section.get(
+            Setting::new(
+                "engine-memory",
+                ByteSize::bytes(4 << 30),
+                "memory of one engine process beyond its model's; one that takes more is ended, and its model loaded again",
+            )
+            .within(ByteSize::bytes(16 << 20), ByteSize::bytes(1 << 50)),
+        ),
+        engine_arena: section.get(
+            Setting::new(
+                "engine-arena",
+                ByteSize::bytes(256 << 20),
+                "memory for tensors that are shared with one engine process; calls wait for room in it",
+            )
+            .within(ByteSize::bytes(1 << 20), ByteSize::bytes(1 << 38)),
+        ),
     }
 }
 

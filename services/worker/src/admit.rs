@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use weft_engine::Inputs;
 use weft_types::{Deadline, Error, Reason, Result};
 
-use crate::queue::{Refusal, Ticket};
+use crate::quarantine::Standing;
+use crate::queue::{self, Refusal, Ticket};
 use crate::replica::Replica;
 
 /// The lowest band: what a caller asks for beyond it is the same.
-const LAST_BAND: u64 = 255;
+pub(crate) const LAST_BAND: u64 = 255;
 /// The bounds of the wait that a full queue asks for.
 const PUSHBACK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
@@ -26,7 +27,18 @@ pub(crate) struct Request {
 /// Queues a request whose deadline can be met.
 pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> Result<Ticket> {
     let Request { inputs, priority, deadline } = request;
-    let band = if priority == 0 { replica.plan.default_band } else { priority }.min(LAST_BAND);
+    let suspect = match replica.quarantine.judge(&inputs) {
+        Standing::Clear => None,
+        Standing::Suspect(digest) => Some(digest),
+        // The request is well formed: it is the model's runtime that fails on it, as it did before.
+        Standing::Refused => {
+            replica.metrics.record_quarantined();
+            let message = "this input has ended the model's process several times: it is not executed again";
+            return Err(Error::new(Reason::ModelFailed, message));
+        }
+    };
+    let bands = &replica.plan.bands;
+    let band = bands.level(priority).unwrap_or(replica.plan.default_band).min(LAST_BAND);
     let rows = replica.rows(&inputs);
     let estimate = replica.estimate(rows, (band, deadline), now);
     let remaining = deadline.remaining(now);
@@ -36,7 +48,8 @@ pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> R
         let message = format!("{} ms remain, about {} ms are needed", remaining.as_millis(), needed.as_millis());
         return Err(Error::new(Reason::DeadlineInfeasible, message));
     }
-    replica.queue.push(inputs, rows, (band, deadline), now).map_err(|refusal| match refusal {
+    let request = queue::Request { inputs, rows, band, deadline, suspect, rule: bands.rule(band) };
+    replica.queue.push(request, now).map_err(|refusal| match refusal {
         Refusal::Full => {
             // By then about what waits now has been served.
             let wait = estimate.unwrap_or(PUSHBACK.0).clamp(PUSHBACK.0, PUSHBACK.1);

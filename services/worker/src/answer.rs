@@ -1,28 +1,35 @@
 //! One inference on this worker, from the request to the response.
 
-use std::sync::Arc;
-use std::time::Instant;
+mod record;
 
-use tonic::Code;
+use std::sync::Arc;
+
 use weft_proto::inference::{ModelInferRequest, ModelInferResponse};
 use weft_runtime::Call;
-use weft_telemetry::{Scope, Span, Stage};
-use weft_types::{Deadline, Error, Reason, Result, SystemClock};
+use weft_telemetry::Scope;
+use weft_types::{Deadline, Result, SystemClock};
 
 use crate::admit::{self, admit};
 use crate::error::Failure;
+use crate::generate::{self, Incoming};
 use crate::infer;
-use crate::queue::{Caller, Timing};
 use crate::replica::Replica;
-use crate::stats::Ending;
+use crate::sequence;
 
-/// Converts, checks, queues and waits. Dropping the future withdraws the request wherever it is.
+pub(crate) use record::Record;
+
+/// Converts, checks, queues and waits; a language model's engine has a queue of its own. Dropping the future withdraws the request wherever it is.
 pub(crate) async fn answer(
     replica: Arc<Replica>,
     scope: &Scope,
     call: &Call,
     request: ModelInferRequest,
 ) -> Result<ModelInferResponse, Failure> {
+    if replica.model.language().is_some() {
+        let incoming = Incoming { replica, scope: scope.clone(), call: call.clone(), request };
+        // Boxed, so that calls of other models do not carry what a sequence takes.
+        return Box::pin(generate::whole(incoming)).await;
+    }
     let mut record = Record::begin(replica, scope, call);
     let outcome = within(&mut record, call, request).await;
     record.end(outcome.as_ref().err());
@@ -32,95 +39,19 @@ pub(crate) async fn answer(
 async fn within(record: &mut Record, call: &Call, request: ModelInferRequest) -> Result<ModelInferResponse, Failure> {
     let replica = Arc::clone(&record.replica);
     let inference = infer::convert(request)?;
-    let signature = replica.model.signature();
+    let signature = replica.signature();
     let positions = infer::positions(&inference.wanted, &signature.outputs)?;
     let inputs = signature.check(inference.tensors)?;
-    let now = SystemClock::now();
     if let Some(timeout) = inference.timeout {
         record.deadline = record.deadline.earlier(Deadline::after(call.received, timeout));
     }
+    let (inputs, turn) = sequence::enter(&replica, inference.sequence, inputs, record.deadline).await?;
     let request = admit::Request { inputs, priority: inference.priority, deadline: record.deadline };
-    let ticket = admit(&replica, request, now)?;
+    let ticket = admit(&replica, request, SystemClock::now())?;
     record.caller = Some(ticket.caller());
     let answer = ticket.answer().await;
     record.timing = Some(answer.timing);
+    let outputs = sequence::commit(turn, answer.outcome?)?;
     let identity = &replica.identity;
-    Ok(infer::respond((&identity.name, identity.version), inference.id, answer.outcome?, positions.as_deref()))
-}
-
-/// What is recorded of a call, however it ends: a dropped future records a cancelled call.
-struct Record {
-    replica: Arc<Replica>,
-    scope: Scope,
-    span: Span,
-    began: Instant,
-    deadline: Deadline,
-    caller: Option<Arc<Caller>>,
-    timing: Option<Timing>,
-    ended: bool,
-}
-
-impl Record {
-    fn begin(replica: Arc<Replica>, scope: &Scope, call: &Call) -> Self {
-        let began = SystemClock::now();
-        let mut span = scope.start_internal("weft.worker.execute", Some(&call.trace));
-        if span.is_recording() {
-            span.set("weft.model", replica.identity.name.to_string());
-            span.set("weft.version", replica.identity.version.to_string());
-            span.set("weft.deadline_remaining_ms", call.deadline.remaining(began).as_secs_f64() * 1e3);
-        }
-        let (scope, deadline) = (scope.clone(), call.deadline);
-        Self { replica, scope, span, began, deadline, caller: None, timing: None, ended: false }
-    }
-
-    fn end(mut self, failure: Option<&Failure>) {
-        let (code, reason) = match failure {
-            None => (Code::Ok, None),
-            Some(Failure::Model { code, .. }) => (*code, None),
-            Some(Failure::Weft(error)) => (weft_proto::status_of(error).code(), Some(error.reason())),
-        };
-        if let Some(failure) = failure {
-            self.span.fail(failure.to_string());
-        }
-        self.finish(code, reason);
-    }
-
-    fn finish(&mut self, code: Code, reason: Option<Reason>) {
-        self.ended = true;
-        let timing = self.timing.or_else(|| self.caller.as_ref().map(|caller| caller.timing_now())).unwrap_or_default();
-        self.span.set("weft.queue_ms", timing.queue.as_secs_f64() * 1e3);
-        self.span.set("weft.compute_ms", timing.compute.as_secs_f64() * 1e3);
-        self.span.set("weft.batch_rows", i64::try_from(timing.rows).unwrap_or(i64::MAX));
-        let whole = SystemClock::now().saturating_duration_since(self.began);
-        self.replica.metrics.record_call(code, whole);
-        let ending = if code == Code::Ok { Ending::Success } else { Ending::Failure };
-        self.replica.stats.call(ending, whole);
-        let stage = match reason {
-            Some(Reason::DeadlineInfeasible) => Some(Stage::Admission),
-            Some(Reason::DeadlineInQueue) => Some(Stage::Queue),
-            Some(Reason::DeadlineRunning) => Some(Stage::Execution),
-            _ => None,
-        };
-        if let Some(stage) = stage {
-            self.scope.metrics().record_deadline_rejected(stage);
-        }
-    }
-}
-
-impl Drop for Record {
-    /// The server drops the handler at the call's deadline and when its caller goes away.
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let expired = self.deadline.expired(SystemClock::now());
-        let started = self.caller.as_ref().is_some_and(|caller| caller.timing_now().rows > 0);
-        let reason = match (expired, started) {
-            (true, true) => Reason::DeadlineRunning,
-            (true, false) => Reason::DeadlineInQueue,
-            (false, _) => Reason::Cancelled,
-        };
-        self.span.fail(reason.as_str());
-        self.finish(weft_proto::status_of(&Error::new(reason, "")).code(), Some(reason));
-    }
+    Ok(infer::respond((&identity.name, identity.version), inference.id, outputs, positions.as_deref()))
 }

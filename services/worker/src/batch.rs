@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use weft_policy::Latency;
 use weft_policy::batch::{self, Waiting};
 use weft_runtime::Tasks;
 use weft_types::SystemClock;
@@ -12,6 +13,8 @@ use crate::replica::Replica;
 
 /// The most requests that one decision looks at.
 const MAX_DEPTH: usize = 1024;
+/// How many full batches it looks ahead: what comes after them has another decision before it.
+const AHEAD: usize = 8;
 
 /// Starts the loop of a replica, which ends when the queue is closed and empty.
 pub(crate) fn start(replica: &Arc<Replica>, tasks: &Tasks) {
@@ -36,11 +39,13 @@ async fn run(replica: Arc<Replica>, tasks: Tasks) {
 async fn collect(replica: &Replica) -> Option<Vec<Work>> {
     let settings = &replica.plan.batching;
     // One more than fits, so that the policy sees that the batch is full.
-    let depth = settings.max_batch_rows.clamp(1, MAX_DEPTH) + 1;
+    let depth = settings.max_batch_rows.max(1).saturating_mul(AHEAD).min(MAX_DEPTH) + 1;
+    let unknown = Latency::default();
     loop {
         let decide = |waiting: &[Waiting]| {
             let learned = replica.learned();
-            batch::decide(settings, waiting.iter().copied(), &learned.latency, true, SystemClock::now())
+            let latency = if replica.plan.predictable { &learned.latency } else { &unknown };
+            batch::decide(settings, waiting.iter().copied(), latency, replica.executors, SystemClock::now())
         };
         let wake = match replica.queue.next(depth, decide) {
             Next::Run(work) if !work.is_empty() => return Some(work),

@@ -7,30 +7,30 @@
 mod announce;
 mod load;
 mod plan;
+mod recovery;
 mod successors;
 mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 use weft_client::Snapshot;
 use weft_runtime::Running;
 use weft_store::{Presence, Store};
-use weft_types::{Backoff, SystemClock};
+use weft_types::SystemClock;
 
 use crate::Shared;
 use crate::replica::Replica;
 use crate::replicas::Held;
 use announce::Announcer;
-pub(crate) use load::config_type;
+pub(crate) use load::{config_type, datatype_of};
 use plan::{Key, Phase, Step, plan};
+use recovery::{Losses, Recovery};
 use successors::Offered;
 use terms::Terms;
 
-/// Between attempts at a load that failed: the first soon, as the file may still be arriving.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Reports that may wait for the task; a load or drain that cannot report waits.
 const REPORTS: usize = 64;
 
@@ -45,6 +45,8 @@ struct Report {
 enum Outcome {
     Loaded(Arc<Replica>),
     Failed(String),
+    /// The process that held it is gone.
+    Lost(String),
     Unloaded,
 }
 
@@ -52,7 +54,7 @@ enum Outcome {
 struct Entry {
     phase: Phase,
     attempt: u64,
-    backoff: Backoff,
+    recovery: Recovery,
     /// Memory that it takes or will take.
     bytes: u64,
     /// Ends with the entry.
@@ -93,6 +95,7 @@ impl Converger {
         let mut changes = self.shared.mesh.changes();
         let mut draining = self.shared.draining.subscribe();
         let leaving = self.shared.leaving.clone();
+        let shared = Arc::clone(&self.shared);
         loop {
             let wake = self.round(*draining.borrow_and_update());
             // Nothing is lost by cancellation at any branch: the next round looks at everything anew.
@@ -102,13 +105,14 @@ impl Converger {
                 Ok(()) = draining.changed() => {}
                 Ok(()) = self.offered.changed() => {}
                 Some(report) = self.reports.1.recv() => self.settle(report),
+                () = shared.quarantines.changed() => self.tell_again(),
                 () = tokio::time::sleep_until(wake.unwrap_or_else(SystemClock::now).into()), if wake.is_some() => {}
             }
         }
     }
 
     /// One comparison; returns when to compare again although nothing has changed.
-    fn round(&mut self, draining: bool) -> Option<std::time::Instant> {
+    fn round(&mut self, draining: bool) -> Option<Instant> {
         let shared = Arc::clone(&self.shared);
         self.announcer.worker(&shared, draining);
         // Before the first listing nothing is known, which is not the same as nothing being wanted. What was restored from
@@ -117,12 +121,13 @@ impl Converger {
         let is_known = shared.mesh.is_known();
         let snapshot = shared.mesh.snapshot();
         let wake = if is_known { self.compare(&snapshot, draining) } else { None };
+        let wake = [wake, self.forgive(SystemClock::now())].into_iter().flatten().min();
         let done = draining && self.can_move_nothing();
         shared.drained.send_if_modified(|drained| std::mem::replace(drained, done) != done);
         wake
     }
 
-    fn compare(&mut self, snapshot: &Snapshot, draining: bool) -> Option<std::time::Instant> {
+    fn compare(&mut self, snapshot: &Snapshot, draining: bool) -> Option<Instant> {
         let wanted = self.wanted(snapshot);
         let held = self.entries.iter().map(|(key, entry)| (key.clone(), entry.phase)).collect();
         let (steps, wake) = plan(&held, &wanted, !draining, SystemClock::now());
@@ -174,7 +179,7 @@ impl Converger {
         let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry {
             phase: Phase::Loading,
             attempt,
-            backoff: Backoff::new(RETRY.0, RETRY.1),
+            recovery: Recovery::default(),
             bytes,
             task: None,
         });
@@ -229,28 +234,81 @@ impl Converger {
         let Report { key, attempt, outcome } = report;
         let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.attempt == attempt) else { return };
         entry.task = None;
+        let now = SystemClock::now();
         match outcome {
             Outcome::Loaded(replica) => {
                 entry.phase = Phase::Ready;
-                entry.backoff.reset();
+                entry.recovery.loaded(now);
                 entry.bytes = entry.bytes.max(replica.model.size_bytes());
                 tracing::info!(model = %key.0, version = %key.1, "ready");
                 crate::batch::start(&replica, &self.shared.tasks);
+                crate::sequence::start(&replica, &self.shared.tasks);
+                let watching = self.watch(&key, attempt, &replica);
+                self.keep(&key, watching);
                 self.show(&key, Some(&Held::Ready(replica)));
             }
-            Outcome::Failed(reason) => {
-                // At least half of the ceiling, so that a broken model is not tried again at once.
-                let wait = entry.backoff.next(0.5 + rand::random::<f64>() / 2.0);
-                entry.phase = Phase::Failed { retry_at: SystemClock::now() + wait };
-                entry.bytes = 0;
-                tracing::warn!(model = %key.0, version = %key.1, %reason, retry_ms = wait.as_millis(), "not loaded");
-                self.show(&key, Some(&Held::Failed(reason)));
+            Outcome::Failed(reason) => self.fail(&key, now, reason),
+            Outcome::Lost(reason) => {
+                entry.recovery.lost(&reason);
+                self.shared.scope.metrics().model(&key.0, key.1).record_lost();
+                let held = self.shared.replicas.all().get(&key.0).and_then(|held| held.get(&key.1)?.replica().cloned());
+                self.fail(&key, now, format!("its process was lost: {reason}"));
+                // After nobody new can find it: what waits there goes elsewhere.
+                if let Some(replica) = held {
+                    replica.lose(now);
+                }
             }
             Outcome::Unloaded => {
                 tracing::info!(model = %key.0, version = %key.1, "unloaded");
                 self.forget(&key);
             }
         }
+    }
+
+    /// Shows a failure, and has the load tried again later.
+    fn fail(&mut self, key: &Key, now: Instant, reason: String) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let retry_at = entry.recovery.retry_at(now, rand::random());
+        (entry.phase, entry.bytes) = (Phase::Failed { retry_at }, 0);
+        let wait = retry_at.saturating_duration_since(now);
+        tracing::warn!(model = %key.0, version = %key.1, %reason, retry_ms = wait.as_millis(), "not loaded");
+        self.show(key, Some(&Held::Failed(reason)));
+    }
+
+    /// Reports the loss of a replica's process. The task ends with the entry, and so lets go of the model.
+    fn watch(&self, key: &Key, attempt: u64, replica: &Arc<Replica>) -> Running {
+        let (model, reports, key) = (Arc::clone(&replica.model), self.reports.0.clone(), key.clone());
+        self.shared.tasks.attach(async move {
+            let reason = crate::error::presentable(&model.lost().await);
+            drop(model);
+            let _ = reports.send(Report { key, attempt, outcome: Outcome::Lost(reason) }).await;
+        })
+    }
+
+    /// Forgets the losses of what has run undisturbed since; returns when the next one will have.
+    fn forgive(&mut self, now: Instant) -> Option<Instant> {
+        let forgiven =
+            self.entries.iter_mut().filter_map(|(key, entry)| entry.recovery.forgive(now).then(|| key.clone()));
+        for key in forgiven.collect::<Vec<Key>>() {
+            self.tell(&key);
+        }
+        self.entries.values().filter_map(|entry| entry.recovery.settled_at()).min()
+    }
+
+    /// Tells the others where a version stands, as calls find it.
+    fn tell(&self, key: &Key) {
+        let all = self.shared.replicas.all();
+        if let Some(held) = all.get(&key.0).and_then(|versions| versions.get(&key.1)) {
+            self.announcer.replica(&self.shared, key, Some((held, &self.losses(key))));
+        }
+    }
+
+    fn tell_again(&self) {
+        self.entries.keys().for_each(|key| self.tell(key));
+    }
+
+    fn losses(&self, key: &Key) -> Losses {
+        self.entries.get(key).map(|entry| entry.recovery.losses().clone()).unwrap_or_default()
     }
 
     fn set_phase(&mut self, key: &Key, phase: Phase, attempt: u64) {
@@ -267,9 +325,9 @@ impl Converger {
 
     /// Shows where a version stands: to calls first, then to the others, then to load balancers.
     fn show(&self, key: &Key, held: Option<&Held>) {
-        let shared = &self.shared;
+        let (shared, losses) = (&self.shared, self.losses(key));
         shared.replicas.set(&key.0, key.1, held);
-        self.announcer.replica(shared, key, held);
+        self.announcer.replica(shared, key, held.map(|held| (held, &losses)));
         match shared.replicas.all().contains_key(&key.0) {
             true => shared.health.set(key.0.as_str(), shared.replicas.any_ready(&key.0)),
             false => shared.health.remove(key.0.as_str()),

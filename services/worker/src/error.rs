@@ -53,7 +53,8 @@ impl From<weft_engine::Error> for Failure {
                 code: Some(Code::from_i32(code)).filter(|code| *code != Code::Ok).unwrap_or(Code::Unknown),
                 message: presentable(&message),
             },
-            error @ (weft_engine::Error::Load(_) | weft_engine::Error::Run(_)) => {
+            weft_engine::Error::Full(problem) => Error::new(Reason::QueueFull, presentable(&problem)).into(),
+            error @ (weft_engine::Error::Load(_) | weft_engine::Error::Run(_) | weft_engine::Error::Lost(_)) => {
                 Error::new(Reason::ModelFailed, presentable(&error.to_string())).into()
             }
         }

@@ -9,8 +9,9 @@ use weft_engine::Outputs;
 use weft_types::{Error, Reason, SystemClock};
 
 use crate::error::Failure;
+use crate::quarantine::Digest;
 use crate::queue::{Answer, Timing, Work};
-use crate::replica::{Execution, Replica};
+use crate::replica::{self, Execution, Replica};
 
 /// How an execution ended.
 enum Ending {
@@ -18,6 +19,8 @@ enum Ending {
     Answered(Vec<Result<Outputs, Failure>>),
     /// Everything failed alike.
     Failed(Failure),
+    /// The model's process was lost.
+    Lost(Failure),
     /// Nobody waits any more: the execution was dropped.
     Unwanted,
     /// The replica is being unloaded by force.
@@ -27,6 +30,9 @@ enum Ending {
 /// Executes and answers each caller. The permit is given back at the end, however it comes.
 pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
     let replica = &execution.replica;
+    if replica.is_lost() {
+        return batch.into_iter().for_each(|work| work.refuse(replica::gone()));
+    }
     let rows = batch.iter().map(|work| work.rows).sum();
     let started = SystemClock::now();
     for work in &batch {
@@ -35,18 +41,21 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
         replica.metrics.record_queue(waited);
         replica.stats.queued(waited);
     }
-    let inputs = batch.iter_mut().map(|work| std::mem::take(&mut work.inputs)).collect();
+    // The batch keeps its inputs, which are views: they are looked at again if the process is lost.
+    let inputs = batch.iter().map(|work| work.inputs.clone()).collect();
     let ending = compute(replica, inputs, &mut batch).await;
     // The model's future is gone by now: what follows measures and tells.
     let ended = SystemClock::now();
     let took = ended.saturating_duration_since(started);
     let batch = Batch { work: batch, rows, started, took };
     match ending {
+        Ending::Lost(failure) => batch.lose(replica, &failure),
         Ending::Unwanted => batch.stopped(replica, ended),
         Ending::Aborted => batch.fail(&Error::new(Reason::Draining, "the replica is being unloaded").into()),
         Ending::Failed(failure) => batch.fail(&failure),
         Ending::Answered(answers) => {
             replica.learned().latency.observe(rows, took, ended);
+            batch.work.iter().filter_map(|work| work.suspect).for_each(|digest| replica.quarantine.clear(digest));
             replica.metrics.record_batch(batch.work.len());
             replica.stats.execution(rows, batch.work.len(), took, SystemClock::wall());
             batch.answer(replica, answers);
@@ -77,6 +86,7 @@ fn ending(outcome: std::thread::Result<Outcome>, expected: usize, replica: &Repl
             tracing::error!(model = %replica.identity.name, answers = answers.len(), expected, "the engine lost answers");
             Ending::Failed(Error::new(Reason::Internal, "the model's runtime lost answers").into())
         }
+        Ok(Err(error @ weft_engine::Error::Lost(_))) => Ending::Lost(error.into()),
         Ok(Err(error)) => Ending::Failed(error.into()),
         Err(panic) => {
             let text =
@@ -112,13 +122,21 @@ impl Batch {
         Timing { queue, compute: self.took, rows: self.rows }
     }
 
-    fn stopped(self, replica: &Replica, ended: Instant) {
+    fn stopped(mut self, replica: &Replica, ended: Instant) {
+        let inputs = self.work.iter_mut().map(|work| std::mem::take(&mut work.inputs)).collect();
+        replica.leave(inputs, ended);
         // A caller that has not left yet is about to: its deadline has passed.
         let last = self.work.iter().map(|work| work.caller.left().unwrap_or_else(|| work.deadline.instant())).max();
         let after = last.map_or(Duration::ZERO, |left| ended.saturating_duration_since(left));
         replica.metrics.record_stopped(after);
         replica.metrics.record_wasted(self.took);
         tracing::debug!(model = %replica.identity.name, after_us = after.as_micros(), "stopped: nobody waits");
+    }
+
+    /// Whoever has sent these inputs, each is a suspect now: callers that have gone meanwhile included.
+    fn lose(self, replica: &Replica, failure: &Failure) {
+        replica.blame(self.work.iter().map(|work| Digest::of(&work.inputs)));
+        self.fail(failure);
     }
 
     fn fail(mut self, failure: &Failure) {

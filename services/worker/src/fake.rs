@@ -1,12 +1,13 @@
 //! An engine that a test drives by hand.
 
 use std::sync::Arc;
+pub(crate) mod language;
 mod store;
 mod world;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use weft_engine::{DataType, Engine, Error, Inputs, Model, Outputs, Port, Signature, Spec, Tensor};
 
 pub(crate) use world::World;
@@ -19,8 +20,10 @@ pub(crate) struct Execution {
 
 enum What {
     Echo,
+    Answer(Vec<Outputs>),
     Fail,
     Panic,
+    Lose,
 }
 
 impl Execution {
@@ -33,8 +36,18 @@ impl Execution {
         let _ = self.answer.send(What::Echo);
     }
 
+    /// Answers each request with what is made of it.
+    pub(crate) fn answer(self, make: impl Fn(&Inputs) -> Outputs) {
+        let _ = self.answer.send(What::Answer(self.batch.iter().map(make).collect()));
+    }
+
     pub(crate) fn fail(self) {
         let _ = self.answer.send(What::Fail);
+    }
+
+    /// Answers as an engine does whose process has ended.
+    pub(crate) fn lose(self) {
+        let _ = self.answer.send(What::Lose);
     }
 
     pub(crate) fn panic(self) {
@@ -55,9 +68,15 @@ pub(crate) struct Handle {
     /// Loads that shall still fail.
     pub(crate) failures: Arc<AtomicUsize>,
     models: Arc<AtomicUsize>,
+    lost: watch::Sender<usize>,
 }
 
 impl Handle {
+    /// Ends the process of every model that is loaded now.
+    pub(crate) fn lose(&self) {
+        self.lost.send_modify(|losses| *losses += 1);
+    }
+
     /// The next execution to begin.
     pub(crate) async fn next(&mut self) -> Execution {
         self.executions.recv().await.expect("the engine is there")
@@ -76,12 +95,16 @@ pub(crate) struct Fake {
     loads: Arc<Semaphore>,
     failures: Arc<AtomicUsize>,
     models: Arc<AtomicUsize>,
+    lost: watch::Receiver<usize>,
 }
 
 struct Loaded {
     signature: Signature,
     executions: mpsc::Sender<Execution>,
     models: Arc<AtomicUsize>,
+    lost: watch::Receiver<usize>,
+    /// Losses before it was loaded.
+    before: usize,
 }
 
 /// A model that takes bytes of any shape.
@@ -100,9 +123,15 @@ pub(crate) fn fake(signature: Signature) -> (Arc<Fake>, Handle) {
     let (sender, executions) = mpsc::channel(64);
     let loads = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
     let (failures, models) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-    let handle =
-        Handle { executions, loads: Arc::clone(&loads), failures: Arc::clone(&failures), models: Arc::clone(&models) };
-    (Arc::new(Fake { signature, executions: sender, loads, failures, models }), handle)
+    let (lost, losses) = watch::channel(0);
+    let handle = Handle {
+        executions,
+        loads: Arc::clone(&loads),
+        failures: Arc::clone(&failures),
+        models: Arc::clone(&models),
+        lost,
+    };
+    (Arc::new(Fake { signature, executions: sender, loads, failures, models, lost: losses }), handle)
 }
 
 impl Fake {
@@ -112,6 +141,8 @@ impl Fake {
             signature: self.signature.clone(),
             executions: self.executions.clone(),
             models: Arc::clone(&self.models),
+            lost: self.lost.clone(),
+            before: *self.lost.borrow(),
         })
     }
 }
@@ -148,9 +179,20 @@ impl Model for Loaded {
         self.executions.send(Execution { batch: batch.clone(), answer }).await.expect("the test is there");
         match driven.await {
             Ok(What::Echo) => Ok(batch.into_iter().map(|inputs| Ok(inputs.into_iter().map(echo).collect())).collect()),
+            Ok(What::Answer(answers)) => Ok(answers.into_iter().map(Ok).collect()),
             Ok(What::Fail) => Err(Error::Run("planted".into())),
+            Ok(What::Lose) => Err(Error::Lost("planted".into())),
             Ok(What::Panic) => panic!("planted"),
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn lost(&self) -> String {
+        let mut losses = self.lost.clone();
+        let is_lost = losses.wait_for(|losses| *losses > self.before).await.is_ok();
+        match is_lost {
+            true => "planted".into(),
+            false => std::future::pending().await,
         }
     }
 }

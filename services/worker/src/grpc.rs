@@ -3,10 +3,11 @@
 mod admin;
 mod describe;
 mod inference;
+mod stream;
 mod wire;
 
 pub use admin::Admin;
 pub use wire::InferenceServer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

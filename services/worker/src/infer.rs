@@ -7,15 +7,17 @@ mod contents;
 mod parameters;
 mod response;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use weft_engine::{DataType, Tensor};
 use weft_proto::frame::{MAX_PARAMETERS, MAX_TENSORS};
-use weft_proto::inference::ModelInferRequest;
 use weft_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use weft_proto::inference::{InferParameter, ModelInferRequest};
 use weft_types::{Error, Result};
 
+pub(crate) use parameters::{Sequence, SequenceId, flag};
 pub(crate) use response::{positions, respond};
 
 /// The most axes of a tensor.
@@ -34,6 +36,10 @@ pub(crate) struct Inference {
     pub(crate) timeout: Option<Duration>,
     /// The `priority` parameter: 1 is the highest, 0 the model's default.
     pub(crate) priority: u64,
+    /// The sequence that it belongs to, if to any.
+    pub(crate) sequence: Option<Sequence>,
+    /// Every parameter as it came, for models that have some of their own.
+    pub(crate) parameters: HashMap<String, InferParameter>,
 }
 
 /// Checks and converts a request.
@@ -44,6 +50,7 @@ pub(crate) fn convert(request: ModelInferRequest) -> Result<Inference> {
     at_most("parameters", request.parameters.len(), MAX_PARAMETERS)?;
     let timeout = parameters::timeout(&request.parameters)?;
     let priority = parameters::whole(&request.parameters, "priority")?.unwrap_or(0);
+    let sequence = parameters::sequence(&request.parameters)?;
     let wanted =
         request.outputs.into_iter().enumerate().map(|(index, output)| wanted(index, output)).collect::<Result<_>>()?;
     let tensors = match request.raw_input_contents {
@@ -52,7 +59,7 @@ pub(crate) fn convert(request: ModelInferRequest) -> Result<Inference> {
         }
         raw => all_raw(request.inputs, raw)?,
     };
-    Ok(Inference { id: request.id, tensors, wanted, timeout, priority })
+    Ok(Inference { id: request.id, tensors, wanted, timeout, priority, sequence, parameters: request.parameters })
 }
 
 fn at_most(field: &'static str, count: usize, limit: usize) -> Result<()> {

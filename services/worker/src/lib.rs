@@ -18,14 +18,17 @@ mod error;
 mod execute;
 #[cfg(test)]
 mod fake;
+mod generate;
 mod grpc;
 mod infer;
 mod machine;
 mod options;
+mod quarantine;
 mod queue;
 mod replica;
 mod replicas;
 mod repository;
+mod sequence;
 mod stats;
 mod wiring;
 
@@ -36,6 +39,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use weft_client::{Keys, Mesh};
 use weft_engine::Engine;
+use weft_engine_native::HostOptions;
 use weft_proto::weft::worker::v1::worker_server::WorkerServer;
 use weft_runtime::{Health, Tasks};
 use weft_store::{Presence, Store};
@@ -44,12 +48,14 @@ use weft_types::{Error, ModelName, Reason, Result, Version};
 
 pub use grpc::{Admin, InferenceServer};
 pub use options::Options;
-pub use repository::{Problem, Repository};
+pub use repository::Problem;
 
 use crate::converge::Converger;
 use crate::machine::Machine;
+use crate::quarantine::Quarantines;
 use crate::replica::Replica;
 use crate::replicas::Replicas;
+use crate::repository::Repository;
 
 /// What a worker needs from its process.
 #[derive(Clone)]
@@ -83,6 +89,7 @@ pub(crate) struct Shared {
     repository: Repository,
     engines: BTreeMap<&'static str, Arc<dyn Engine>>,
     replicas: Replicas,
+    quarantines: Quarantines,
     /// One permit for each load that may run at once.
     loads: Semaphore,
     mesh: Mesh,
@@ -100,12 +107,16 @@ impl Worker {
     /// Scans the repository, registers, and begins to follow its placements. When the process begins to end, the worker
     /// begins its drain.
     pub fn start(options: Options, parts: Parts) -> Self {
-        Self::with_engines(options, parts, wiring::engines())
+        let threads = options.threads.unwrap_or_else(|| Machine::detect().threads);
+        let host = HostOptions { threads: usize::try_from(threads).unwrap_or(1), ..options.engines.clone() };
+        let engines = wiring::engines(host, &parts.tasks);
+        Self::with_engines(options, parts, engines)
     }
 
     fn with_engines(options: Options, parts: Parts, engines: BTreeMap<&'static str, Arc<dyn Engine>>) -> Self {
         let Parts { store, mesh, keys, scope, tasks, health } = parts;
-        let repository = Repository::scan(options.models_dir.as_deref());
+        let has = engines.keys().copied().collect();
+        let repository = Repository::scan(options.models_dir.as_deref(), &has);
         let machine = Machine::detect();
         let (presence, driver) = Presence::new(Arc::clone(&store), options.lease_ttl);
         let shared = Arc::new(Shared {
@@ -117,6 +128,7 @@ impl Worker {
             repository,
             engines,
             replicas: Replicas::default(),
+            quarantines: Quarantines::default(),
             mesh,
             keys,
             scope,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use weft_engine_native::HostOptions;
 use weft_types::WorkerId;
 
 /// The settings of one worker.
@@ -42,6 +43,8 @@ pub struct Options {
     pub move_grace: Duration,
     /// The longest message accepted, in bytes.
     pub message_limit: usize,
+    /// How engines in processes of their own are run; without a program, there are none. Their threads are [`Self::threads`].
+    pub engines: HostOptions,
 }
 
 impl Options {
@@ -64,6 +67,7 @@ impl Options {
             drain_grace: Duration::from_secs(30),
             move_grace: Duration::from_secs(20),
             message_limit: 64 << 20,
+            engines: HostOptions::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A request is in the queue for as long as its caller holds the [`Ticket`]: dropping it takes the request out, or tells the
 //! execution that has it that one caller less is waiting. So nothing is counted that must be counted back.
 
+mod bands;
 mod ticket;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,11 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 use weft_engine::{Inputs, Tensor};
 use weft_policy::batch::{Decision, Waiting};
-use weft_types::{Deadline, Error, Reason, SystemClock};
+use weft_types::{Deadline, Error, SystemClock};
 
+use crate::quarantine::Digest;
+pub(crate) use bands::{Bands, Rule};
+use ticket::Bounds;
 pub(crate) use ticket::{Answer, Caller, Ticket, Timing};
 
 /// The order of service: the derived order is the policy. The sequence breaks ties by arrival.
@@ -21,8 +25,22 @@ pub(crate) use ticket::{Answer, Caller, Ticket, Timing};
 pub(crate) struct Rank {
     /// 1 is served first.
     pub(crate) band: u64,
-    pub(crate) deadline: Deadline,
+    /// `None` where the order of arrival rules.
+    pub(crate) deadline: Option<Deadline>,
     pub(crate) sequence: u64,
+}
+
+/// A request on its way into the queue.
+pub(crate) struct Request {
+    pub(crate) inputs: Inputs,
+    pub(crate) rows: usize,
+    /// 1 is served first.
+    pub(crate) band: u64,
+    pub(crate) deadline: Deadline,
+    /// Set where the input is suspected to end the model's process: it runs alone.
+    pub(crate) suspect: Option<Digest>,
+    /// What holds for its band.
+    pub(crate) rule: Rule,
 }
 
 /// A request as the executor takes it.
@@ -31,13 +49,15 @@ pub(crate) struct Work {
     pub(crate) rows: usize,
     bytes: usize,
     pub(crate) deadline: Deadline,
+    /// Set where it must run alone, and is to be cleared when nothing happens.
+    pub(crate) suspect: Option<Digest>,
     pub(crate) caller: Arc<Caller>,
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
 impl Work {
     /// Answers a caller whose request was not executed. One that has gone meanwhile needs no answer.
-    fn refuse(self, error: Error) {
+    pub(crate) fn refuse(self, error: Error) {
         let now = SystemClock::now();
         let timing = Timing { queue: now.saturating_duration_since(self.caller.queued_at), ..Timing::default() };
         let _ = self.answer.send(Answer { outcome: Err(error.into()), timing });
@@ -48,7 +68,9 @@ impl Work {
         fn alike(one: &Tensor, other: &Tensor) -> bool {
             one.name == other.name && one.datatype == other.datatype && one.shape.get(1..) == other.shape.get(1..)
         }
-        self.inputs.len() == other.inputs.len()
+        self.suspect.is_none()
+            && other.suspect.is_none()
+            && self.inputs.len() == other.inputs.len()
             && self.inputs.iter().zip(&other.inputs).all(|(one, other)| alike(one, other))
     }
 }
@@ -80,6 +102,8 @@ pub(crate) enum Next {
 /// The queue of one replica.
 pub(crate) struct Queue {
     limits: Limits,
+    /// Whether requests are served as they come, not by their deadlines.
+    ordered: bool,
     // Held for map operations only, never across an await.
     state: Mutex<State>,
     /// Wakes the one executor loop; a wake-up that nobody awaits yet is kept.
@@ -89,6 +113,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<Rank, Work>,
+    /// How many of each band wait; bounded by the number of bands.
+    bands: BTreeMap<u64, usize>,
     bytes: usize,
     rows: usize,
     sequence: u64,
@@ -100,16 +126,25 @@ impl State {
         let work = self.waiting.remove(rank)?;
         self.bytes -= work.bytes;
         self.rows -= work.rows;
+        if let Some(count) = self.bands.get_mut(&rank.band) {
+            *count -= 1;
+        }
         Some(work)
     }
 
-    /// The first `depth` requests that can run with the most urgent one.
-    fn front(&self, depth: usize) -> Vec<(Rank, Waiting)> {
+    /// The first `depth` requests that can run with the most urgent one; where order rules, only those right behind it.
+    fn front(&self, depth: usize, ordered: bool) -> Vec<(Rank, Waiting)> {
         let Some(first) = self.waiting.values().next() else { return Vec::new() };
-        let alike = self.waiting.iter().filter(|(_, work)| work.fits(first)).take(depth);
-        alike
+        let rest = self.waiting.iter().skip(1);
+        let alike = rest.take_while(|(_, work)| !ordered || work.fits(first)).filter(|(_, work)| work.fits(first));
+        self.waiting
+            .iter()
+            .take(1)
+            .chain(alike)
+            .take(depth)
             .map(|(rank, work)| {
-                let waiting = Waiting { rows: work.rows, deadline: work.deadline, queued_at: work.caller.queued_at };
+                let Work { rows, deadline, ref caller, .. } = *work;
+                let waiting = Waiting { rows, band: rank.band, deadline, queued_at: caller.queued_at };
                 (*rank, waiting)
             })
             .collect()
@@ -117,8 +152,8 @@ impl State {
 }
 
 impl Queue {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, state: Mutex::default(), changed: Notify::new() }
+    pub(crate) fn new(limits: Limits, ordered: bool) -> Self {
+        Self { limits, ordered, state: Mutex::default(), changed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -126,13 +161,8 @@ impl Queue {
     }
 
     /// Takes a request, or says at once why not.
-    pub(crate) fn push(
-        self: &Arc<Self>,
-        inputs: Inputs,
-        rows: usize,
-        (band, deadline): (u64, Deadline),
-        now: Instant,
-    ) -> Result<Ticket, Refusal> {
+    pub(crate) fn push(self: &Arc<Self>, request: Request, now: Instant) -> Result<Ticket, Refusal> {
+        let Request { inputs, rows, band, deadline, suspect, rule } = request;
         let bytes: usize = inputs.iter().map(|tensor| tensor.data.len()).sum();
         let mut state = self.lock();
         if state.closed {
@@ -140,19 +170,28 @@ impl Queue {
         }
         // A request larger than the byte limit still goes into an empty queue: the message limit bounds it already.
         let fits = state.waiting.is_empty() || state.bytes.saturating_add(bytes) <= self.limits.bytes;
-        if state.waiting.len() >= self.limits.requests || !fits {
+        let of_band = state.bands.get(&band).copied().unwrap_or(0);
+        let has_room = rule.requests.is_none_or(|most| of_band < most);
+        if state.waiting.len() >= self.limits.requests || !fits || !has_room {
             return Err(Refusal::Full);
         }
-        let rank = Rank { band, deadline, sequence: state.sequence };
+        let rank = self.rank(band, deadline, state.sequence);
         let caller = Arc::new(Caller::new(now));
         let (answer, receiver) = oneshot::channel();
         state.sequence += 1;
         state.bytes += bytes;
         state.rows += rows;
-        state.waiting.insert(rank, Work { inputs, rows, bytes, deadline, caller: Arc::clone(&caller), answer });
+        *state.bands.entry(band).or_default() += 1;
+        let work = Work { inputs, rows, bytes, deadline, suspect, caller: Arc::clone(&caller), answer };
+        state.waiting.insert(rank, work);
         drop(state);
         self.changed.notify_one();
-        Ok(Ticket::new(Arc::clone(self), rank, caller, receiver))
+        let start_by = rule.timeout.and_then(|timeout| now.checked_add(timeout));
+        Ok(Ticket::new(Arc::clone(self), rank, Bounds { deadline, start_by }, (caller, receiver)))
+    }
+
+    fn rank(&self, band: u64, deadline: Deadline, sequence: u64) -> Rank {
+        Rank { band, deadline: (!self.ordered).then_some(deadline), sequence }
     }
 
     /// Takes a request out, if it still waits.
@@ -162,11 +201,15 @@ impl Queue {
 
     /// Asks `decide` about the front of the queue, at most `depth` requests, and does as it says.
     pub(crate) fn next(&self, depth: usize, mut decide: impl FnMut(&[Waiting]) -> Decision) -> Next {
-        let mut expired = Vec::new();
+        let mut late = Vec::new();
         let next = {
             let mut state = self.lock();
+            let (mut ranks, mut waiting): (Vec<Rank>, Vec<Waiting>) = (Vec::new(), Vec::new());
             loop {
-                let (ranks, waiting): (Vec<Rank>, Vec<Waiting>) = state.front(depth).into_iter().unzip();
+                // What is answered early leaves the rest of the front as it was, unless another request now leads.
+                if state.waiting.keys().next() != ranks.first() {
+                    (ranks, waiting) = state.front(depth, self.ordered).into_iter().unzip();
+                }
                 if waiting.is_empty() && state.closed {
                     break Next::Closed;
                 }
@@ -174,13 +217,28 @@ impl Queue {
                     Decision::Run(count) => {
                         break Next::Run(ranks.iter().take(count).filter_map(|rank| state.take(rank)).collect());
                     }
-                    Decision::Expired(index) => expired.extend(ranks.get(index).and_then(|rank| state.take(rank))),
+                    Decision::Expired(index) | Decision::Hopeless(index) => {
+                        if index < ranks.len() {
+                            late.extend(state.take(&ranks.remove(index)));
+                            waiting.remove(index);
+                        }
+                    }
+                    // What must run alone waits for nobody.
+                    Decision::WaitUntil(_)
+                        if state.waiting.values().next().is_some_and(|first| first.suspect.is_some()) =>
+                    {
+                        break Next::Run(ranks.first().and_then(|rank| state.take(rank)).into_iter().collect());
+                    }
                     Decision::WaitUntil(instant) => break Next::Wait(Some(instant)),
                     Decision::Idle => break Next::Wait(None),
                 }
             }
         };
-        expired.into_iter().for_each(|work| work.refuse(ticket::expired_waiting()));
+        let now = SystemClock::now();
+        for work in late {
+            let error = if work.deadline.expired(now) { ticket::expired_waiting() } else { ticket::hopeless() };
+            work.refuse(error);
+        }
         next
     }
 
@@ -195,17 +253,16 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Closes, and answers everything that waits with a refusal.
-    pub(crate) fn abandon(&self) {
+    /// Closes, and answers everything that waits with this refusal.
+    pub(crate) fn abandon(&self, error: &Error) {
         let waiting = {
             let mut state = self.lock();
             state.closed = true;
             (state.bytes, state.rows) = (0, 0);
+            state.bands.clear();
             std::mem::take(&mut state.waiting)
         };
-        waiting
-            .into_values()
-            .for_each(|work| work.refuse(Error::new(Reason::Draining, "the replica is being unloaded")));
+        waiting.into_values().for_each(|work| work.refuse(error.clone()));
         self.changed.notify_one();
     }
 
@@ -217,7 +274,7 @@ impl Queue {
     /// How many rows would be served before a request of this band and deadline.
     pub(crate) fn rows_before(&self, band: u64, deadline: Deadline) -> usize {
         let state = self.lock();
-        let next = Rank { band, deadline, sequence: state.sequence };
+        let next = self.rank(band, deadline, state.sequence);
         match state.waiting.last_key_value() {
             // The usual case: deadlines come in order, and everything that waits goes first.
             Some((last, _)) if *last < next => state.rows,

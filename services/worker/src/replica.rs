@@ -1,21 +1,30 @@
 //! A loaded model version with its queue and its executors.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use weft_engine::Model;
+use tokio_util::task::TaskTracker;
+use weft_engine::{Inputs, Model, Signature};
 use weft_policy::Latency;
 use weft_policy::batch::Settings;
 use weft_policy::learn::Ahead;
 use weft_proto::inference::ModelConfig;
 use weft_telemetry::ModelMetrics;
-use weft_types::{Deadline, ModelName, SystemClock, Version};
+use weft_types::{Deadline, Error, ModelName, Reason, SystemClock, Version};
 
-use crate::queue::{Limits, Queue};
+use crate::quarantine::{Digest, Quarantine};
+use crate::queue::{Bands, Limits, Queue};
+use crate::sequence::Sequences;
 use crate::stats::Stats;
+
+/// For so long an execution that nobody waits for may still be what a lost process was at: longer than any engine gets to stop.
+const STOPPING: Duration = Duration::from_secs(5);
+/// The most of these that are kept in mind, since each keeps its inputs in memory.
+const LEFT: usize = 8;
 
 /// How a replica is run, from the model's configuration and the worker's options.
 #[derive(Clone, Debug)]
@@ -24,6 +33,12 @@ pub(crate) struct Plan {
     pub(crate) batching: Settings,
     /// The band of requests without a priority.
     pub(crate) default_band: u64,
+    /// What holds for each band.
+    pub(crate) bands: Bands,
+    /// Whether the model is held by a process of its own, which can be lost.
+    pub(crate) mortal: bool,
+    /// Whether answers come in the order of the requests: then one execution runs at once.
+    pub(crate) ordered: bool,
     /// Whether the time of an execution follows from its rows, so that a deadline can be refused beforehand.
     pub(crate) predictable: bool,
     pub(crate) limits: Limits,
@@ -46,10 +61,23 @@ pub(crate) struct Replica {
     pub(crate) queue: Arc<Queue>,
     pub(crate) stats: Stats,
     pub(crate) metrics: ModelMetrics,
+    /// Inputs that are not to be executed, or alone only.
+    pub(crate) quarantine: Arc<Quarantine>,
+    /// Of a model that carries state from one request to the next.
+    pub(crate) stateful: Option<Arc<Sequences>>,
+    /// The inputs blamed for the loss of this replica's process, once it is lost: each counts once for each loss.
+    // Held for map operations only, never across an await.
+    lost: Mutex<Option<BTreeSet<Digest>>>,
+    /// What was executed when its last caller left: the engine may still be at it, and be ended because it does not stop.
+    // Held for list operations only, never across an await.
+    left: Mutex<VecDeque<(Instant, Vec<Inputs>)>>,
     /// One permit for each execution that may run at once.
     permits: Arc<Semaphore>,
-    executors: usize,
+    /// How many executions run at once.
+    pub(crate) executors: usize,
     running: AtomicUsize,
+    /// Sequences of a language model, which are not in the queue: counted, so that a drain waits for them, and closed with it.
+    pub(crate) sequences: TaskTracker,
     // Held for a look-up or an update, never across an await.
     learned: Mutex<Learned>,
     /// Cancelled when running executions shall be dropped.
@@ -67,15 +95,20 @@ pub(crate) struct Learned {
 
 impl Replica {
     pub(crate) fn new(identity: Identity, plan: Plan, model: Arc<dyn Model>, metrics: ModelMetrics) -> Self {
-        let executors = model.signature().concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let executors = if plan.ordered { 1 } else { model.signature().concurrency.clamp(1, Semaphore::MAX_PERMITS) };
         Self {
-            queue: Arc::new(Queue::new(plan.limits)),
+            queue: Arc::new(Queue::new(plan.limits, plan.ordered)),
             permits: Arc::new(Semaphore::new(executors)),
             running: AtomicUsize::new(0),
+            sequences: TaskTracker::new(),
             learned: Mutex::default(),
             aborting: CancellationToken::new(),
             ended: CancellationToken::new(),
             stats: Stats::default(),
+            quarantine: Arc::default(),
+            stateful: None,
+            lost: Mutex::default(),
+            left: Mutex::default(),
             identity,
             plan,
             model,
@@ -84,9 +117,73 @@ impl Replica {
         }
     }
 
+    /// The same with what earlier replicas of the version have taught.
+    pub(crate) fn with_quarantine(self, quarantine: Arc<Quarantine>) -> Self {
+        Self { quarantine, ..self }
+    }
+
+    /// The same for a model that carries state.
+    pub(crate) fn with_sequences(self, stateful: Option<Arc<Sequences>>) -> Self {
+        Self { stateful, ..self }
+    }
+
+    /// What callers see of the model.
+    pub(crate) fn signature(&self) -> &Signature {
+        self.stateful.as_ref().map_or_else(|| self.model.signature(), |sequences| sequences.signature())
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Option<BTreeSet<Digest>>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its process is known to be lost: what would begin now could only fail, and would be blamed for it.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost().is_some()
+    }
+
+    /// The process is lost. What waits is sent elsewhere; what was being executed learns it from the engine. What nobody waited
+    /// for any more may have been what the process could not stop.
+    pub(crate) fn lose(&self, now: Instant) {
+        self.queue.abandon(&gone());
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let recent = left.into_iter().filter(|(at, _)| now.saturating_duration_since(*at) <= STOPPING);
+        self.blame(recent.flat_map(|(_, batch)| batch).map(|inputs| Digest::of(&inputs)));
+    }
+
+    /// Nobody waits any more for this batch, which the engine was told to stop.
+    pub(crate) fn leave(&self, batch: Vec<Inputs>, now: Instant) {
+        if !self.plan.mortal {
+            return;
+        }
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|(at, _)| now.saturating_duration_since(*at) <= STOPPING);
+        if left.len() >= LEFT {
+            left.pop_front();
+        }
+        left.push_back((now, batch));
+    }
+
+    /// These were being executed when the process was lost.
+    pub(crate) fn blame(&self, inputs: impl Iterator<Item = Digest>) {
+        let mut lost = self.lost();
+        let blamed = lost.get_or_insert_default();
+        let fresh: Vec<Digest> = inputs.filter(|digest| blamed.insert(*digest)).collect();
+        drop(lost);
+        for digest in fresh {
+            if self.quarantine.blame(digest) {
+                tracing::warn!(model = %self.identity.name, version = %self.identity.version, "an input is quarantined");
+            }
+        }
+    }
+
     /// Held by the executor loop: dropped, it tells that the loop takes no more permits.
     pub(crate) fn executing(&self) -> DropGuard {
         self.ended.clone().drop_guard()
+    }
+
+    /// Cancelled when the executor loop has ended.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 
     /// Rows that a request brings: those of its first input, and one where requests are not batched.
@@ -147,12 +244,14 @@ impl Replica {
     /// Takes nothing new, serves what has come, for at most `grace`, and drops what is left then.
     pub(crate) async fn drain(&self, grace: Duration) {
         self.queue.close();
+        self.sequences.close();
         let all = u32::try_from(self.executors).unwrap_or(u32::MAX);
         // First the loop, then what it has started: permits are handed out in turn, so asking for all of them while the loop
         // still takes some would get in its way.
         let idle = async || {
             self.ended.cancelled().await;
             drop(self.permits.acquire_many(all).await);
+            self.sequences.wait().await;
         };
         if tokio::time::timeout(grace, idle()).await.is_err() {
             tracing::warn!(model = %self.identity.name, version = %self.identity.version, "calls outlived the drain");
@@ -163,9 +262,14 @@ impl Replica {
 
     /// Ends everything at once: callers are told to go elsewhere.
     pub(crate) fn abandon(&self) {
-        self.queue.abandon();
+        self.queue.abandon(&Error::new(Reason::Draining, "the replica is being unloaded"));
         self.aborting.cancel();
     }
+}
+
+/// Why a request is not executed on a replica whose process is lost.
+pub(crate) fn gone() -> Error {
+    Error::new(Reason::NoReadyReplica, "the model's process was lost: it is loaded again")
 }
 
 /// A running execution: it gives back its permit when dropped.

@@ -1,24 +1,32 @@
 //! What this worker could load: the models of its repository folder, and those built into the engines.
 //!
-//! The folder has Triton's layout: `<model>/<version>/model.onnx`, with an optional `<model>/config.pbtxt` or
-//! `<model>/config.toml`. It is read once, at the start. An entry that cannot be served is left out with the reason;
+//! The folder has Triton's layout: `<model>/<version>/model.onnx` or `model.gguf`, with an optional `<model>/config.pbtxt`,
+//! `<model>/config.toml` and `<model>/manifest.sha256`. A plain `<model>.onnx` or `<model>.gguf` beside them is version 1 of a
+//! model without configuration. It is read once, at the start. An entry that cannot be served is left out with the reason;
 //! nothing in the folder can keep the worker from starting. A model of the folder wins over a built-in one of its name.
 
+mod check;
 mod config;
+mod engine;
 mod files;
+mod manifest;
+mod schema;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use weft_engine::{Builtin, Source, Spec, digits, estimate_bytes};
+use weft_engine::{Builtin, Source, Spec, digits};
 use weft_proto::inference::{ModelConfig, ModelDynamicBatching, model_config::SchedulingChoice};
 use weft_types::{ModelName, Version};
 
-use config::{Engine, Schema, Settings};
-use files::{Folder, Root};
+use config::{Around, Settings};
+use engine::Engine;
+use files::{Folder, Plain, Root};
+pub(crate) use manifest::Manifest;
+use schema::Schema;
 
 /// An entry of the repository that cannot be served, or not in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,39 +39,42 @@ pub struct Problem {
 
 /// A version that could be loaded.
 #[derive(Clone, Debug)]
-pub struct VersionEntry {
+pub(crate) struct VersionEntry {
     /// What the engine is to load.
-    pub spec: Spec,
+    pub(crate) spec: Spec,
     /// The memory it is expected to take, in bytes.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
+    /// What its files must be, where the operator says.
+    pub(crate) manifest: Option<Manifest>,
 }
 
 /// A model that could be loaded.
 #[derive(Clone, Debug)]
-pub struct Offer {
+pub(crate) struct Offer {
     /// Its name.
-    pub name: ModelName,
+    pub(crate) name: ModelName,
     /// The name of its engine.
-    pub engine: String,
+    pub(crate) engine: String,
     /// Its configuration, as far as the repository says.
-    pub config: ModelConfig,
+    pub(crate) config: ModelConfig,
     /// At least one.
-    pub versions: BTreeMap<Version, VersionEntry>,
+    pub(crate) versions: BTreeMap<Version, VersionEntry>,
 }
 
 /// The models that a worker could load.
 #[derive(Clone, Debug, Default)]
-pub struct Repository {
+pub(crate) struct Repository {
     offers: BTreeMap<ModelName, Offer>,
     problems: Vec<Problem>,
 }
 
 impl Repository {
     /// Reads the folder, if there is one, and adds the built-in models. It reads files, but never the models themselves.
-    pub fn scan(dir: Option<&Path>) -> Self {
+    /// `engines` are those that the worker has.
+    pub(crate) fn scan(dir: Option<&Path>, engines: &BTreeSet<&str>) -> Self {
         let mut repository = Self::default();
         if let Some(dir) = dir {
-            repository.scan_folder(dir);
+            repository.scan_folder(dir, engines);
         }
         for offer in builtin_offers() {
             repository.offers.entry(offer.name.clone()).or_insert(offer);
@@ -72,46 +83,85 @@ impl Repository {
     }
 
     /// The models, by name.
-    pub fn models(&self) -> impl Iterator<Item = &Offer> {
+    pub(crate) fn models(&self) -> impl Iterator<Item = &Offer> {
         self.offers.values()
     }
 
     /// What was left out, and why.
-    pub fn problems(&self) -> &[Problem] {
+    pub(crate) fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    fn scan_folder(&mut self, dir: &Path) {
+    fn scan_folder(&mut self, dir: &Path, engines: &BTreeSet<&str>) {
         let scan = || -> Result<_, String> {
             let root = Root::open(dir)?;
-            let folders = root.folders()?;
-            Ok((root, folders, Schema::load()?))
+            let (folders, plain) =
+                (root.folders()?, root.plain(&PLAIN.map(|engine| (engine.ending(), engine.longest_file())))?);
+            Ok((Scan { root, schema: Schema::load()?, engines }, folders, plain))
         };
         match scan() {
-            Ok((root, folders, schema)) => folders.iter().for_each(|folder| self.scan_model(&root, folder, &schema)),
+            Ok((scan, folders, plain)) => {
+                folders.iter().for_each(|folder| self.scan_model(&scan, folder));
+                plain.into_iter().for_each(|plain| self.scan_plain(&scan, plain));
+            }
             Err(problem) => self.report("", problem),
         }
     }
 
-    fn scan_model(&mut self, root: &Root, folder: &Folder, schema: &Schema) {
+    fn scan_model(&mut self, scan: &Scan<'_>, folder: &Folder) {
         let name: ModelName = match folder.name.parse() {
             Ok(name) => name,
             Err(error) => return self.report(&folder.name, format!("the name {error}")),
         };
-        let settings = read_config(root, folder, schema).and_then(|config| Settings::new(&name, config));
+        let settings = read_config(scan, folder).and_then(|config| {
+            let holds = |ending: &str| scan.holds(folder, ending);
+            Settings::new(&name, config, Around { holds: &holds, has: &|engine| scan.engines.contains(engine) })
+        });
         let settings = match settings {
             Ok(settings) => settings,
             Err(problems) => return problems.into_iter().for_each(|problem| self.report(&folder.name, problem)),
         };
-        let (versions, problems) = versions(root, folder, &name, &settings);
+        let (versions, problems) = versions(&scan.root, folder, &name, &settings);
         if versions.is_empty() && problems.is_empty() {
             self.report(&folder.name, "there is no version that its configuration allows".to_owned());
         }
         problems.into_iter().for_each(|problem| self.report(&folder.name, problem));
         if !versions.is_empty() {
-            let engine = settings.engine.as_str().to_owned();
-            self.offers.insert(name.clone(), Offer { name, engine, config: settings.config, versions });
+            self.offer(name, settings, versions);
         }
+    }
+
+    fn scan_plain(&mut self, scan: &Scan<'_>, plain: Plain) {
+        let offered = (|| {
+            let name: ModelName = plain.name.parse().map_err(|error| format!("the name {error}"))?;
+            if self.offers.contains_key(&name) {
+                return Err(format!("{}.{}: there is another model of this name", plain.name, plain.ending));
+            }
+            let (path, length) = plain.file?;
+            let (holds, has) = (|ending: &str| ending == plain.ending, |engine: &str| scan.engines.contains(engine));
+            let settings = Settings::new(&name, ModelConfig::default(), Around { holds: &holds, has: &has });
+            let settings = settings.map_err(|problems| problems.join("; "))?;
+            Ok((name, settings, path, length))
+        })();
+        match offered {
+            Ok((name, settings, path, length)) => {
+                let entry = entry(&name, &settings, (path, length), None);
+                let versions = Version::new(1).map(|version| (version, entry)).into_iter().collect();
+                self.offer(name, settings, versions);
+            }
+            Err(problem) => self.report(&plain.name, problem),
+        }
+    }
+
+    fn offer(&mut self, name: ModelName, settings: Settings, versions: BTreeMap<Version, VersionEntry>) {
+        if settings.is_second_best {
+            tracing::warn!(model = %name, "served by tract: ONNX Runtime, which its configuration names, is not there");
+        }
+        for note in &settings.notes {
+            tracing::info!(model = %name, note, "a field of the configuration is not followed");
+        }
+        let engine = settings.engine.as_str().to_owned();
+        self.offers.insert(name.clone(), Offer { name, engine, config: settings.config, versions });
     }
 
     fn report(&mut self, model: &str, problem: String) {
@@ -119,8 +169,32 @@ impl Repository {
     }
 }
 
+/// Engines whose models may lie directly in the repository, by the ending of their files.
+const PLAIN: [Engine; 2] = [Engine::Onnxruntime, Engine::Llama];
+
+/// What a scan has at hand.
+struct Scan<'a> {
+    root: Root,
+    schema: Schema,
+    engines: &'a BTreeSet<&'a str>,
+}
+
+impl Scan<'_> {
+    /// Whether any version in the folder has a file of that ending. What cannot be read is told later.
+    fn holds(&self, folder: &Folder, ending: &str) -> bool {
+        let versions = self.root.versions(folder).unwrap_or_default();
+        let mut names = versions.values().flat_map(|version| self.root.names(version).unwrap_or_default());
+        names.any(|name| has_ending(&name, ending))
+    }
+}
+
+fn has_ending(name: &str, ending: &str) -> bool {
+    Path::new(name).extension().is_some_and(|own| own == ending)
+}
+
 /// The model's configuration; one without any is served as it is, unbatched.
-fn read_config(root: &Root, folder: &Folder, schema: &Schema) -> Result<ModelConfig, Vec<String>> {
+fn read_config(scan: &Scan<'_>, folder: &Folder) -> Result<ModelConfig, Vec<String>> {
+    let (root, schema) = (&scan.root, &scan.schema);
     let pbtxt = root.text(folder, "config.pbtxt").map_err(|problem| vec![problem])?;
     let toml = root.text(folder, "config.toml").map_err(|problem| vec![problem])?;
     match (pbtxt, toml) {
@@ -138,26 +212,66 @@ fn versions(
     name: &ModelName,
     settings: &Settings,
 ) -> (BTreeMap<Version, VersionEntry>, Vec<String>) {
-    let folders = match root.versions(folder) {
-        Ok(folders) => folders,
+    let read = || -> Result<_, String> {
+        let text = root.text(folder, manifest::NAME)?;
+        let manifest = text.map(|text| Manifest::parse(folder.path(), &text)).transpose()?;
+        Ok((root.versions(folder)?, manifest))
+    };
+    let (folders, manifest) = match read() {
+        Ok(read) => read,
         Err(problem) => return (BTreeMap::new(), vec![problem]),
     };
     let (mut versions, mut problems) = (BTreeMap::new(), Vec::new());
     for version in settings.choose(folders.keys().copied()) {
         let source = match settings.engine {
-            Engine::Builtin => Ok((Source::Builtin, 0)),
-            Engine::Tract => root
-                .model_file(&folders[&version], &settings.file)
-                .map(|(path, length)| (Source::File(path), estimate_bytes(length, settings.max_batch_size))),
+            Engine::Builtin => Ok(builtin_entry(name, settings)),
+            _ => {
+                model_file(root, &folders[&version], settings).map(|file| entry(name, settings, file, manifest.clone()))
+            }
         };
         match source {
-            Ok((source, size_bytes)) => {
-                versions.insert(version, VersionEntry { spec: settings.spec(name, source), size_bytes });
-            }
+            Ok(entry) => drop(versions.insert(version, entry)),
             Err(problem) => problems.push(format!("version {version}: {problem}")),
         }
     }
     (versions, problems)
+}
+
+/// The file of a version: the one that the configuration names, the usual one, or for language models, whose files have names of
+/// their own, the only one of its kind.
+fn model_file(root: &Root, version: &Path, settings: &Settings) -> Result<(PathBuf, u64), String> {
+    let engine = settings.engine;
+    let usual = engine.default_file().to_owned();
+    let name = match &settings.file {
+        Some(name) => name.clone(),
+        None if engine == Engine::Llama => {
+            let names = root.names(version)?;
+            let mut own = names.iter().filter(|name| has_ending(name, engine.ending()));
+            match (names.contains(&usual), own.next(), own.next()) {
+                (false, Some(only), None) => only.clone(),
+                (false, Some(_), Some(_)) => {
+                    return Err("there are several model files: default_model_filename must name one".to_owned());
+                }
+                _ => usual,
+            }
+        }
+        None => usual,
+    };
+    root.model_file(version, &name, engine.longest_file())
+}
+
+fn entry(
+    name: &ModelName,
+    settings: &Settings,
+    (path, length): (PathBuf, u64),
+    manifest: Option<Manifest>,
+) -> VersionEntry {
+    let size_bytes = settings.engine.estimate_bytes(length, settings.max_batch_size);
+    VersionEntry { spec: settings.spec(name, Source::File(path)), size_bytes, manifest }
+}
+
+fn builtin_entry(name: &ModelName, settings: &Settings) -> VersionEntry {
+    VersionEntry { spec: settings.spec(name, Source::Builtin), size_bytes: 0, manifest: None }
 }
 
 /// `identity`, `sleep`, `fail` and `digits`, as version 1.
@@ -172,15 +286,15 @@ fn builtin_offers() -> impl Iterator<Item = Offer> {
         scheduling_choice: Some(SchedulingChoice::DynamicBatching(ModelDynamicBatching::default())),
         ..ModelConfig::default()
     };
-    let size_bytes = estimate_bytes(digits::MODEL.len() as u64, digits::MAX_BATCH_SIZE);
+    let size_bytes = Engine::Tract.estimate_bytes(digits::MODEL.len() as u64, digits::MAX_BATCH_SIZE);
     let source = Source::Bytes(Bytes::from_static(digits::MODEL));
     without_weights.chain(embedded("digits", Engine::Tract, config, (source, size_bytes)))
 }
 
 fn embedded(name: &str, engine: Engine, config: ModelConfig, (source, size_bytes): (Source, u64)) -> Option<Offer> {
     let name: ModelName = name.parse().ok()?;
-    let settings = Settings::new(&name, config).ok()?;
-    let entry = VersionEntry { spec: settings.spec(&name, source), size_bytes };
+    let settings = Settings::new(&name, config, Around { holds: &|_| false, has: &|_| false }).ok()?;
+    let entry = VersionEntry { spec: settings.spec(&name, source), size_bytes, manifest: None };
     let versions = BTreeMap::from([(Version::new(1)?, entry)]);
     Some(Offer { name, engine: engine.as_str().to_owned(), config: settings.config, versions })
 }

@@ -39,7 +39,7 @@ fn worker(number: usize) -> Worker {
 }
 
 fn replica(number: usize, model: &str, revision: i64) -> Change {
-    let value = Replica { state: ReplicaState::Ready.into(), reason: String::new(), size_bytes: 1 << 30 };
+    let value = Replica { state: ReplicaState::Ready.into(), size_bytes: 1 << 30, ..Replica::default() };
     put(&format!("replicas/worker-{number}/{model}@1"), &value, revision)
 }
 

@@ -6,9 +6,12 @@
 //! A request's way through: wire bytes become [`Tensor`]s without a copy, the signature refuses what does not fit, the
 //! worker gathers requests into one [`Model::execute`], and each answer is again a view of one buffer.
 
+pub mod batching;
 mod builtin;
 pub mod digits;
 mod element;
+pub mod format;
+mod language;
 mod port;
 mod running;
 mod signature;
@@ -17,6 +20,9 @@ mod tract;
 
 pub use builtin::Builtin;
 pub use element::Element;
+pub use language::{
+    Capacity, Finish, Generation, Grammar, Language, Occupancy, Piece, Prompt, Sampling, SequenceRequest, Turn, Usage,
+};
 pub use port::{Engine, Error, Inputs, Model, Outputs, Source, Spec};
 pub use signature::{MAX_AXES, Port, Signature};
 pub use tensor::{DataType, Tensor};

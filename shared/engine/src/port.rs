@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Signature, Tensor};
+use crate::{Language, Signature, Tensor};
 
 /// Where a model version comes from.
 #[derive(Clone, Debug)]
@@ -49,6 +49,12 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The engine's process ended, or was ended, while it worked on this: the model is gone with it (see [`Model::lost`]).
+    #[error("the model's process was lost: {0}")]
+    Lost(String),
+    /// There is no room for it now; later there may be.
+    #[error("{0}")]
+    Full(String),
     /// The model answered with a gRPC status of its own choosing (the builtin `fail` does).
     #[error("{message}")]
     Status {
@@ -87,4 +93,15 @@ pub trait Model: Send + Sync + 'static {
     /// Batching must not change an answer. Dropping the future stops the computation at its next yield point: between
     /// graph nodes for `tract`, at once for a builtin that waits.
     async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error>;
+
+    /// The model as a language model, where it is one: its requests are sequences that [`Language::generate`] steps.
+    fn language(&self) -> Option<&dyn Language> {
+        None
+    }
+
+    /// Ends with the reason when the model is gone for good although nobody has dropped it: the process that held it has
+    /// ended. Models in this process are never lost.
+    async fn lost(&self) -> String {
+        std::future::pending().await
+    }
 }

@@ -1,6 +1,6 @@
 //! The engine `tract`: ONNX graphs in process, in pure Rust.
 //!
-//! A graph is parsed from bytes alone, so that a model file cannot name another file. For each shape it executes an optimised plan
+//! A file is checked by [`crate::format`] first, and parsed from its bytes alone, so that it cannot name another file. For each shape it executes an optimised plan
 //! is made once and kept within a bound. Work runs on tokio's blocking threads; a flag that dropping the future raises
 //! is looked at between graph nodes.
 
@@ -10,8 +10,7 @@ mod graph;
 mod plans;
 mod run;
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{Cursor, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::running::Running;
-use crate::{Engine, Error, Inputs, Model, Outputs, Signature, Source, Spec};
+use crate::{Engine, Error, Inputs, Model, Outputs, Signature, Source, Spec, format};
 use run::{Execution, Loaded};
 
 /// The longest model file that is read: protobuf, which ONNX is written in, ends there.
@@ -63,7 +62,11 @@ impl Engine for Tract {
 
     async fn load(&self, spec: &Spec) -> Result<Arc<dyn Model>, Error> {
         let spec = spec.clone();
-        let work = move || Loaded::load(&read(&spec.source)?, &spec);
+        let work = move || {
+            let bytes = read(&spec.source)?;
+            format::onnx::check(Cursor::new(&bytes))?;
+            Loaded::load(&bytes, &spec)
+        };
         let loaded =
             blocking(work).await.unwrap_or_else(|| Err(Error::Load("the runtime failed on this file".to_owned())))?;
         Ok(Arc::new(Handle { loaded: Arc::new(loaded), running: self.running.clone() }))
@@ -132,11 +135,17 @@ fn read(source: &Source) -> Result<Bytes, Error> {
     }
 }
 
-/// The file may change or grow while it is read, so the bound is on what is read.
+/// A file that would be refused is not read into memory first. It may change or grow meanwhile, so the bound is on what is
+/// read, and what is read is checked again.
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::Load(format!("the model file cannot be read ({})", error.kind()));
+    let (mut file, length) = format::open_plain(path, MAX_FILE_BYTES)?;
+    format::onnx::check(&file)?;
+    file.rewind().map_err(failed)?;
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    let room = bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX));
+    room.map_err(|_| Error::Load("there is no memory for the model file".to_owned()))?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Error::Load("the model file is too large".to_owned()));
     }

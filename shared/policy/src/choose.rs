@@ -1,11 +1,17 @@
 //! Power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001): of two replicas
-//! drawn at random, the one with less to do.
+//! drawn at random, the one with less to do. Calls that belong together go by [`Affinity`] instead.
+
+mod affinity;
+
+pub use affinity::{Affinity, identity};
 
 use rand::{Rng, RngExt as _};
 
 /// What the balancer knows of one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
+    /// What tells it from the others, the same in every process: [`identity`] of its name. Only affinity looks at it.
+    pub identity: u64,
     /// Calls that this process has sent it and that have not ended.
     pub in_flight: u64,
     /// Its worker is shutting down: it still serves, but should not be given more.
@@ -39,9 +45,18 @@ impl Candidate {
 
 /// The index of the candidate that takes the call; `None` only when there is none at all.
 ///
-/// Reads the candidates at most three times, without allocating, so an iterator over live counters will do.
-pub fn choose<R: Rng + ?Sized>(candidates: impl Iterator<Item = Candidate> + Clone, rng: &mut R) -> Option<usize> {
+/// With an affinity, it is the one of the best standing that the affinity prefers, however much that one has to do. Reads the
+/// candidates at most three times, without allocating, so an iterator over live counters will do.
+pub fn choose<R: Rng + ?Sized>(
+    candidates: impl Iterator<Item = Candidate> + Clone,
+    affinity: Option<Affinity>,
+    rng: &mut R,
+) -> Option<usize> {
     let (best, count) = best_standing(candidates.clone())?;
+    if let Some(affinity) = affinity {
+        let standing = candidates.enumerate().filter(|(_, candidate)| candidate.standing() == best);
+        return standing.max_by_key(|(_, candidate)| affinity.preference(candidate.identity)).map(|(index, _)| index);
+    }
     let first = rng.random_range(0..count);
     if count == 1 {
         return nth(candidates, best, first).map(|(index, _)| index);
@@ -78,17 +93,19 @@ mod tests {
     use rand::rngs::StdRng;
 
     fn candidate() -> impl Strategy<Value = Candidate> {
-        (0u64..100, any::<bool>(), any::<bool>()).prop_map(|(in_flight, draining, tried)| Candidate {
-            in_flight,
-            draining,
-            tried,
-        })
+        (0u64..100, any::<bool>(), any::<bool>(), any::<u64>())
+            .prop_map(|(in_flight, draining, tried, identity)| Candidate { identity, in_flight, draining, tried })
     }
 
     proptest! {
         #[test]
-        fn keeps_off_tried_and_draining_replicas(all in proptest::collection::vec(candidate(), 0..12), seed: u64) {
-            let chosen = choose(all.iter().copied(), &mut StdRng::seed_from_u64(seed));
+        fn keeps_off_tried_and_draining_replicas(
+            all in proptest::collection::vec(candidate(), 0..12),
+            key: Option<u64>,
+            seed: u64,
+        ) {
+            let affinity = key.map(|key| Affinity::of("m", key));
+            let chosen = choose(all.iter().copied(), affinity, &mut StdRng::seed_from_u64(seed));
             let Some(index) = chosen else { return Err(TestCaseError::fail("no choice")).or_else(|failed| if all.is_empty() { Ok(()) } else { Err(failed) }) };
             let chosen = all[index];
             prop_assert!(!chosen.tried || all.iter().all(|other| other.tried));
@@ -99,7 +116,7 @@ mod tests {
         #[test]
         fn never_takes_the_single_worst(loads in proptest::collection::vec(0u64..50, 2..12), seed: u64) {
             let all = loads.iter().map(|in_flight| Candidate { in_flight: *in_flight, ..Candidate::default() });
-            let index = choose(all, &mut StdRng::seed_from_u64(seed)).expect("there are candidates");
+            let index = choose(all, None, &mut StdRng::seed_from_u64(seed)).expect("there are candidates");
             prop_assert!(loads.iter().enumerate().any(|(other, load)| other != index && *load >= loads[index]));
         }
     }
@@ -112,7 +129,8 @@ mod tests {
             let mut rng = StdRng::seed_from_u64(7);
             let mut taken = vec![0usize; count];
             for _ in 0..CALLS {
-                taken[choose(std::iter::repeat_n(Candidate::default(), count), &mut rng).expect("candidates")] += 1;
+                taken[choose(std::iter::repeat_n(Candidate::default(), count), None, &mut rng).expect("candidates")] +=
+                    1;
             }
             let share = CALLS as f64 / count as f64;
             let tolerance = 5.0 * (share * (1.0 - 1.0 / count as f64)).sqrt();
@@ -137,7 +155,7 @@ mod tests {
                 in_flight[replica] -= 1;
             }
             let all = in_flight.iter().map(|in_flight| Candidate { in_flight: *in_flight, ..Candidate::default() });
-            let replica = choose(all, &mut rng).expect("candidates");
+            let replica = choose(all, None, &mut rng).expect("candidates");
             in_flight[replica] += 1;
             taken[replica] += 1;
             // Each replica serves at its own pace whatever its queue, so only the choice can protect the callers.

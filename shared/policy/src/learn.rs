@@ -15,6 +15,12 @@ const FRESH: Duration = Duration::from_secs(5);
 /// Afterwards it halves over each of these. An estimate that refuses every call would otherwise never be corrected.
 const FADE: Duration = Duration::from_secs(1);
 
+/// Executions scatter around the estimate. The bounds of that go half of the way to a sample beyond them, and from
+/// there come back by this share of the way with each sample, so that a single slow execution is forgotten.
+const SETTLE: f64 = 0.03;
+/// What the bounds are kept within, so that one stall of the machine does not make everything uncertain.
+const SCATTER: (f64, f64) = (0.5, 2.0);
+
 /// One class of sizes.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
@@ -29,6 +35,14 @@ struct Cell {
 #[derive(Clone, Debug, Default)]
 pub struct Latency {
     cells: [Option<Cell>; CELLS],
+    scatter: Scatter,
+}
+
+/// The fastest and the slowest of late, in proportion to the estimate.
+#[derive(Clone, Copy, Debug)]
+struct Scatter {
+    low: f64,
+    high: f64,
 }
 
 /// What stands between a new request and its execution.
@@ -51,6 +65,10 @@ fn class(rows: usize) -> usize {
 impl Latency {
     /// Learns from an execution of `rows` that took `took` and ended at `now`.
     pub fn observe(&mut self, rows: usize, took: Duration, now: Instant) {
+        // Only where the size was seen before: what is derived from other sizes may be far off.
+        if let Some(expected) = self.expect(rows, now).filter(|_| self.cells[class(rows)].is_some()) {
+            self.scatter.observe(took.as_secs_f64() / expected.as_secs_f64());
+        }
         let (rows, seconds, slot) = (rows.max(1) as f64, took.as_secs_f64(), &mut self.cells[class(rows)]);
         *slot = Some(match *slot {
             None => Cell { rows, seconds, seen: now },
@@ -64,8 +82,9 @@ impl Latency {
 
     /// How long an execution of `rows` will take; `None` before anything was learned.
     ///
-    /// Between two known sizes the line between them counts; below the smallest its own time; above the largest its time
-    /// in proportion, as if a larger batch saved nothing.
+    /// Between two known sizes the line between them counts; below the smallest its own time; above the largest the line
+    /// through the two largest goes on, but no steeper than in proportion, and from a single size none: a size that is
+    /// thought to be too slow would never be tried, and so never be known.
     pub fn expect(&self, rows: usize, now: Instant) -> Option<Duration> {
         let rows = rows.max(1) as f64;
         let points = || self.cells.iter().flatten();
@@ -76,11 +95,30 @@ impl Latency {
                 let (low, high) = (below.faded(now), above.faded(now));
                 low + (high - low) * (rows - below.rows) / (above.rows - below.rows)
             }
-            (Some(below), None) => below.faded(now) * rows / below.rows,
+            (Some(last), None) => {
+                let (time, before) = (last.faded(now), points().rev().nth(1));
+                let slope = before.map_or(0.0, |before| (time - before.faded(now)) / (last.rows - before.rows));
+                time + slope.clamp(0.0, time / last.rows) * (rows - last.rows)
+            }
             (None, Some(above)) => above.faded(now),
             (None, None) => return None,
         };
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    }
+
+    /// The least that an execution of `rows` will take: what has less time left is not answered in time.
+    pub fn at_least(&self, rows: usize, now: Instant) -> Option<Duration> {
+        Some(stretch(self.expect(rows, now)?, self.scatter.low))
+    }
+
+    /// The most that an execution of `rows` will take, as far as the past tells.
+    pub fn at_most(&self, rows: usize, now: Instant) -> Option<Duration> {
+        Some(stretch(self.expect(rows, now)?, self.scatter.high))
+    }
+
+    /// The least and the most that an execution takes, in proportion to [`Latency::expect`].
+    pub fn scatter(&self) -> (f64, f64) {
+        (self.scatter.low, self.scatter.high)
     }
 
     /// How long a request of `rows` will take from now to its answer; `None` before anything was learned.
@@ -100,6 +138,29 @@ impl Latency {
     pub fn feasible(&self, ahead: &Ahead, rows: usize, deadline: Deadline, now: Instant) -> bool {
         let needed = self.estimate(ahead, rows, now).unwrap_or_default();
         !deadline.expired(now) && needed <= deadline.remaining(now)
+    }
+}
+
+fn stretch(time: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
+impl Default for Scatter {
+    fn default() -> Self {
+        Self { low: 1.0, high: 1.0 }
+    }
+}
+
+impl Scatter {
+    /// Learns that an execution took `ratio` of what was expected.
+    fn observe(&mut self, ratio: f64) {
+        if !ratio.is_finite() {
+            return;
+        }
+        let ratio = ratio.clamp(SCATTER.0, SCATTER.1);
+        let toward = |from: f64, beyond: bool| from + (ratio - from) * if beyond { 0.5 } else { SETTLE };
+        self.low = if ratio < self.low { ratio } else { toward(self.low, false) };
+        self.high = toward(self.high, ratio > self.high);
     }
 }
 
@@ -131,11 +192,39 @@ mod tests {
     fn lines_between_what_was_seen() {
         let now = SystemClock::now();
         let latency = learned(&[(2, 10), (8, 40), (32, 64)], now);
-        let table = [(1, 10), (2, 10), (5, 25), (8, 40), (20, 52), (32, 64), (64, 128), (0, 10)];
+        let table = [(1, 10), (2, 10), (5, 25), (8, 40), (20, 52), (32, 64), (64, 96), (0, 10)];
         for (rows, ms) in table {
             assert_eq!(latency.expect(rows, now).map(|took| took.as_millis()), Some(ms), "{rows}");
         }
         assert_eq!(Latency::default().expect(1, now), None);
+    }
+
+    /// What is thought of sizes that were never run must not keep them from being run.
+    #[test]
+    fn beyond_the_largest_size_no_more_than_its_proportion() {
+        let now = SystemClock::now();
+        let expect = |samples: &[(usize, u32)]| learned(samples, now).expect(32, now).map(|took| took.as_millis());
+        assert_eq!(expect(&[(1, 10)]), Some(10));
+        assert_eq!(expect(&[(1, 10), (8, 17)]), Some(41));
+        assert_eq!(expect(&[(1, 10), (8, 160)]), Some(640));
+        assert_eq!(expect(&[(1, 10), (8, 9)]), Some(9));
+    }
+
+    #[test]
+    fn the_bounds_take_in_what_was_seen_and_close_again() {
+        let now = SystemClock::now();
+        let mut latency = learned(&[(1, 10); 20], now);
+        let bounds = |latency: &Latency| (latency.at_least(1, now), latency.at_most(1, now));
+        assert_eq!(bounds(&latency), (Some(10 * MS), Some(10 * MS)));
+        latency.observe(1, 8 * MS, now);
+        latency.observe(1, 14 * MS, now);
+        let (least, most) = bounds(&latency);
+        assert!(least < Some(10 * MS) && most > Some(13 * MS), "{least:?} {most:?}");
+        (0..200).for_each(|_| latency.observe(1, 10 * MS, now));
+        let (least, most) = bounds(&latency);
+        assert!(least > Some(9900 * MS / 1000) && most < Some(10100 * MS / 1000), "{least:?} {most:?}");
+        latency.observe(1, 10_000 * MS, now);
+        assert!(latency.scatter().1 <= SCATTER.1);
     }
 
     #[test]

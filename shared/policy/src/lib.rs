@@ -9,6 +9,7 @@
 //! - [`learn`]: how long a model takes for a number of rows, and whether a deadline can be met
 //! - [`batch`]: which waiting requests run together, and when
 //! - [`place`]: which worker holds which model version
+//! - [`step`]: which sequences of a language model step together, and with how many tokens
 //! - [`guard`]: whether workers that vanish from the store have ended
 
 pub mod batch;
@@ -18,6 +19,7 @@ pub mod learn;
 pub mod place;
 pub mod retry;
 pub mod split;
+pub mod step;
 
-pub use choose::{Candidate, choose};
+pub use choose::{Affinity, Candidate, choose};
 pub use learn::Latency;

@@ -1,4 +1,5 @@
-//! Reads the few fields of a `ModelInferRequest` that routing needs, straight from the undecoded message.
+//! Reads the few fields of a `ModelInferRequest` that routing needs, straight from the undecoded message, and of an answer on
+//! a stream whether it is its request's last.
 //!
 //! The scanner visits the top-level fields once and skips tensors by their length: it copies nothing, allocates nothing, and
 //! compares every claimed length with the bytes that are there before it believes it.
@@ -11,6 +12,11 @@ use weft_types::{Error, Result};
 pub const MAX_TENSORS: usize = 64;
 /// The most parameters that a request may carry.
 pub const MAX_PARAMETERS: usize = 64;
+/// The longest `sequence_id`, in bytes: Triton's own limit.
+pub const MAX_SEQUENCE_ID: usize = 128;
+
+/// The parameter that Triton marks the last answer of a request on a stream with.
+pub const FINAL_RESPONSE: &str = "triton_final_response";
 
 /// What routing needs to know of a request, borrowed from its message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +31,17 @@ pub struct Head<'a> {
     pub timeout: Option<Duration>,
     /// The `priority` parameter: 0 is the default, 1 the highest.
     pub priority: u64,
+    /// The `sequence_id` parameter; zero and the empty text mean none.
+    pub sequence: Option<Sequence<'a>>,
+}
+
+/// The caller's name for a sequence of requests that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequence<'a> {
+    /// A number. The protocol's signed numbers stand for the unsigned ones of the same bits.
+    Number(u64),
+    /// A text of at most [`MAX_SEQUENCE_ID`] bytes.
+    Text(&'a str),
 }
 
 /// Scans a whole `ModelInferRequest` message.
@@ -58,7 +75,22 @@ fn count(field: &'static str, seen: &mut usize, limit: usize) -> Result<()> {
 }
 
 /// One entry of the `parameters` map.
-fn parameter(entry: &[u8], head: &mut Head<'_>) -> Result<()> {
+fn parameter<'a>(entry: &'a [u8], head: &mut Head<'a>) -> Result<()> {
+    let (key, value) = key_and_value(entry)?;
+    match key {
+        "timeout" => {
+            let micros = whole("parameters[timeout]", value)?;
+            head.timeout = (micros > 0).then(|| Duration::from_micros(micros));
+        }
+        "priority" => head.priority = whole("parameters[priority]", value)?,
+        "sequence_id" => head.sequence = sequence(value)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// One entry of a map from text to messages.
+fn key_and_value(entry: &[u8]) -> Result<(&str, Option<&[u8]>)> {
     let (mut key, mut value) = ("", None);
     let mut reader = Reader { rest: entry };
     while let Some(field) = reader.field()? {
@@ -68,15 +100,65 @@ fn parameter(entry: &[u8], head: &mut Head<'_>) -> Result<()> {
             _ => {}
         }
     }
-    match key {
-        "timeout" => {
-            let micros = whole("parameters[timeout]", value)?;
-            head.timeout = (micros > 0).then(|| Duration::from_micros(micros));
-        }
-        "priority" => head.priority = whole("parameters[priority]", value)?,
-        _ => {}
+    Ok((key, value))
+}
+
+/// An `InferParameter` that names a sequence: `int64_param` = 2, `string_param` = 3 or `uint64_param` = 5.
+fn sequence(value: Option<&[u8]>) -> Result<Option<Sequence<'_>>> {
+    const FIELD: &str = "parameters[sequence_id]";
+    let mut reader = Reader { rest: value.unwrap_or_default() };
+    let mut found = None;
+    while let Some((number, value)) = reader.field()? {
+        found = match (number, value) {
+            (2 | 5, Value::Varint(number)) => Some(Sequence::Number(number)),
+            (3, Value::Bytes(bytes)) if bytes.len() <= MAX_SEQUENCE_ID => Some(Sequence::Text(text(FIELD, bytes)?)),
+            _ => None,
+        };
     }
-    Ok(())
+    match found {
+        Some(Sequence::Number(0) | Sequence::Text("")) => Ok(None),
+        Some(named) => Ok(Some(named)),
+        None => Err(Error::invalid(
+            FIELD,
+            format_args!("must be a whole number or a text of at most {MAX_SEQUENCE_ID} bytes"),
+        )),
+    }
+}
+
+/// Whether a `ModelStreamInferResponse` is the last answer of its request: it tells of an error, or carries the parameter
+/// `triton_final_response`.
+///
+/// A message that cannot be read is not: then more is expected, and its absence is told rather than overlooked.
+pub fn is_last(answer: &[u8]) -> bool {
+    scan_answer(answer).unwrap_or(false)
+}
+
+fn scan_answer(answer: &[u8]) -> Result<bool> {
+    let mut is_last = false;
+    let mut reader = Reader { rest: answer };
+    while let Some(field) = reader.field()? {
+        match field {
+            (1, Value::Bytes(error)) => is_last |= !error.is_empty(),
+            (2, Value::Bytes(response)) => is_last |= is_final(response)?,
+            _ => {}
+        }
+    }
+    Ok(is_last)
+}
+
+/// Whether a `ModelInferResponse` has `bool_param` = 1 set under `triton_final_response` in its `parameters` = 4.
+fn is_final(response: &[u8]) -> Result<bool> {
+    let mut is_final = false;
+    let mut reader = Reader { rest: response };
+    while let Some(field) = reader.field()? {
+        let (4, Value::Bytes(entry)) = field else { continue };
+        let (FINAL_RESPONSE, Some(value)) = key_and_value(entry)? else { continue };
+        let mut reader = Reader { rest: value };
+        while let Some((number, value)) = reader.field()? {
+            is_final = matches!((number, value), (1, Value::Varint(flag)) if flag != 0);
+        }
+    }
+    Ok(is_final)
 }
 
 /// An `InferParameter` that must hold a whole number: `int64_param` = 2 or `uint64_param` = 5.
@@ -161,7 +243,11 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
     use crate::inference::model_infer_request::InferInputTensor;
-    use crate::inference::{InferParameter, ModelInferRequest, infer_parameter::ParameterChoice};
+    use crate::inference::model_infer_response::InferOutputTensor;
+    use crate::inference::{
+        InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+        infer_parameter::ParameterChoice,
+    };
     use proptest::prelude::*;
     use prost::Message as _;
 
@@ -188,7 +274,57 @@ mod tests {
         let message = request().encode_to_vec();
         let head = scan(&message).expect("a valid message");
         let timeout = Some(Duration::from_millis(250));
-        assert_eq!(head, Head { model_name: "digits", model_version: "3", id: "call-7", timeout, priority: 1 });
+        let expected =
+            Head { model_name: "digits", model_version: "3", id: "call-7", timeout, priority: 1, sequence: None };
+        assert_eq!(head, expected);
+    }
+
+    fn named(choice: Option<ParameterChoice>) -> Vec<u8> {
+        let mut named = request();
+        named.parameters.insert("sequence_id".into(), InferParameter { parameter_choice: choice });
+        named.encode_to_vec()
+    }
+
+    #[test]
+    fn reads_the_sequence_in_each_of_its_forms() {
+        let sequence = |choice| scan(&named(Some(choice))).expect("valid").sequence.map(|named| format!("{named:?}"));
+        let longest = "s".repeat(MAX_SEQUENCE_ID);
+        assert_eq!(sequence(ParameterChoice::Int64Param(7)).as_deref(), Some("Number(7)"));
+        assert_eq!(sequence(ParameterChoice::Int64Param(-1)), Some(format!("Number({})", u64::MAX)));
+        assert_eq!(sequence(ParameterChoice::Uint64Param(u64::MAX)), Some(format!("Number({})", u64::MAX)));
+        assert_eq!(sequence(ParameterChoice::StringParam(longest.clone())), Some(format!("Text({longest:?})")));
+        for none in [ParameterChoice::Int64Param(0), ParameterChoice::StringParam(String::new())] {
+            assert_eq!(sequence(none), None);
+        }
+        let longer = ParameterChoice::StringParam("s".repeat(MAX_SEQUENCE_ID + 1));
+        for wrong in [Some(longer), Some(ParameterChoice::BoolParam(true)), None] {
+            assert_eq!(scan(&named(wrong)).expect_err("refused").field(), Some("parameters[sequence_id]"));
+        }
+    }
+
+    #[test]
+    fn only_an_error_or_the_mark_makes_an_answer_the_last() {
+        let marked = |mark: Option<ParameterChoice>| {
+            let parameters = mark.map(|mark| (FINAL_RESPONSE.into(), InferParameter { parameter_choice: Some(mark) }));
+            // Tensors whose bytes would read as the mark must not be taken for it.
+            let other = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+            let tensor =
+                InferOutputTensor { parameters: [(FINAL_RESPONSE.into(), other.clone())].into(), ..Default::default() };
+            let response = ModelInferResponse {
+                parameters: parameters.into_iter().chain([("x".into(), other)]).collect(),
+                outputs: vec![tensor],
+                raw_output_contents: vec![FINAL_RESPONSE.into()],
+                ..Default::default()
+            };
+            ModelStreamInferResponse { infer_response: Some(response), ..Default::default() }.encode_to_vec()
+        };
+        assert!(is_last(&marked(Some(ParameterChoice::BoolParam(true)))));
+        assert!(!is_last(&marked(Some(ParameterChoice::BoolParam(false)))));
+        assert!(!is_last(&marked(Some(ParameterChoice::Int64Param(1)))));
+        assert!(!is_last(&marked(None)));
+        let failed = ModelStreamInferResponse { error_message: "no".into(), infer_response: None };
+        assert!(is_last(&failed.encode_to_vec()));
+        assert!(!is_last(&[]) && !is_last(&[0xff; 20]));
     }
 
     #[test]
@@ -217,6 +353,15 @@ mod tests {
             if let (Ok(head), Ok(decoded)) = (scanned, ModelInferRequest::decode(&*bytes)) {
                 prop_assert_eq!(head.model_name, decoded.model_name);
                 prop_assert_eq!(head.id, decoded.id);
+            }
+        }
+
+        #[test]
+        fn nothing_makes_the_reader_of_answers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(decoded) = ModelStreamInferResponse::decode(&*bytes) {
+                prop_assert!(decoded.error_message.is_empty() || is_last(&bytes));
+            } else {
+                let _ = is_last(&bytes);
             }
         }
 

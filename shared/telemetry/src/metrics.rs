@@ -25,6 +25,12 @@ pub mod names {
     pub const MODEL_COMPUTE: &str = "weft.model.compute.duration";
     /// Requests in an executed batch; recorded once for each batch.
     pub const MODEL_BATCH: &str = "weft.model.batch.size";
+    /// Seconds from a worker's admission of a sequence to its first token (OpenTelemetry's semantic conventions).
+    pub const TIME_TO_FIRST_TOKEN: &str = "gen_ai.server.time_to_first_token";
+    /// Seconds that a sequence waited for each token after the first (OpenTelemetry's semantic conventions).
+    pub const TIME_PER_OUTPUT_TOKEN: &str = "gen_ai.server.time_per_output_token";
+    /// Tokens of sequences, by what they were.
+    pub const TOKENS: &str = "weft.model.tokens";
     /// Seconds from the moment nobody waited any more to the moment the work stopped.
     pub const CANCEL_TO_STOP: &str = "weft.cancel_to_stop";
     /// Seconds computed for callers who had stopped waiting.
@@ -37,6 +43,10 @@ pub mod names {
     pub const IN_FLIGHT: &str = "weft.router.in_flight";
     /// Calls refused or ended because of their deadline, by the stage that noticed.
     pub const DEADLINE_REJECTED: &str = "weft.deadline.rejected";
+    /// How often the process that held a model was lost.
+    pub const MODEL_LOST: &str = "weft.model.lost";
+    /// Requests refused because their input has ended the model's process several times.
+    pub const QUARANTINE_REFUSED: &str = "weft.quarantine.refused";
     /// Placements that a worker refused, because a leader of the past wrote them.
     pub const PLACEMENTS_REFUSED: &str = "weft.placements.refused";
     /// The store's revision that the snapshot reflects.
@@ -54,6 +64,8 @@ pub mod names {
     pub const VERSION: &str = "version";
     /// The attribute with the gRPC status name of a model call.
     pub const STATUS: &str = "status";
+    /// The attribute with the [`super::Tokens`] of a count of tokens (OpenTelemetry's semantic conventions).
+    pub const TOKEN_TYPE: &str = "gen_ai.token.type";
     /// The attribute with the [`super::Stage`] of a deadline's refusal.
     pub const STAGE: &str = "stage";
 }
@@ -75,6 +87,27 @@ impl Stage {
             Self::Admission => "admission",
             Self::Queue => "queue",
             Self::Execution => "execution",
+        }
+    }
+}
+
+/// What tokens were to a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// Of its prompt, computed for it.
+    Input,
+    /// Of its prompt, computed for an earlier one and shared.
+    Cached,
+    /// Generated.
+    Output,
+}
+
+impl Tokens {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Cached => "cached",
+            Self::Output => "output",
         }
     }
 }
@@ -105,6 +138,9 @@ struct Instruments {
     model_queue: Histogram<f64>,
     model_compute: Histogram<f64>,
     model_batch: Histogram<u64>,
+    time_to_first_token: Histogram<f64>,
+    time_per_output_token: Histogram<f64>,
+    tokens: Counter<u64>,
     cancel_to_stop: Histogram<f64>,
     wasted_compute: Counter<f64>,
     work_stopped: Counter<u64>,
@@ -112,6 +148,8 @@ struct Instruments {
     in_flight: UpDownCounter<i64>,
     deadline_rejected: Counter<u64>,
     placements_refused: Counter<u64>,
+    model_lost: Counter<u64>,
+    quarantine_refused: Counter<u64>,
 }
 
 impl Metrics {
@@ -130,6 +168,9 @@ impl Metrics {
                 .with_unit("{request}")
                 .with_description("Requests in an executed batch")
                 .build(),
+            time_to_first_token: seconds(names::TIME_TO_FIRST_TOKEN, "Time from admission to the first token"),
+            time_per_output_token: seconds(names::TIME_PER_OUTPUT_TOKEN, "Time waited for each token after the first"),
+            tokens: count(names::TOKENS, "{token}", "Tokens of sequences, by what they were"),
             cancel_to_stop: seconds(names::CANCEL_TO_STOP, "Time from nobody waiting to the work having stopped"),
             wasted_compute: meter
                 .f64_counter(names::WASTED_COMPUTE)
@@ -147,6 +188,12 @@ impl Metrics {
                 names::DEADLINE_REJECTED,
                 "{call}",
                 "Calls refused or ended because of their deadline",
+            ),
+            model_lost: count(names::MODEL_LOST, "{loss}", "Losses of the process that held a model"),
+            quarantine_refused: count(
+                names::QUARANTINE_REFUSED,
+                "{request}",
+                "Requests refused because their input has ended the model's process several times",
             ),
             placements_refused: count(
                 names::PLACEMENTS_REFUSED,
@@ -252,6 +299,24 @@ impl ModelMetrics {
         self.instruments.model_batch.record(requests as u64, &self.attributes);
     }
 
+    /// The first token of a sequence.
+    pub fn record_first_token(&self, waited: Duration) {
+        self.instruments.time_to_first_token.record(waited.as_secs_f64(), &self.attributes);
+    }
+
+    /// Further tokens of a sequence that came together: each took its share of the wait.
+    pub fn record_next_tokens(&self, waited: Duration, tokens: u32) {
+        let share = waited.as_secs_f64() / f64::from(tokens.max(1));
+        (0..tokens).for_each(|_| self.instruments.time_per_output_token.record(share, &self.attributes));
+    }
+
+    /// Tokens of a sequence.
+    pub fn record_tokens(&self, tokens: Tokens, count: u32) {
+        let [model, version] = self.attributes.clone();
+        let attributes = [model, version, KeyValue::new(names::TOKEN_TYPE, tokens.as_str())];
+        self.instruments.tokens.add(count.into(), &attributes);
+    }
+
     /// An execution that was stopped because nobody waited, `after` the last caller had gone.
     pub fn record_stopped(&self, after: Duration) {
         self.instruments.work_stopped.add(1, &self.attributes);
@@ -261,6 +326,16 @@ impl ModelMetrics {
     /// Time computed for callers who had stopped waiting.
     pub fn record_wasted(&self, computed: Duration) {
         self.instruments.wasted_compute.add(computed.as_secs_f64(), &self.attributes);
+    }
+
+    /// The process that held the model was lost.
+    pub fn record_lost(&self) {
+        self.instruments.model_lost.add(1, &self.attributes);
+    }
+
+    /// A request whose input has ended the model's process several times.
+    pub fn record_quarantined(&self) {
+        self.instruments.quarantine_refused.add(1, &self.attributes);
     }
 
     /// Another attempt at a call.

@@ -1,8 +1,10 @@
 //! What is odd right now. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use weft_client::Snapshot;
+use weft_client::{Record, ReplicaKey, Snapshot};
+use weft_proto::weft::state::v1::Replica;
 use weft_store::Member;
 
 /// Looks in a row that a member may leave unanswered before that is an event: one may fall into an election.
@@ -21,7 +23,8 @@ pub(super) struct Finding {
     pub(super) message: String,
 }
 
-/// What the snapshot shows: records that cannot be read, and workers that are kept although their registrations vanished.
+/// What the snapshot shows: records that cannot be read, workers that are kept although their registrations vanished, and
+/// replicas whose processes do not last.
 pub(super) fn of_snapshot(snapshot: &Snapshot, root: &str) -> Vec<Finding> {
     let undecodable = snapshot.undecodable.iter().map(|(key, revision)| Finding {
         reason: "UndecodableRecord",
@@ -37,7 +40,43 @@ pub(super) fn of_snapshot(snapshot: &Snapshot, root: &str) -> Vec<Finding> {
         revision: snapshot.workers.get(id).map_or(0, |record| record.mod_revision),
         message: "its registration vanished with many others at once, but it still answers: it is kept".to_owned(),
     });
-    undecodable.chain(retained).collect()
+    undecodable.chain(retained).chain(snapshot.replicas.iter().flat_map(of_replica)).collect()
+}
+
+/// What a replica tells of itself: that its process was lost of late, and that it refuses inputs.
+fn of_replica((key, record): (&ReplicaKey, &Arc<Record<Replica>>)) -> impl Iterator<Item = Finding> + use<> {
+    let ReplicaKey { worker, model, version } = key;
+    let subject = format!("replicas/{worker}/{model}@{version}");
+    let Replica { losses, loss, quarantined_inputs, .. } = &record.value;
+    let lost = (*losses > 0).then(|| Finding {
+        reason: "ReplicaLost",
+        subject: subject.clone(),
+        revision: i64::from(*losses),
+        message: format!("the model's process was lost for the {} time in a row, and is started again: {loss}", Nth(*losses)),
+    });
+    let quarantined = (*quarantined_inputs > 0).then(|| Finding {
+        reason: "InputQuarantined",
+        subject,
+        revision: i64::from(*quarantined_inputs),
+        message: format!("{quarantined_inputs} inputs have ended the model's process several times each: they are refused"),
+    });
+    lost.into_iter().chain(quarantined)
+}
+
+/// A number as one of a row.
+struct Nth(u32);
+
+impl std::fmt::Display for Nth {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ending = match (self.0 % 10, self.0 % 100) {
+            (_, 11..=13) => "th",
+            (1, _) => "st",
+            (2, _) => "nd",
+            (3, _) => "rd",
+            _ => "th",
+        };
+        write!(formatter, "{}{ending}", self.0)
+    }
 }
 
 /// What the store's members tell of themselves, and which of them tell nothing.
@@ -90,10 +129,8 @@ impl Silence {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::fixture::{snapshot, worker};
+    use crate::fixture::{key, record, snapshot, worker};
 
     fn told(found: &[Finding]) -> Vec<(&str, &str, i64)> {
         found.iter().map(|found| (found.reason, found.subject.as_str(), found.revision)).collect()
@@ -111,6 +148,31 @@ mod tests {
         mesh.retained = Arc::new(["w1".parse().expect("an id")].into());
         let found = of_snapshot(&mesh, "/weft/v1/t/");
         assert_eq!(told(&found), [("UndecodableRecord", "models/m", 7), ("WorkerRetained", "workers/w1", 1)]);
+    }
+
+    #[test]
+    fn each_loss_and_each_quarantined_input_is_told() {
+        let mut mesh = snapshot(&[worker("w1", 1, &[])]);
+        let mut show = |losses, quarantined_inputs| {
+            let replica = Replica { losses, loss: "signal 11".to_owned(), quarantined_inputs, ..Replica::default() };
+            mesh.replicas.insert(key("w1", "m", 2), record(replica, 9));
+            of_snapshot(&mesh, "/weft/v1/t/")
+        };
+        assert_eq!(show(0, 0), []);
+        let found = show(2, 0);
+        assert_eq!(told(&found), [("ReplicaLost", "replicas/w1/m@2", 2)]);
+        assert!(found[0].message.contains("2nd time") && found[0].message.contains("signal 11"), "{found:?}");
+        let found = show(3, 1);
+        assert_eq!(
+            told(&found),
+            [("ReplicaLost", "replicas/w1/m@2", 3), ("InputQuarantined", "replicas/w1/m@2", 1)],
+        );
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_spelled() {
+        let spelled = [1, 2, 3, 4, 11, 12, 13, 21, 112].map(|number| Nth(number).to_string());
+        assert_eq!(spelled, ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "112th"]);
     }
 
     #[test]

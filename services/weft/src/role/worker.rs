@@ -1,6 +1,7 @@
 //! A worker.
 
 use anyhow::Result;
+use weft_engine_native::HostOptions;
 use weft_runtime::Api;
 use weft_worker::{Options, Parts, Worker};
 
@@ -24,6 +25,14 @@ pub async fn worker(process: &Process, settings: settings::Worker) -> Result<Rol
         drain_grace: process.common.drain_grace,
         move_grace: settings.move_grace,
         message_limit: usize::try_from(settings.listen.server.max_message_bytes)?,
+        engines: HostOptions {
+            // The same build runs on both ends of the socket.
+            program: std::env::current_exe().ok(),
+            onnxruntime: settings.onnxruntime,
+            memory_bytes: settings.engine_memory.get(),
+            arena_bytes: settings.engine_arena.get(),
+            ..HostOptions::default()
+        },
         ..Options::new(bound.id.clone(), bound.address.clone())
     };
     let parts = Parts {

@@ -9,6 +9,7 @@ use weft_store::Presence;
 use weft_types::{BUILD, SystemClock};
 
 use super::plan::Key;
+use super::recovery::Losses;
 use crate::Shared;
 use crate::replicas::Held;
 
@@ -54,16 +55,20 @@ impl Announcer {
     }
 
     /// Tells where a version stands, or that it is gone.
-    pub(super) fn replica(&self, shared: &Shared, key: &Key, held: Option<&Held>) {
+    pub(super) fn replica(&self, shared: &Shared, key: &Key, held: Option<(&Held, &Losses)>) {
+        let quarantined = shared.quarantines.of(key).count();
         let (model, version) = key.clone();
         let key = self.keys.replica(&ReplicaKey { worker: shared.options.id.clone(), model, version });
         match held {
             None => self.presence.remove(&key),
-            Some(held) => {
+            Some((held, losses)) => {
                 let record = Replica {
                     state: held.state().into(),
                     reason: held.reason().to_owned(),
                     size_bytes: held.size_bytes(),
+                    quarantined_inputs: u32::try_from(quarantined).unwrap_or(u32::MAX),
+                    losses: losses.count,
+                    loss: losses.reason.clone(),
                 };
                 self.set(key, record.encode_to_vec());
             }

@@ -11,13 +11,16 @@ use weft_engine::{DataType, Port, Signature};
 use weft_policy::batch::Settings;
 use weft_proto::frame::MAX_TENSORS;
 use weft_proto::inference::model_config::SchedulingChoice;
+use weft_proto::inference::model_sequence_batching::StrategyChoice;
 use weft_proto::inference::{DataType as ConfigType, ModelConfig};
 
 use super::plan::Key;
 use crate::Shared;
 use crate::error::presentable;
-use crate::queue::Limits;
+use crate::queue::{Bands, Limits};
 use crate::replica::{Identity, Plan, Replica};
+use crate::repository::Manifest;
+use crate::sequence::{self, Sequences};
 
 /// The band of requests without a priority: 1 stays free for what is urgent.
 const DEFAULT_BAND: u64 = 2;
@@ -31,13 +34,27 @@ pub(super) async fn load(shared: &Shared, key: &Key) -> Result<Arc<Replica>, Str
         shared.engines.get(offer.engine.as_str()).ok_or_else(|| format!("there is no engine {}", offer.engine))?;
     // Never closed, so a failure only means that the worker is gone.
     let _turn = shared.loads.acquire().await.map_err(|_| "the worker is ending")?;
+    if let Some(manifest) = &entry.manifest {
+        verify(manifest.clone(), key).await?;
+    }
     let model = caught(engine.load(&entry.spec)).await?;
     check(model.signature(), &offer.config)?;
+    let sequences = Sequences::of(&offer.config, model.signature(), sequence_limits(shared))?;
     caught(model.warm()).await?;
     let plan = plan(shared, &offer.engine, &offer.config, model.signature());
     let metrics = shared.scope.metrics().model(name, *version);
     let identity = Identity { name: name.clone(), version: *version, config: offer.config.clone() };
-    Ok(Arc::new(Replica::new(identity, plan, model, metrics)))
+    let quarantine = shared.quarantines.of(key);
+    Ok(Arc::new(Replica::new(identity, plan, model, metrics).with_quarantine(quarantine).with_sequences(sequences)))
+}
+
+/// Compares the files with their manifest, on a thread that may block: they can be long.
+async fn verify(manifest: Manifest, (name, version): &Key) -> Result<(), String> {
+    let version = *version;
+    let verified = tokio::task::spawn_blocking(move || manifest.verify(version)).await;
+    let digest = verified.unwrap_or_else(|_| Err("the files could not be compared with their manifest".to_owned()))?;
+    tracing::info!(model = %name, %version, sha256 = digest, "the files are what their manifest says");
+    Ok(())
 }
 
 /// An engine that panics has failed: it does not take the worker along.
@@ -56,24 +73,55 @@ fn check(signature: &Signature, config: &ModelConfig) -> Result<(), String> {
             return Err(format!("the model's {side} names are empty, not unique or more than {MAX_TENSORS}"));
         }
     }
+    let batches = signature.max_batch_size > 0;
     for input in &config.input {
-        agrees("input", &signature.inputs, &input.name, input.data_type())?;
+        // What the caller sends may have another shape than what the model takes: then this one counts.
+        let dims = input.reshape.as_ref().map_or(&input.dims, |reshape| &reshape.shape);
+        let declared = Declared { name: &input.name, datatype: input.data_type(), dims, batches };
+        declared.agrees("input", &signature.inputs)?;
     }
     for output in &config.output {
-        agrees("output", &signature.outputs, &output.name, output.data_type())?;
+        let dims = output.reshape.as_ref().map_or(&output.dims, |reshape| &reshape.shape);
+        let declared = Declared { name: &output.name, datatype: output.data_type(), dims, batches };
+        declared.agrees("output", &signature.outputs)?;
     }
     Ok(())
 }
 
-fn agrees(side: &str, ports: &[Port], name: &str, declared: ConfigType) -> Result<(), String> {
-    let name = presentable(name);
-    let port = ports.iter().find(|port| port.name == name);
-    let port = port.ok_or_else(|| format!("the configuration has an {side} {name} that the model lacks"))?;
-    match port.datatype {
-        Some(actual) if declared != ConfigType::TypeInvalid && config_type(actual) != declared => {
-            Err(format!("the configuration's type of {side} {name} is not the model's {actual}"))
+/// An input or output as the configuration has it.
+struct Declared<'a> {
+    name: &'a str,
+    datatype: ConfigType,
+    /// Without the batch axis.
+    dims: &'a [i64],
+    batches: bool,
+}
+
+impl Declared<'_> {
+    /// What the configuration leaves open, and what the model does, agrees with anything.
+    fn agrees(&self, side: &str, ports: &[Port]) -> Result<(), String> {
+        let name = presentable(self.name);
+        let port = ports.iter().find(|port| port.name == self.name);
+        let port = port.ok_or_else(|| format!("the configuration has an {side} {name} that the model lacks"))?;
+        if let Some(actual) = port.datatype
+            && self.datatype != ConfigType::TypeInvalid
+            && config_type(actual) != self.datatype
+        {
+            return Err(format!("the configuration's type of {side} {name} is not the model's {actual}"));
         }
-        _ => Ok(()),
+        match &port.shape {
+            Some(shape) if !self.dims.is_empty() && !self.fits(shape) => {
+                Err(format!("the configuration's dims of {side} {name} are not the model's {shape:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fits(&self, shape: &[i64]) -> bool {
+        let own = shape.get(usize::from(self.batches)..).unwrap_or_default();
+        let fits = |(declared, actual): (&i64, &i64)| *declared < 0 || *actual < 0 || declared == actual;
+        // A scalar cannot be written down as dims: one element stands for it.
+        (own.is_empty() && self.dims == [1]) || own.len() == self.dims.len() && self.dims.iter().zip(own).all(fits)
     }
 }
 
@@ -97,25 +145,93 @@ pub(crate) const fn config_type(datatype: DataType) -> ConfigType {
     }
 }
 
+/// The datatype that `config.pbtxt` names, if it is one of a tensor.
+pub(crate) fn datatype_of(declared: ConfigType) -> Option<DataType> {
+    const ALL: [DataType; 14] = [
+        DataType::Bool,
+        DataType::Uint8,
+        DataType::Uint16,
+        DataType::Uint32,
+        DataType::Uint64,
+        DataType::Int8,
+        DataType::Int16,
+        DataType::Int32,
+        DataType::Int64,
+        DataType::Fp16,
+        DataType::Bf16,
+        DataType::Fp32,
+        DataType::Fp64,
+        DataType::Bytes,
+    ];
+    ALL.into_iter().find(|datatype| config_type(*datatype) == declared)
+}
+
+/// Requests that wait for an earlier one of their sequence are bounded as those in the queue are.
+const fn sequence_limits(shared: &Shared) -> sequence::Limits {
+    sequence::Limits {
+        sequences: sequence::Limits::SEQUENCES,
+        state_bytes: sequence::Limits::STATE_BYTES,
+        waiting: shared.options.queue_limit,
+        waiting_bytes: shared.options.queue_bytes,
+    }
+}
+
+/// What a configuration says of batches, whichever of its sections says it.
+struct Batching<'a> {
+    preferred: &'a [i32],
+    delay_micros: Option<u64>,
+    is_ordered: bool,
+}
+
+impl<'a> Batching<'a> {
+    fn of(config: &'a ModelConfig) -> Self {
+        let none = Self { preferred: &[], delay_micros: None, is_ordered: false };
+        match &config.scheduling_choice {
+            Some(SchedulingChoice::DynamicBatching(dynamic)) => Self {
+                preferred: &dynamic.preferred_batch_size,
+                delay_micros: Some(dynamic.max_queue_delay_microseconds),
+                is_ordered: dynamic.preserve_ordering,
+            },
+            Some(SchedulingChoice::SequenceBatching(batching)) => match &batching.strategy_choice {
+                Some(StrategyChoice::Oldest(oldest)) => Self {
+                    preferred: &oldest.preferred_batch_size,
+                    delay_micros: Some(oldest.max_queue_delay_microseconds),
+                    is_ordered: oldest.preserve_ordering,
+                },
+                Some(StrategyChoice::Direct(direct)) => {
+                    Self { delay_micros: Some(direct.max_queue_delay_microseconds), ..none }
+                }
+                None => none,
+            },
+            _ => none,
+        }
+    }
+}
+
 fn plan(shared: &Shared, engine: &str, config: &ModelConfig, signature: &Signature) -> Plan {
     let dynamic = match &config.scheduling_choice {
         Some(SchedulingChoice::DynamicBatching(dynamic)) => Some(dynamic),
         _ => None,
     };
-    let sizes = dynamic.map(|dynamic| dynamic.preferred_batch_size.as_slice()).unwrap_or_default();
+    let Batching { preferred, delay_micros, is_ordered } = Batching::of(config);
     let options = &shared.options;
     Plan {
         batching: Settings {
             max_batch_rows: signature.max_batch_size,
-            preferred: sizes.iter().filter_map(|size| usize::try_from(*size).ok()).filter(|size| *size > 0).collect(),
-            max_queue_delay: dynamic
-                .map(|dynamic| Duration::from_micros(dynamic.max_queue_delay_microseconds))
-                .unwrap_or(options.max_queue_delay),
+            preferred: preferred
+                .iter()
+                .filter_map(|size| usize::try_from(*size).ok())
+                .filter(|size| *size > 0)
+                .collect(),
+            max_queue_delay: delay_micros.map_or(options.max_queue_delay, Duration::from_micros),
         },
         default_band: dynamic
             .map(|dynamic| dynamic.default_priority_level)
             .filter(|level| *level > 0)
             .unwrap_or(DEFAULT_BAND),
+        bands: dynamic.map(Bands::of).unwrap_or_default(),
+        mortal: !matches!(engine, "builtin" | "tract"),
+        ordered: is_ordered,
         // What a builtin does takes as long as its input says, `sleep` above all: the past tells nothing.
         predictable: engine != "builtin",
         limits: Limits { requests: options.queue_limit, bytes: options.queue_bytes },

@@ -1,18 +1,42 @@
+mod lost;
+mod versions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use tonic::{Code, Request};
+use weft_engine::Engine;
 use weft_proto::health::HealthCheckRequest;
 use weft_proto::health::health_check_response::ServingStatus;
 use weft_proto::health::health_server::Health as _;
 use weft_proto::weft::state::v1::ReplicaState;
 use weft_types::Reason;
 
-use crate::fake::{World, signature};
+use crate::fake::{Handle, World, fake, signature};
 
 /// Far longer than anything here takes: a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A worker with two versions of `identity` in its repository, since only what an engine of that name runs has a process of its
+/// own; and with more files in the model's folder.
+async fn stored(max_batch_size: usize, more: &[(&str, &str)]) -> (World, Handle, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = [("1/model.onnx", "one"), ("2/model.onnx", "two"), ("config.pbtxt", "backend: 'onnxruntime'")];
+    for (file, text) in files.iter().chain(more) {
+        let path = folder.path().join("identity").join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+    }
+    let (engine, handle) = fake(signature(max_batch_size, 1));
+    let engine: Arc<dyn Engine> = engine;
+    let engines = BTreeMap::from([("builtin", Arc::clone(&engine)), ("onnxruntime", engine)]);
+    let world = World::with_engines(engines, |options| options.models_dir = Some(folder.path().to_owned())).await;
+    (world, handle, folder)
+}
 
 #[tokio::test]
 async fn the_worker_tells_who_it_is_and_what_it_offers() {

@@ -43,10 +43,14 @@ impl World {
 
     /// A worker with the engines of production.
     pub(crate) async fn wired() -> Self {
-        Self::with_engines(crate::wiring::engines(), |_| {}).await
+        Self::with_engines(crate::wiring::engines(Default::default(), &weft_runtime::Tasks::new()), |_| {}).await
     }
 
-    async fn with_engines(engines: BTreeMap<&'static str, Arc<dyn Engine>>, change: impl FnOnce(&mut Options)) -> Self {
+    /// A worker with these engines.
+    pub(crate) async fn with_engines(
+        engines: BTreeMap<&'static str, Arc<dyn Engine>>,
+        change: impl FnOnce(&mut Options),
+    ) -> Self {
         let store = Arc::new(Absent::new());
         let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
         let (keys, tasks, health) = (Keys::new("test"), Tasks::new(), Health::default());

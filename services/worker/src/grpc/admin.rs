@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
+use weft_engine_native::devices::cpu::{Cpu, Node};
+use weft_engine_native::devices::gpu::{self, Gpu};
 use weft_proto::weft::worker::v1::worker_server::Worker;
 use weft_proto::weft::worker::v1::{
     Device, DrainRequest, DrainResponse, GetStatusRequest, GetStatusResponse, ListDevicesRequest, ListDevicesResponse,
-    ReplicaStatus,
+    MemoryNode, ReplicaStatus,
 };
 use weft_types::{ModelName, Version};
 
 use crate::Shared;
+use crate::generate;
 use crate::replicas::Held;
 
 /// The worker's own service.
@@ -38,13 +41,12 @@ impl Worker for Admin {
     }
 
     async fn list_devices(&self, _: Request<ListDevicesRequest>) -> Result<Response<ListDevicesResponse>, Status> {
-        let cpu = Device {
-            kind: "cpu".to_owned(),
-            name: std::env::consts::ARCH.to_owned(),
-            threads: self.shared.threads,
-            memory_bytes: self.shared.memory_bytes,
-        };
-        Ok(Response::new(ListDevicesResponse { devices: vec![cpu] }))
+        // The driver may take its time, and the kernel's files are read from there, too.
+        let found = tokio::task::spawn_blocking(|| (Cpu::detect(), gpu::inventory())).await;
+        let (cpu, inventory) = found.map_err(|_| Status::internal("the devices cannot be told"))?;
+        let mut devices = vec![processors(&self.shared, &cpu)];
+        devices.extend(inventory.gpus.into_iter().map(graphics));
+        Ok(Response::new(ListDevicesResponse { devices, note: inventory.note, cuda: inventory.cuda }))
     }
 
     async fn drain(&self, _: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
@@ -54,17 +56,47 @@ impl Worker for Admin {
     }
 }
 
+/// Threads and memory as this worker was told or found: what models may use.
+fn processors(shared: &Shared, cpu: &Cpu) -> Device {
+    let node = |node: &Node| MemoryNode { id: node.id, processors: node.processors, memory_bytes: node.memory_bytes };
+    Device {
+        kind: "cpu".to_owned(),
+        name: std::env::consts::ARCH.to_owned(),
+        threads: shared.threads,
+        memory_bytes: shared.memory_bytes,
+        quota_millis: cpu.quota_millis.unwrap_or(0),
+        nodes: cpu.nodes.iter().map(node).collect(),
+        ..Device::default()
+    }
+}
+
+fn graphics(gpu: Gpu) -> Device {
+    Device {
+        kind: "cuda".to_owned(),
+        name: gpu.name,
+        memory_bytes: gpu.memory_bytes,
+        ordinal: gpu.ordinal,
+        free_bytes: gpu.free_bytes,
+        compute_capability: gpu.compute_capability,
+        ..Device::default()
+    }
+}
+
 fn status(name: &ModelName, version: Version, held: &Held) -> ReplicaStatus {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let replica = held.replica();
+    // A language model's sequences wait in its engine, the requests of others in the replica's queue.
+    let (running, queued) = replica.map_or((0, 0), |replica| {
+        generate::load(replica).unwrap_or_else(|| (count(replica.running()), count(replica.queue.len())))
+    });
     ReplicaStatus {
         model: name.to_string(),
         version: version.get(),
         state: held.state().into(),
         reason: held.reason().to_owned(),
         size_bytes: held.size_bytes(),
-        queued: replica.map_or(0, |replica| count(replica.queue.len())),
-        running: replica.map_or(0, |replica| count(replica.running())),
+        queued,
+        running,
         expected: replica.and_then(|replica| replica.expected()).map(weft_proto::duration),
     }
 }

@@ -1,20 +1,33 @@
 //! What a replica is, in the protocol's words.
 
-use weft_engine::Port;
+use std::borrow::Cow;
+
+use weft_engine::{Port, Signature};
 use weft_proto::inference::model_metadata_response::TensorMetadata;
 use weft_proto::inference::repository_index_response::ModelIndex;
-use weft_proto::inference::{DataType, ModelConfig, ModelInput, ModelMetadataResponse, ModelOutput};
+use weft_proto::inference::{
+    DataType, ModelConfig, ModelInput, ModelMetadataResponse, ModelOutput, ModelTransactionPolicy,
+};
 use weft_proto::weft::state::v1::ReplicaState;
 use weft_types::{ModelName, Version};
 
 use crate::Shared;
 use crate::converge::config_type;
+use crate::generate;
 use crate::replica::Replica;
 use crate::replicas::Held;
 
+/// What callers see of a model.
+fn signature(replica: &Replica) -> Cow<'_, Signature> {
+    match &replica.stateful {
+        Some(_) => Cow::Borrowed(replica.signature()),
+        None => generate::signature(&*replica.model),
+    }
+}
+
 /// `ModelMetadata`: `versions` are those that are ready here.
 pub(super) fn metadata(replica: &Replica, versions: Vec<String>) -> ModelMetadataResponse {
-    let signature = replica.model.signature();
+    let signature = signature(replica);
     ModelMetadataResponse {
         name: replica.identity.name.to_string(),
         versions,
@@ -35,7 +48,7 @@ fn tensor(port: &Port) -> TensorMetadata {
 
 /// `ModelConfig`: what the repository says, completed with what the loaded model knows.
 pub(super) fn config(replica: &Replica) -> ModelConfig {
-    let signature = replica.model.signature();
+    let signature = signature(replica);
     let mut config = replica.identity.config.clone();
     config.name = replica.identity.name.to_string();
     config.max_batch_size = i32::try_from(signature.max_batch_size).unwrap_or(i32::MAX);
@@ -51,6 +64,10 @@ pub(super) fn config(replica: &Replica) -> ModelConfig {
     }
     if config.output.is_empty() {
         config.output = signature.outputs.iter().map(|port| output(port, signature.max_batch_size)).collect();
+    }
+    if replica.model.language().is_some() {
+        // A request may have many responses, so Triton's clients ask for it by stream.
+        config.model_transaction_policy = Some(ModelTransactionPolicy { decoupled: true });
     }
     config
 }

@@ -3,38 +3,36 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::inference::grpc_inference_service_server::GrpcInferenceService;
-use weft_proto::inference::infer_parameter::ParameterChoice;
 use weft_proto::inference::*;
 use weft_proto::status_of;
 use weft_runtime::{Call, CallExt as _};
-use weft_types::{BUILD, Error, ModelName, Reason, SystemClock};
+use weft_types::{BUILD, Error, ModelName, Reason};
 
 use super::describe;
+use super::stream::{Answers, Source};
 use crate::Shared;
 use crate::answer::answer;
 use crate::error::Failure;
+use crate::replica::Replica;
 use crate::replicas::Held;
 
-/// Requests of one stream that are worked on at once; the next is read when the first of them has been answered.
-const PIPELINE: usize = 32;
-
 /// What of Triton's extensions a worker understands.
-const EXTENSIONS: [&str; 5] =
-    ["model_repository", "model_configuration", "schedule_policy", "parameters", "statistics"];
+const EXTENSIONS: [&str; 6] =
+    ["sequence", "model_repository", "model_configuration", "schedule_policy", "parameters", "statistics"];
 
 /// The inference service.
 #[derive(Clone)]
 pub(crate) struct Inference {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// The model that a router has resolved the caller's name to; empty when a caller came directly.
 #[derive(Clone, Default)]
-struct Resolved {
+pub(super) struct Resolved {
     model: Option<String>,
     version: Option<String>,
 }
@@ -51,41 +49,21 @@ impl Inference {
         Self { shared }
     }
 
+    /// The replica that a request is for.
+    pub(super) fn find(&self, resolved: &Resolved, request: &ModelInferRequest) -> Result<Arc<Replica>, Failure> {
+        let name = resolved.model.as_deref().unwrap_or(&request.model_name);
+        let version = resolved.version.as_deref().unwrap_or(&request.model_version);
+        Ok(self.shared.find("model_", name, version)?)
+    }
+
     async fn infer(
         &self,
         call: &Call,
         resolved: &Resolved,
         request: ModelInferRequest,
     ) -> Result<ModelInferResponse, Failure> {
-        let name = resolved.model.as_deref().unwrap_or(&request.model_name);
-        let version = resolved.version.as_deref().unwrap_or(&request.model_version);
-        let replica = self.shared.find("model_", name, version)?;
+        let replica = self.find(resolved, &request)?;
         answer(replica, &self.shared.scope, call, request).await
-    }
-
-    /// One answer of a stream: a failed request is told in its message, and the stream goes on, unless it is the stream's own
-    /// deadline that has passed: a caller must not take that for a stream that ended well.
-    async fn streamed(
-        self,
-        call: Call,
-        resolved: Resolved,
-        request: ModelInferRequest,
-    ) -> Result<ModelStreamInferResponse, Status> {
-        let id = request.id.clone();
-        match self.infer(&call, &resolved, request).await {
-            Ok(mut response) => {
-                // Each request has one answer, so the first is the last: Triton marks it so, with or without the caller's
-                // `triton_enable_empty_final_response`, and sends no empty one after it.
-                let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
-                response.parameters.insert("triton_final_response".to_owned(), last);
-                Ok(ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) })
-            }
-            Err(failure) if call.deadline.expired(SystemClock::now()) => Err(failure.status()),
-            Err(failure) => Ok(ModelStreamInferResponse {
-                error_message: failure.to_string(),
-                infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
-            }),
-        }
     }
 
     fn ready_versions(&self, name: &ModelName) -> Vec<String> {
@@ -159,13 +137,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let (call, resolved, inference) = (request.call(), Resolved::of(request.metadata()), self.clone());
-        let answers = request.into_inner().map(move |request| {
-            let (call, resolved, inference) = (call.clone(), resolved.clone(), inference.clone());
-            // A broken message ends the stream: what follows it cannot be trusted.
-            async move { inference.streamed(call, resolved, request?).await }
-        });
-        Ok(Response::new(Box::pin(answers.buffered(PIPELINE))))
+        let (call, resolved) = (request.call(), Resolved::of(request.metadata()));
+        let source = Source { inference: self.clone(), call, resolved };
+        Ok(Response::new(Box::pin(Answers::new(source, request.into_inner()))))
     }
 
     async fn model_config(

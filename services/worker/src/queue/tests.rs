@@ -8,7 +8,7 @@ use weft_policy::batch::Settings;
 use weft_proto::inference::ModelConfig;
 use weft_runtime::Tasks;
 use weft_telemetry::Scope;
-use weft_types::Version;
+use weft_types::{Reason, Version};
 
 use super::*;
 use crate::admit::{self, admit};
@@ -24,6 +24,9 @@ fn replica(model: Arc<dyn Model>, limit: usize) -> Arc<Replica> {
     let plan = Plan {
         batching: Settings { max_batch_rows: model.signature().max_batch_size, ..Settings::default() },
         default_band: 2,
+        bands: Bands::default(),
+        ordered: false,
+        mortal: true,
         predictable: true,
         limits: Limits { requests: limit, bytes: 1 << 20 },
     };
@@ -116,6 +119,35 @@ async fn different_shapes_do_not_go_together() {
     assert_eq!(one.marks(), [1, 3]);
     one.echo();
     assert_eq!(handle.next().await.marks(), [2, 4]);
+}
+
+/// Of three that wait the policy gives up the second, then the first: each is answered at once, and the third is run.
+#[tokio::test]
+async fn what_is_given_up_is_answered_and_the_rest_is_run() {
+    let queue = Arc::new(Queue::new(Limits { requests: 8, bytes: 1 << 20 }, false));
+    let now = SystemClock::now();
+    let push = |mark: u8| {
+        let (inputs, deadline) =
+            (vec![input(mark, &[1, 1])], Deadline::after(now, LONG + Duration::from_secs(mark.into())));
+        let request = Request { inputs, rows: 1, band: 1, deadline, suspect: None, rule: Bands::default().rule(1) };
+        queue.push(request, now).expect("taken")
+    };
+    let [first, second, _third] = [1, 2, 3].map(push);
+    let mut seen = Vec::new();
+    let next = queue.next(8, |waiting| {
+        seen.push(waiting.len());
+        match waiting.len() {
+            3 => Decision::Hopeless(1),
+            2 => Decision::Hopeless(0),
+            _ => Decision::Run(1),
+        }
+    });
+    assert_eq!(seen, [3, 2, 1]);
+    let Next::Run(work) = next else { panic!("expected work") };
+    assert_eq!(work.iter().map(|work| work.inputs[0].data[0]).collect::<Vec<_>>(), [3]);
+    for ticket in [first, second] {
+        assert_eq!(reason(&ticket.answer().await), Reason::DeadlineInQueue);
+    }
 }
 
 #[tokio::test]

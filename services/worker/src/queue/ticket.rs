@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use weft_engine::Outputs;
-use weft_types::{Error, Reason, SystemClock};
+use weft_types::{Deadline, Error, Reason, SystemClock};
 
 use super::{Queue, Rank};
 use crate::error::Failure;
@@ -63,24 +63,34 @@ impl Caller {
     }
 }
 
+/// Until when a request may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// For its answer.
+    pub(super) deadline: Deadline,
+    /// For its execution to begin.
+    pub(super) start_by: Option<Instant>,
+}
+
 /// A place in the queue, then in an execution. Dropping it gives the place up at once.
 #[must_use = "dropping the ticket withdraws the request"]
 pub(crate) struct Ticket {
     queue: Arc<Queue>,
     rank: Rank,
+    bounds: Bounds,
     caller: Arc<Caller>,
     receiver: oneshot::Receiver<Answer>,
     settled: bool,
 }
 
 impl Ticket {
-    pub(super) const fn new(
+    pub(super) fn new(
         queue: Arc<Queue>,
         rank: Rank,
-        caller: Arc<Caller>,
-        receiver: oneshot::Receiver<Answer>,
+        bounds: Bounds,
+        (caller, receiver): (Arc<Caller>, oneshot::Receiver<Answer>),
     ) -> Self {
-        Self { queue, rank, caller, receiver, settled: false }
+        Self { queue, rank, bounds, caller, receiver, settled: false }
     }
 
     /// What the executor has been told and tells of this call.
@@ -90,12 +100,24 @@ impl Ticket {
 
     /// Waits for the answer, at most until the deadline.
     pub(crate) async fn answer(mut self) -> Answer {
-        let deadline = tokio::time::Instant::from_std(self.rank.deadline.instant());
-        // The answer first: one that is there when the deadline strikes is delivered.
-        let answer = tokio::select! {
-            biased;
-            answer = &mut self.receiver => answer.ok(),
-            () = tokio::time::sleep_until(deadline) => return self.expire(),
+        let deadline = self.bounds.deadline.instant();
+        // The answer first: one that is there when the deadline strikes is delivered. The receiver is whole after each turn.
+        let answer = loop {
+            let until = self.bounds.start_by.map_or(deadline, |start_by| start_by.min(deadline));
+            tokio::select! {
+                biased;
+                answer = &mut self.receiver => break answer.ok(),
+                () = tokio::time::sleep_until(until.into()) => {}
+            }
+            if until >= deadline {
+                return self.expire();
+            }
+            // Its configuration's patience is over. What runs by now goes on until the deadline.
+            if self.queue.remove(&self.rank).is_some() {
+                self.settled = true;
+                return Answer { outcome: Err(too_long().into()), timing: self.caller.timing(SystemClock::now()) };
+            }
+            self.bounds.start_by = None;
         };
         match answer {
             Some(answer) => {
@@ -103,7 +125,7 @@ impl Ticket {
                 answer
             }
             // The execution ends at the last deadline of its batch, and may notice it a moment before this call does.
-            None if self.rank.deadline.expired(SystemClock::now()) => self.expire(),
+            None if self.bounds.deadline.expired(SystemClock::now()) => self.expire(),
             // Its task ended without a word: only the end of the process does that.
             None => {
                 self.settled = true;
@@ -144,6 +166,14 @@ impl Caller {
 
 pub(super) fn expired_waiting() -> Error {
     Error::new(Reason::DeadlineInQueue, "the deadline passed while the call waited for the model")
+}
+
+pub(super) fn hopeless() -> Error {
+    Error::new(Reason::DeadlineInQueue, "the call waited until its deadline could no longer be met")
+}
+
+fn too_long() -> Error {
+    Error::new(Reason::DeadlineInQueue, "the call waited longer than the model's configuration allows")
 }
 
 fn expired_running() -> Error {

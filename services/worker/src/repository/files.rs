@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use weft_engine::MAX_FILE_BYTES;
 use weft_types::Version;
 
 /// The longest configuration that is read.
@@ -27,6 +26,22 @@ pub(super) struct Folder {
     path: PathBuf,
 }
 
+/// A model file directly in the repository.
+pub(super) struct Plain {
+    /// The model's name, which need not be valid.
+    pub(super) name: String,
+    pub(super) ending: &'static str,
+    /// Its path and length.
+    pub(super) file: Result<(PathBuf, u64), String>,
+}
+
+impl Folder {
+    /// Where it lies.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Root {
     pub(super) fn open(dir: &Path) -> Result<Self, String> {
         let root =
@@ -36,7 +51,8 @@ impl Root {
 
     /// The models' folders, by name. Files and hidden entries are none.
     pub(super) fn folders(&self) -> Result<Vec<Folder>, String> {
-        list(&self.0)
+        let is_file = |folder: &Folder| folder.path.is_file();
+        Ok(list(&self.0)?.into_iter().filter(|folder| !is_file(folder)).collect())
     }
 
     /// The versions' folders. As in Triton, a folder whose name is no number, or begins with 0, is not a version.
@@ -45,6 +61,27 @@ impl Root {
         let version =
             |folder: Folder| Some((folder.name.parse().ok().filter(|_| !folder.name.starts_with('0'))?, folder.path));
         Ok(folders.into_iter().filter_map(version).collect())
+    }
+
+    /// The names of what a folder within the repository holds, but for hidden entries.
+    pub(super) fn names(&self, folder: &Path) -> Result<Vec<String>, String> {
+        Ok(entries(&self.inside(folder)?)?.into_iter().map(|entry| entry.name).collect())
+    }
+
+    /// Model files that lie directly in the repository, resolved: the model's name, the file's ending, its path and length. A
+    /// file that cannot be taken is told with its name.
+    pub(super) fn plain(&self, endings: &[(&'static str, u64)]) -> Result<Vec<Plain>, String> {
+        let mut plain = Vec::new();
+        for entry in entries(&self.0)?.into_iter().filter(|entry| !entry.is_folder) {
+            let ending = entry.name.rsplit_once('.').and_then(|(name, ending)| {
+                let known = endings.iter().find(|known| known.0 == ending)?;
+                Some((name.to_owned(), *known))
+            });
+            let Some((name, (ending, longest))) = ending else { continue };
+            let file = self.file(&entry.path, longest).map_err(|problem| format!("{}: {problem}", entry.name));
+            plain.push(Plain { name, ending, file });
+        }
+        Ok(plain)
     }
 
     /// The text of a file in a model's folder, if there is one.
@@ -64,8 +101,8 @@ impl Root {
     }
 
     /// A version's model file, resolved, and its length.
-    pub(super) fn model_file(&self, version: &Path, name: &str) -> Result<(PathBuf, u64), String> {
-        self.file(&version.join(name), MAX_FILE_BYTES).map_err(|problem| format!("{name}: {problem}"))
+    pub(super) fn model_file(&self, version: &Path, name: &str, longest: u64) -> Result<(PathBuf, u64), String> {
+        self.file(&version.join(name), longest).map_err(|problem| format!("{name}: {problem}"))
     }
 
     fn file(&self, path: &Path, longest: u64) -> Result<(PathBuf, u64), String> {
@@ -85,23 +122,37 @@ impl Root {
 }
 
 fn list(dir: &Path) -> Result<Vec<Folder>, String> {
-    let mut folders = Vec::new();
+    let folders = entries(dir)?.into_iter().filter(|entry| entry.is_folder || entry.is_link);
+    Ok(folders.map(|entry| Folder { name: entry.name, path: entry.path }).collect())
+}
+
+/// Something in a folder.
+struct Entry {
+    name: String,
+    path: PathBuf,
+    is_folder: bool,
+    /// A link is kept, to be followed or refused where it is used; what it leads to need not exist.
+    is_link: bool,
+}
+
+/// What a folder holds, by name, but for hidden entries.
+fn entries(dir: &Path) -> Result<Vec<Entry>, String> {
+    let mut entries = Vec::new();
     for (at, entry) in fs::read_dir(dir).map_err(|error| unreadable(&error))?.enumerate() {
         if at >= MAX_ENTRIES {
             return Err(format!("the folder has more than {MAX_ENTRIES} entries"));
         }
         let entry = entry.map_err(|error| unreadable(&error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // A link is kept, to be followed or refused where it is used; what it leads to need not exist.
         let kind = entry.file_type().map_err(|error| unreadable(&error))?;
-        if !name.starts_with('.') && (kind.is_dir() || kind.is_symlink()) {
-            folders.push(Folder { name, path: entry.path() });
+        if !name.starts_with('.') {
+            entries.push(Entry { name, path: entry.path(), is_folder: kind.is_dir(), is_link: kind.is_symlink() });
         }
     }
-    folders.sort_by(|left, right| left.name.cmp(&right.name));
-    Ok(folders)
+    entries.sort_by(|left, right| left.name.cmp(&right.name));
+    Ok(entries)
 }
 
-fn unreadable(error: &std::io::Error) -> String {
+pub(super) fn unreadable(error: &std::io::Error) -> String {
     format!("cannot be read ({})", error.kind())
 }

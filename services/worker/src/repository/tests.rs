@@ -16,7 +16,17 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
 }
 
 fn scan(files: &[(&str, &str)]) -> Repository {
-    Repository::scan(Some(folder(files).path()))
+    Repository::scan(Some(folder(files).path()), &BTreeSet::new())
+}
+
+/// The engines that the models of these files get, where ONNX Runtime is there and where it is not.
+fn engines(files: &[(&str, &str)]) -> [String; 2] {
+    let folder = folder(files);
+    [BTreeSet::from(["onnxruntime"]), BTreeSet::new()].map(|has| {
+        let repository = Repository::scan(Some(folder.path()), &has);
+        assert_eq!(repository.problems(), []);
+        offer(&repository, "m").engine.clone()
+    })
 }
 
 fn offer<'a>(repository: &'a Repository, name: &str) -> &'a Offer {
@@ -66,7 +76,7 @@ const TOML: &str = r##"
 
 #[test]
 fn the_built_in_models_are_always_there() {
-    let repository = Repository::scan(None);
+    let repository = Repository::scan(None, &BTreeSet::new());
     let names: Vec<_> = repository.models().map(|offer| (offer.name.as_str(), offer.engine.as_str())).collect();
     assert_eq!(names, [("digits", "tract"), ("fail", "builtin"), ("identity", "builtin"), ("sleep", "builtin")]);
     assert!(repository.models().all(|offer| versions(offer) == [1]));
@@ -89,7 +99,7 @@ fn both_forms_of_a_configuration_say_the_same() {
         };
         assert_eq!((dynamic.preferred_batch_size.as_slice(), dynamic.max_queue_delay_microseconds), (&[4, 8][..], 500));
         let entry = &offer.versions[&Version::new(1).unwrap()];
-        assert_eq!(entry.size_bytes, estimate_bytes(5, 16));
+        assert_eq!(entry.size_bytes, Engine::Tract.estimate_bytes(5, 16));
         assert_eq!((entry.spec.name.as_str(), entry.spec.max_batch_size), ("m", 16));
         assert_eq!(entry.spec.parameters["colour"], "blue [\"#");
         assert_eq!(entry.spec.parameters["instances"], "3");
@@ -105,6 +115,127 @@ fn a_model_needs_no_configuration() {
     assert_eq!(repository.problems(), []);
     assert_eq!(versions(offer(&repository, "m")), [3]);
     assert_eq!(offer(&repository, "m").config.max_batch_size, 0);
+}
+
+#[test]
+fn the_engine_follows_the_configuration_the_file_and_what_is_there() {
+    let onnx = ("m/1/model.onnx", "");
+    let gguf = ("m/1/tiny-q4.gguf", "");
+    let config = |text| ("m/config.pbtxt", text);
+    let cases: [(&[(&str, &str)], [&str; 2]); 9] = [
+        (&[onnx], ["onnxruntime", "tract"]),
+        (&[onnx, config("backend: 'onnx'")], ["onnxruntime", "tract"]),
+        (&[onnx, config("platform: 'onnxruntime_onnx'")], ["onnxruntime", "tract"]),
+        (&[onnx, config("backend: 'tract'")], ["tract", "tract"]),
+        (&[gguf], ["llama", "llama"]),
+        (&[gguf, config("backend: 'llama' model_transaction_policy { decoupled: true }")], ["llama", "llama"]),
+        (&[gguf, onnx], ["onnxruntime", "tract"]),
+        (&[("m.onnx", "")], ["onnxruntime", "tract"]),
+        (&[("m.gguf", "")], ["llama", "llama"]),
+    ];
+    for (files, expected) in cases {
+        assert_eq!(engines(files), expected, "{files:?}");
+    }
+}
+
+#[test]
+fn a_language_models_file_may_have_any_name_when_it_is_alone() {
+    let file = |files: &[(&str, &str)]| {
+        let repository = scan(files);
+        let offer = repository.models().find(|offer| offer.name.as_str() == "m")?;
+        let Source::File(path) = &offer.versions[&Version::new(1)?].spec.source else { return None };
+        Some(path.file_name()?.to_string_lossy().into_owned())
+    };
+    assert_eq!(file(&[("m/1/a.gguf", "")]).as_deref(), Some("a.gguf"));
+    assert_eq!(file(&[("m/1/a.gguf", ""), ("m/1/model.gguf", "")]).as_deref(), Some("model.gguf"));
+    assert_eq!(file(&[("m.gguf", ""), ("other.txt", "")]).as_deref(), Some("m.gguf"));
+    let several = [("m/1/a.gguf", ""), ("m/1/b.gguf", "")];
+    assert!(problem(&scan(&several)).1.contains("default_model_filename must name one"));
+    let named = ("m/config.pbtxt", "backend: 'llama' default_model_filename: 'b.gguf'");
+    assert_eq!(file(&[several[0], several[1], named]).as_deref(), Some("b.gguf"));
+}
+
+#[test]
+fn a_plain_file_is_version_1_and_gives_way_to_a_folder() {
+    let repository = scan(&[("m.onnx", "12345"), ("n.onnx", ""), ("n/7/model.onnx", ""), ("bad name.onnx", "")]);
+    assert_eq!(versions(offer(&repository, "m")), [1]);
+    assert_eq!(versions(offer(&repository, "n")), [7]);
+    let told: Vec<&str> = repository.problems().iter().map(|problem| problem.problem.as_str()).collect();
+    assert!(told.len() == 2 && told[0].contains("the name must be") && told[1].contains("another model"), "{told:?}");
+    let inside = folder(&[("keep", "")]);
+    let outside = folder(&[("secret.onnx", "x")]);
+    symlink(outside.path().join("secret.onnx"), inside.path().join("m.onnx")).unwrap();
+    let linked = Repository::scan(Some(inside.path()), &BTreeSet::new());
+    assert!(problem(&linked).1.contains("leads out"), "{:?}", linked.problems());
+}
+
+#[test]
+fn what_is_not_followed_is_noted() {
+    let config = "optimization { execution_accelerators { cpu_execution_accelerator [ { name: 'openvino' } ] } }";
+    let folder = folder(&[("m/config.pbtxt", config), ("m/1/model.onnx", "")]);
+    let text = Schema::load().unwrap().read_text(config).unwrap();
+    let around = Around { holds: &|_| true, has: &|_| false };
+    let settings = Settings::new(&"m".parse().unwrap(), text, around).unwrap();
+    assert!(settings.notes.len() == 1 && settings.notes[0].contains("execution_accelerators"), "{:?}", settings.notes);
+    assert_eq!(Repository::scan(Some(folder.path()), &BTreeSet::new()).problems(), []);
+}
+
+const HASHES: [(&str, &str); 2] = [
+    ("weights", "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"),
+    ("other", "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa"),
+];
+
+/// What `manifest.sha256` makes of version 1, or what is wrong with the repository.
+fn verify(root: &Path) -> Result<String, String> {
+    let repository = Repository::scan(Some(root), &BTreeSet::new());
+    if let Some(problem) = repository.problems().first() {
+        return Err(problem.problem.clone());
+    }
+    let version = Version::new(1).unwrap();
+    offer(&repository, "m").versions[&version].manifest.as_ref().expect("there is one").verify(version)
+}
+
+#[test]
+fn a_manifest_binds_every_file_of_a_version() {
+    let [(weights, hash), (other, other_hash)] = HASHES;
+    let manifest = format!("{hash}  1/model.onnx\n{other_hash} *./1/deep/data\n{hash}  2/model.onnx\n");
+    let whole = || folder(&[("m/1/model.onnx", weights), ("m/1/deep/data", other), ("m/manifest.sha256", &manifest)]);
+    let digest = verify(whole().path()).unwrap();
+    assert_eq!((digest.len(), verify(whole().path()).unwrap()), (64, digest));
+    type Change = fn(&Path);
+    let cases: [(Change, &str); 9] = [
+        (|root| fs::write(root.join("m/1/model.onnx"), "weightz").unwrap(), "m/1/model.onnx: is not what"),
+        (|root| fs::write(root.join("m/1/more"), "").unwrap(), "1/more: is not listed"),
+        (|root| fs::write(root.join("m/1/.hidden"), "").unwrap(), "1/.hidden: is not listed"),
+        (|root| fs::remove_file(root.join("m/1/deep/data")).unwrap(), "1/deep/data: is listed"),
+        (|root| fs::hard_link(root.join("m/1/model.onnx"), root.join("other")).unwrap(), "hard link"),
+        (
+            |root| {
+                fs::rename(root.join("m/1/deep"), root.join("m/deep")).unwrap();
+                symlink(root.join("m/deep"), root.join("m/1/deep")).unwrap();
+            },
+            "1/deep: not a plain file",
+        ),
+        (
+            |root| {
+                fs::rename(root.join("m/1"), root.join("m/x")).unwrap();
+                symlink("x", root.join("m/1")).unwrap();
+            },
+            "1: not a plain folder",
+        ),
+        (|root| fs::write(root.join("m/manifest.sha256"), "00  1/model.onnx").unwrap(), "line 1: expected"),
+        (
+            |root| fs::write(root.join("m/manifest.sha256"), format!("{}  ../x", "0".repeat(64))).unwrap(),
+            "line 1: expected",
+        ),
+    ];
+    for (change, expected) in cases {
+        let folder = whole();
+        change(folder.path());
+        let problem = verify(folder.path()).unwrap_err();
+        assert!(problem.contains(expected.trim_start_matches("m/")), "{problem}, expected {expected}");
+        assert!(!problem.contains(folder.path().to_str().unwrap()), "shows a path: {problem}");
+    }
 }
 
 #[test]
@@ -147,9 +278,51 @@ fn a_bad_configuration_is_told_and_skipped() {
         ("m/config.pbtxt", "max_batch_size: 65537", "max_batch_size: "),
         ("m/config.pbtxt", "dynamic_batching {}", "dynamic_batching: "),
         ("m/config.pbtxt", "max_batch_size: 4 dynamic_batching { preferred_batch_size: 5 }", "preferred_batch_size: "),
-        ("m/config.pbtxt", "sequence_batching {}", "sequence_batching: "),
+        ("m/config.pbtxt", "sequence_batching { iterative_sequence: true }", "sequence_batching.iterative_sequence: "),
+        (
+            "m/config.pbtxt",
+            "sequence_batching { state { input_name: 'a' output_name: 'b' } state { input_name: 'a' output_name: 'c' } }",
+            "sequence_batching.state: ",
+        ),
+        (
+            "m/config.pbtxt",
+            "input { name: 'a' } sequence_batching { state { input_name: 'a' output_name: 'b' } }",
+            "sequence_batching.state: ",
+        ),
+        (
+            "m/config.pbtxt",
+            "sequence_batching { state { input_name: 'a' output_name: 'b' initial_state { data_file: '../x' } } }",
+            "sequence_batching.state.initial_state.data_file: ",
+        ),
+        (
+            "m/config.pbtxt",
+            "sequence_batching { control_input { name: 'a' control { kind: CONTROL_SEQUENCE_START } } }",
+            "sequence_batching.control_input.control: ",
+        ),
+        (
+            "m/config.pbtxt",
+            "sequence_batching { control_input { name: 'a' control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_FP32 } } }",
+            "sequence_batching.control_input.control: ",
+        ),
+        ("m/config.pbtxt", "sequence_batching { oldest { preferred_batch_size: 2 } }", "preferred_batch_size: "),
+        (
+            "m/config.pbtxt",
+            "sequence_batching { direct { max_queue_delay_microseconds: 60000001 } }",
+            "max_queue_delay",
+        ),
         ("m/config.pbtxt", "ensemble_scheduling {}", "ensemble_scheduling: "),
         ("m/config.pbtxt", "model_transaction_policy { decoupled: true }", "decoupled: "),
+        ("m/config.pbtxt", "max_batch_size: 4 dynamic_batching { priority_levels: 2 }", "default_priority_level: "),
+        (
+            "m/config.pbtxt",
+            "max_batch_size: 4 dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
+            "timeout_action: ",
+        ),
+        (
+            "m/config.pbtxt",
+            "max_batch_size: 4 dynamic_batching { preserve_ordering: true priority_levels: 2 default_priority_level: 1 }",
+            "preserve_ordering: ",
+        ),
         ("m/config.pbtxt", "instance_group { kind: KIND_GPU }", "instance_group.kind: "),
         ("m/config.pbtxt", "instance_group { count: 1025 }", "instance_group.count: "),
         ("m/config.pbtxt", "default_model_filename: '../../secret'", "default_model_filename: "),
@@ -186,7 +359,7 @@ fn what_cannot_be_read_is_told_and_skipped() {
     let partly = scan(&[("m/1/model.onnx", ""), ("m/2/other.onnx", "")]);
     assert_eq!(versions(offer(&partly, "m")), [1]);
     assert_eq!(problem(&partly).0, "m");
-    let missing = Repository::scan(Some(Path::new("/no/such/folder")));
+    let missing = Repository::scan(Some(Path::new("/no/such/folder")), &BTreeSet::new());
     let (model, found) = problem(&missing);
     assert!(model.is_empty() && !found.contains("such"), "{found}");
 }
@@ -203,7 +376,7 @@ fn links_within_are_followed_and_links_out_are_refused() {
     symlink(out.join("secret.onnx"), root.join("file/1/model.onnx")).unwrap();
     symlink(out.join("config.pbtxt"), root.join("config/config.pbtxt")).unwrap();
     symlink("nowhere", root.join("dangling")).unwrap();
-    let repository = Repository::scan(Some(root));
+    let repository = Repository::scan(Some(root), &BTreeSet::new());
     let offered: Vec<_> = repository.models().map(|offer| offer.name.as_str()).collect();
     assert_eq!(offered, ["alias", "blobs", "digits", "fail", "identity", "sleep"]);
     for problem in repository.problems() {

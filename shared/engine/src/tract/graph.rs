@@ -11,10 +11,8 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_core::model::IntoRunnable;
 use tract_onnx::tract_hir::internal::TractResult;
 
+use crate::batching::MAX_PORTS;
 use crate::{DataType, Error, Port};
-
-/// The most inputs, and outputs, that a model may have.
-const MAX_PORTS: usize = 64;
 
 /// The longest text of the runtime that is handed on.
 const MAX_PROBLEM_CHARS: usize = 300;

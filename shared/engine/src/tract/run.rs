@@ -1,7 +1,5 @@
 //! A loaded graph and its executions, on the thread that calls.
 
-use std::collections::BTreeMap;
-use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +13,12 @@ use super::estimate_bytes;
 use super::gather::{Answer, gather, whole};
 use super::graph::{Graph, Plan, datum_type, problem};
 use super::plans::{Plans, Shapes};
+use crate::batching::{available_threads, check_axes, check_empty, groups, instances, made_up, made_up_shapes};
 use crate::running::Permit;
 use crate::{Error, Inputs, Outputs, Port, Signature, Spec, Tensor};
 
 /// Plans for shapes beyond the batch sizes: of models whose other axes are free, too.
 const LEAST_PLANS: usize = 8;
-
-/// The most elements that the other axes of an empty tensor may stand for: a graph may make that many out of none.
-const MAX_EMPTY_ELEMENTS: usize = 1 << 20;
 
 /// One execution: it counts as running while this lives, and looks here whether anybody still waits for it.
 pub(super) struct Execution {
@@ -63,11 +59,9 @@ impl Loaded {
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
             max_batch_size: spec.max_batch_size,
-            concurrency: concurrency(spec)?,
+            concurrency: instances(&spec.parameters)?.unwrap_or_else(available_threads),
         };
-        if spec.max_batch_size > 0 {
-            check_batch_axes(&signature)?;
-        }
+        check_axes(&signature)?;
         let plans = Plans::new(sizes(spec.max_batch_size).count().max(LEAST_PLANS));
         let size_bytes = estimate_bytes(bytes.len() as u64, spec.max_batch_size);
         let loaded = Self { graph, plans, signature, size_bytes };
@@ -99,21 +93,14 @@ impl Loaded {
                 self.plan(shapes)?;
             }
         }
-        let Some(shapes) = self.made_up_shapes(1) else {
+        let Some(request) = made_up(&self.graph.inputs, 1) else {
             return Ok(());
         };
-        let ports = self.graph.inputs.iter().zip(&shapes);
-        let request = ports.map(|(port, shape)| zeros(port, shape)).collect::<Option<Inputs>>().unwrap_or_default();
         self.execute(&[request], execution)?.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
-    /// The shapes of all inputs when only the first axis is free, with `rows` there.
     fn made_up_shapes(&self, rows: usize) -> Option<Shapes> {
-        let shape = |port: &Port| {
-            let axes = port.shape.as_ref()?.iter().enumerate();
-            axes.map(|(at, axis)| usize::try_from(*axis).ok().or((at == 0).then_some(rows))).collect()
-        };
-        self.graph.inputs.iter().map(shape).collect()
+        made_up_shapes(&self.graph.inputs, rows)
     }
 
     /// Answers each request; those of one shape are executed together when the model batches.
@@ -123,7 +110,7 @@ impl Loaded {
         execution: &Execution,
     ) -> Result<Vec<Result<Outputs, Error>>, Error> {
         let mut answers: Vec<Result<Outputs, Error>> = vec![Err(stopped()); batch.len()];
-        for group in self.groups(batch) {
+        for group in groups(batch, self.signature.max_batch_size) {
             let requests: Vec<&Inputs> = group.iter().map(|at| &batch[*at]).collect();
             let together = self.attempt(&requests, execution);
             match together {
@@ -134,19 +121,6 @@ impl Loaded {
             }
         }
         Ok(answers)
-    }
-
-    /// The requests that can be executed together, by position.
-    fn groups(&self, batch: &[Inputs]) -> Vec<Vec<usize>> {
-        if self.signature.max_batch_size == 0 {
-            return (0..batch.len()).map(|at| vec![at]).collect();
-        }
-        let mut groups = BTreeMap::<Vec<&[usize]>, Vec<usize>>::new();
-        for (at, request) in batch.iter().enumerate() {
-            let tails = request.iter().map(|tensor| tensor.shape.get(1..).unwrap_or_default()).collect();
-            groups.entry(tails).or_default().push(at);
-        }
-        groups.into_values().collect()
     }
 
     fn alone(&self, request: &Inputs, execution: &Execution) -> Result<Outputs, Error> {
@@ -236,41 +210,6 @@ impl Loaded {
         };
         self.graph.outputs.iter().zip(answers).filter_map(output).collect()
     }
-}
-
-/// How many executions may run at once: the configured number of instances, else one for each processor.
-fn concurrency(spec: &Spec) -> Result<usize, Error> {
-    let Some(instances) = spec.parameters.get("instances") else {
-        return Ok(std::thread::available_parallelism().map_or(1, NonZero::get));
-    };
-    let instances = instances.parse().ok().filter(|instances| (1..=1024).contains(instances));
-    instances.ok_or_else(|| Error::Load("the parameter 'instances' is not a number from 1 to 1024".to_owned()))
-}
-
-/// Rows can only be gathered along a first axis that every input and output leaves free.
-fn check_batch_axes(signature: &Signature) -> Result<(), Error> {
-    let fixed = |port: &&Port| port.shape.as_ref().is_some_and(|shape| shape.first() != Some(&-1));
-    match signature.inputs.iter().chain(&signature.outputs).find(fixed) {
-        Some(port) => Err(Error::Load(format!("'{}' has no free first axis, so max_batch_size must be 0", port.name))),
-        None if signature.inputs.is_empty() => Err(Error::Load("without inputs, max_batch_size must be 0".to_owned())),
-        None => Ok(()),
-    }
-}
-
-fn check_empty(tensor: &Tensor) -> Result<(), Error> {
-    let others = tensor.shape.iter().filter(|axis| **axis > 0);
-    let elements = others.fold(1usize, |product, axis| product.saturating_mul(*axis));
-    if tensor.shape.contains(&0) && elements > MAX_EMPTY_ELEMENTS {
-        let problem = "the other axes of an empty tensor are too large".to_owned();
-        return Err(Error::Input { field: tensor.name.clone(), problem });
-    }
-    Ok(())
-}
-
-fn zeros(port: &Port, shape: &[usize]) -> Option<Tensor> {
-    let datatype = port.datatype?;
-    let length = shape.iter().product::<usize>() * datatype.size()?;
-    Some(Tensor { name: port.name.clone(), datatype, shape: shape.to_vec(), data: vec![0; length].into() })
 }
 
 fn failed(error: &tract_onnx::prelude::TractError) -> Error {

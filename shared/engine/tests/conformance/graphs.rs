@@ -163,8 +163,8 @@ pub(crate) fn refused() -> Vec<(Bytes, usize, &'static str)> {
         inputs: vec![value("X", OnnxType::Float, &[-1, 2])],
         ..doubling()
     };
-    let many =
-        Parts { inputs: (0..65).map(|at| value(&format!("X{at}"), OnnxType::Float, &[-1])).collect(), ..doubling() };
+    let inputs = (0..64).map(|at| format!("X{at}")).chain(["X".to_owned()]);
+    let many = Parts { inputs: inputs.map(|name| value(&name, OnnxType::Float, &[-1])).collect(), ..doubling() };
     let location = StringStringEntryProto { key: "location".to_owned(), value: "../secret".to_owned() };
     let outside = TensorProto {
         float_data: vec![],
@@ -174,13 +174,13 @@ pub(crate) fn refused() -> Vec<(Bytes, usize, &'static str)> {
     };
     let outside = Parts { weights: vec![outside], ..doubling() };
     vec![
-        (Bytes::new(), 0, "no graph"),
-        (Bytes::from_static(&[0xFF; 64]), 0, "not an ONNX model"),
+        (Bytes::new(), 0, "is empty"),
+        (Bytes::from_static(&[0xFF; 64]), 0, "a number that does not end"),
         (fixed.model(), 4, "'X' has no free first axis"),
         (text.model(), 0, "'X' has an element type"),
-        (dangling.model(), 0, "nothing makes the output 'Z'"),
+        (dangling.model(), 0, "a value that nothing makes"),
         (unknown.model(), 4, "Teleport"),
         (many.model(), 0, "more than 64"),
-        (outside.model(), 0, "external data"),
+        (outside.model(), 0, "data in another file"),
     ]
 }

@@ -39,7 +39,7 @@ pub struct Worker {
 pub struct ModelOffer {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// `builtin`, `tract`.
+    /// `builtin`, `tract`, `onnxruntime`, `llama`.
     #[prost(string, tag = "2")]
     pub engine: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "3")]
@@ -72,6 +72,15 @@ pub struct Replica {
     /// Measured memory in bytes.
     #[prost(uint64, tag = "3")]
     pub size_bytes: u64,
+    /// Inputs that are refused, because each has ended the model's process several times.
+    #[prost(uint32, tag = "4")]
+    pub quarantined_inputs: u32,
+    /// How often the model's process was lost since it last ran undisturbed for a while.
+    #[prost(uint32, tag = "5")]
+    pub losses: u32,
+    /// Why it was lost last, safe to show; empty when there are no losses.
+    #[prost(string, tag = "6")]
+    pub loss: ::prost::alloc::string::String,
 }
 /// `services/<kind>/<id>`, written by routers, schedulers and metrics under their lease.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

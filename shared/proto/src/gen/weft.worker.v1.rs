@@ -37,11 +37,17 @@ pub struct ListDevicesRequest {}
 pub struct ListDevicesResponse {
     #[prost(message, repeated, tag = "1")]
     pub devices: ::prost::alloc::vec::Vec<Device>,
+    /// Why there are no GPUs, or not all of them; empty when nothing is amiss.
+    #[prost(string, tag = "2")]
+    pub note: ::prost::alloc::string::String,
+    /// The CUDA version that the driver supports; empty without a driver.
+    #[prost(string, tag = "3")]
+    pub cuda: ::prost::alloc::string::String,
 }
 /// A device.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Device {
-    /// `cpu`.
+    /// `cpu` or `cuda`.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -49,6 +55,29 @@ pub struct Device {
     #[prost(uint32, tag = "3")]
     pub threads: u32,
     #[prost(uint64, tag = "4")]
+    pub memory_bytes: u64,
+    /// Of a processor: the quota of the process's control group, in thousandths of a processor; 0 means that there is none.
+    #[prost(uint32, tag = "5")]
+    pub quota_millis: u32,
+    /// Of a processor: the nodes that share memory.
+    #[prost(message, repeated, tag = "6")]
+    pub nodes: ::prost::alloc::vec::Vec<MemoryNode>,
+    /// Of a GPU: its number, its memory that nobody uses, and what it can do (`9.0`).
+    #[prost(uint32, tag = "7")]
+    pub ordinal: u32,
+    #[prost(uint64, tag = "8")]
+    pub free_bytes: u64,
+    #[prost(string, tag = "9")]
+    pub compute_capability: ::prost::alloc::string::String,
+}
+/// Processors that share memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemoryNode {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(uint32, tag = "2")]
+    pub processors: u32,
+    #[prost(uint64, tag = "3")]
     pub memory_bytes: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -49,7 +49,7 @@ async fn worker(endpoint: String, index: usize, tasks: Tasks) -> Result<()> {
     for model in MODELS {
         let version = Version::new(1).ok_or_else(|| anyhow::anyhow!("1 is a version"))?;
         let key = ReplicaKey { worker: id.clone(), model: model.parse()?, version };
-        let ready = Replica { state: ReplicaState::Ready.into(), reason: String::new(), size_bytes: 1 << 20 };
+        let ready = Replica { state: ReplicaState::Ready.into(), size_bytes: 1 << 20, ..Replica::default() };
         presence.set(keys.replica(&key), ready.encode_to_vec())?;
     }
     driver.run(tasks.stopping()).await;

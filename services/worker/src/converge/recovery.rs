@@ -1,0 +1,100 @@
+//! When a version that failed or was lost is loaded again. Pure: it takes `now`.
+
+use std::time::{Duration, Instant};
+
+use weft_types::Backoff;
+
+/// Between attempts at a load that failed: the first soon, as the file may still be arriving.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A version that has run for so long begins anew: its next loss is its first, and is mended as fast.
+const UNDISTURBED: Duration = Duration::from_secs(60);
+
+/// How often the process of a version was lost since it last ran undisturbed for a while.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    pub(super) count: u32,
+    /// Of the last one, safe to show.
+    pub(super) reason: String,
+}
+
+/// What a version's failures of late come to.
+pub(super) struct Recovery {
+    backoff: Backoff,
+    losses: Losses,
+    /// When it will have run undisturbed for long enough that what was before no longer counts.
+    settled_at: Option<Instant>,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self { backoff: Backoff::new(RETRY.0, RETRY.1), losses: Losses::default(), settled_at: None }
+    }
+}
+
+impl Recovery {
+    pub(super) const fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// It runs. That alone mends nothing: what ends a model's process comes after its load.
+    pub(super) fn loaded(&mut self, now: Instant) {
+        self.settled_at = now.checked_add(UNDISTURBED);
+    }
+
+    pub(super) fn lost(&mut self, reason: &str) {
+        self.losses = Losses { count: self.losses.count.saturating_add(1), reason: reason.to_owned() };
+    }
+
+    /// When to load it again; `unit` is drawn from `[0, 1)`. At least half of the ceiling, so that a broken model is not tried
+    /// again at once.
+    pub(super) fn retry_at(&mut self, now: Instant, unit: f64) -> Instant {
+        self.settled_at = None;
+        now + self.backoff.next(0.5 + unit / 2.0)
+    }
+
+    /// When [`Self::forgive`] is next worth a call.
+    pub(super) const fn settled_at(&self) -> Option<Instant> {
+        self.settled_at
+    }
+
+    /// Forgets what was before, if it has run undisturbed since; says whether there were losses.
+    pub(super) fn forgive(&mut self, now: Instant) -> bool {
+        if !self.settled_at.is_some_and(|settled| settled <= now) {
+            return false;
+        }
+        self.settled_at = None;
+        self.backoff.reset();
+        std::mem::take(&mut self.losses) != Losses::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn only_an_undisturbed_run_begins_anew() {
+        let (mut recovery, mut now) = (Recovery::default(), SystemClock::now());
+        let mut waits = Vec::new();
+        // Each load succeeds, and is lost a little before it counts as undisturbed.
+        for _ in 0..8 {
+            recovery.loaded(now);
+            now += UNDISTURBED - Duration::from_millis(1);
+            assert!(!recovery.forgive(now));
+            recovery.lost("signal 11");
+            let again = recovery.retry_at(now, 1.0);
+            waits.push((again - now).as_secs());
+            now = again;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(recovery.losses(), &Losses { count: 8, reason: "signal 11".to_owned() });
+        assert!(!recovery.forgive(now + UNDISTURBED), "it did not run");
+        recovery.loaded(now);
+        now += UNDISTURBED;
+        assert!(recovery.forgive(now) && !recovery.forgive(now));
+        assert_eq!((recovery.losses(), recovery.settled_at()), (&Losses::default(), None));
+        assert_eq!(recovery.retry_at(now, 0.0) - now, RETRY.0 / 2);
+    }
+}

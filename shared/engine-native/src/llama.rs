@@ -1,0 +1,114 @@
+//! Language models by llama.cpp, with continuous batching.
+//!
+//! [`Runner`] owns one thread with one context. Before each step the thread takes the commands that have come, asks
+//! [`weft_policy::step`] who steps with how many tokens, moves memory accordingly, decodes all of it as one batch and draws a
+//! token for each sequence whose logits came out. So a sequence joins, leaves, pauses or gives way between any two steps.
+//!
+//! - `settings`: what `config.pbtxt` may set
+//! - `prompt`, `grammar`: a request's text becomes tokens, its grammar a sampler; both refuse what llama.cpp cannot digest
+//! - `sequence`, `text`, `sample`: one sequence, its whole characters and stop texts, its next token
+//! - `memory`, `ledger`: the KV cache: who holds which tokens, kept prefixes, preempted sequences
+//! - `steps`: the loop
+//!
+//! llama.cpp's abort callback is not reachable through the safe crate, so a step that has begun ends; its length is bounded
+//! instead (see [`weft_policy::step::Pace`]).
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::protocol::{Event, Load, Loaded, command};
+
+mod grammar;
+mod ledger;
+mod memory;
+mod model;
+mod prompt;
+mod sample;
+mod sequence;
+mod settings;
+mod steps;
+mod text;
+
+/// Commands that may wait for the end of a step. The sender blocks beyond that, which holds back whoever writes to it.
+const COMMANDS: usize = 256;
+/// llama.cpp's grammars and templates recurse; what gets so far is bounded in depth, but not to the 2 MiB of a usual thread.
+const STACK: usize = 16 * 1024 * 1024;
+
+/// A loaded language model. Dropping it ends its sequences without a word, and returns its memory.
+#[derive(Debug)]
+pub struct Runner {
+    /// Always there until the drop.
+    commands: Option<SyncSender<command::Body>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Runner {
+    /// Loads a model and executes once, so that the first caller does not pay for preparation. Events go to `sink`, which
+    /// may block: the model steps no further meanwhile.
+    ///
+    /// Each sequence ends with exactly one of: a piece with an end, `Failed`, or `Stopped` after a cancel.
+    ///
+    /// # Errors
+    ///
+    /// A text for the operator: a setting that is wrong, or what the file lacks.
+    pub fn load(load: &Load, sink: impl Fn(Event) + Send + 'static) -> Result<(Self, Loaded), String> {
+        let (commands, received) = sync_channel(COMMANDS);
+        let (ready, outcome) = sync_channel(1);
+        let load = load.clone();
+        let name = format!("llama {}", load.name);
+        let body = move || serve(&load, &received, &ready, &sink);
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn(body);
+        let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        let loaded = outcome.recv().map_err(|_| "the loading thread ended".to_owned())??;
+        Ok((Self { commands: Some(commands), thread: Some(thread) }, loaded))
+    }
+
+    /// Hands over a `Generate`, `Taken` or `Cancel`; others are ignored. Takes effect before the next step; blocks while very
+    /// many wait for that. Without effect when the thread has ended.
+    pub fn send(&self, command: command::Body) {
+        if let Some(commands) = &self.commands {
+            // It fails only after a panic of the thread, which has been reported by the panic hook.
+            let _ = commands.send(command);
+        }
+    }
+}
+
+impl Drop for Runner {
+    /// The thread ends after the step that it is in.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread: loads, reports, steps until the commands end.
+fn serve(
+    load: &Load,
+    commands: &Receiver<command::Body>,
+    ready: &SyncSender<Result<Loaded, String>>,
+    sink: &dyn Fn(Event),
+) {
+    let opened = model::open(load);
+    let (model, settings) = match opened {
+        Ok(opened) => opened,
+        Err(problem) => {
+            let _ = ready.send(Err(problem));
+            return;
+        }
+    };
+    let prepared = model::context(&model, &settings)
+        .and_then(|context| steps::Steps::prepare(&model, context, &settings, sink))
+        .map(|steps| (model::loaded(&model, load, &settings), steps));
+    match prepared {
+        Ok((loaded, mut steps)) => {
+            // The receiver waits for exactly this.
+            let _ = ready.send(Ok(loaded));
+            steps.run(commands);
+        }
+        Err(problem) => {
+            let _ = ready.send(Err(problem));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The KV cache: what sequences hold in it, what is kept of those that have ended, and what is taken out to make room.
+
+use llama_cpp_2::LlamaStateSeqFlags;
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::token::LlamaToken;
+use weft_policy::step;
+
+use super::ledger::Ledger;
+use super::sequence::Sequence;
+use super::settings::Settings;
+
+/// Fewer tokens than this are computed again rather than looked for and shared.
+const LEAST_SHARED: usize = 16;
+
+/// The tokens of a sequence that has ended.
+struct Prefix {
+    key: u64,
+    cache: i32,
+    tokens: Vec<LlamaToken>,
+    used: u64,
+}
+
+/// Where a sequence's next tokens already are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Of the sequence or prefix that has them.
+    pub(super) key: u64,
+    cache: i32,
+    /// How many tokens both have from the beginning.
+    pub(super) end: usize,
+}
+
+/// The cache of one context.
+pub(super) struct Memory<'a> {
+    pub(super) context: LlamaContext<'a>,
+    settings: Settings,
+    ledger: Ledger,
+    /// Sequence numbers that nobody uses.
+    numbers: Vec<i32>,
+    prefixes: Vec<Prefix>,
+    /// Counts up with each use of a prefix.
+    uses: u64,
+}
+
+impl<'a> Memory<'a> {
+    pub(super) fn new(context: LlamaContext<'a>, settings: Settings) -> Self {
+        let most = i32::try_from(settings.sequences()).unwrap_or(i32::MAX);
+        let (ledger, numbers) = (Ledger::default(), (0..most).rev().collect());
+        Self { context, settings, ledger, numbers, prefixes: Vec::new(), uses: 0 }
+    }
+
+    pub(super) fn used(&self) -> u32 {
+        self.ledger.used()
+    }
+
+    pub(super) fn free(&self) -> u32 {
+        self.settings.kv_tokens.saturating_sub(self.ledger.used())
+    }
+
+    /// Tokens that only this sequence holds.
+    pub(super) fn exclusive(&self, cache: Option<i32>) -> u32 {
+        cache.map_or(0, |cache| self.ledger.exclusive(cache))
+    }
+
+    /// The kept prefixes, as the policy sees them.
+    pub(super) fn prefixes(&self) -> Vec<step::Prefix> {
+        let seen = |prefix: &Prefix| step::Prefix {
+            id: prefix.key,
+            used: prefix.used,
+            exclusive: self.ledger.exclusive(prefix.cache),
+        };
+        self.prefixes.iter().map(seen).collect()
+    }
+
+    /// Who has the most of a sequence's tokens, if it is worth sharing. The last token is computed in any case, for its logits.
+    pub(super) fn source(&self, one: &Sequence, all: &[Sequence]) -> Option<Source> {
+        let wanted = &one.tokens[..one.tokens.len() - 1];
+        let kept = self.prefixes.iter().map(|prefix| (prefix.key, prefix.cache, prefix.tokens.as_slice()));
+        let live = all.iter().filter(|other| other.key != one.key);
+        let live = live.filter_map(|other| Some((other.key, other.cache?, &other.tokens[..other.computed])));
+        let found = kept.chain(live).map(|(key, cache, tokens)| Source { key, cache, end: common(wanted, tokens) });
+        found.filter(|source| source.end >= one.computed + LEAST_SHARED).max_by_key(|source| source.end)
+    }
+
+    /// Lets a sequence hold what its source has, too.
+    pub(super) fn share(&mut self, one: &mut Sequence, source: Source) -> Result<(), String> {
+        let cache = self.number(one, Some(source.key))?;
+        let (start, end) = (count(one.computed), count(source.end));
+        self.context
+            .copy_kv_cache_seq(source.cache, cache, Some(start), Some(end))
+            .map_err(|error| format!("cannot share a prefix: {error}"))?;
+        self.ledger.share(source.cache, cache, end);
+        one.cached += end - start;
+        one.computed = source.end;
+        self.uses += 1;
+        if let Some(prefix) = self.prefixes.iter_mut().find(|prefix| prefix.key == source.key) {
+            prefix.used = self.uses;
+        }
+        Ok(())
+    }
+
+    /// The sequence's number in the cache, a new one if it has none. When all are taken, the prefix that was longest of no use
+    /// goes, but not the one that is about to be shared.
+    pub(super) fn number(&mut self, one: &mut Sequence, spared: Option<u64>) -> Result<i32, String> {
+        if let Some(cache) = one.cache {
+            return Ok(cache);
+        }
+        if self.numbers.is_empty() {
+            let others = self.prefixes.iter().filter(|prefix| Some(prefix.key) != spared);
+            if let Some(key) = others.min_by_key(|prefix| prefix.used).map(|prefix| prefix.key) {
+                self.evict(key);
+            }
+        }
+        let number = self.numbers.pop().ok_or_else(|| "too many sequences are paused".to_owned())?;
+        one.cache = Some(number);
+        Ok(number)
+    }
+
+    /// Notes that a step has added tokens.
+    pub(super) fn grow(&mut self, one: &Sequence, tokens: usize) {
+        if let Some(cache) = one.cache {
+            self.ledger.grow(cache, count(tokens));
+        }
+    }
+
+    fn release(&mut self, cache: i32) {
+        // The removal of a whole sequence cannot fail.
+        let _ = self.context.kv_cache_seq_rm(cache, None, None);
+        self.ledger.release(cache);
+        self.numbers.push(cache);
+    }
+
+    /// Gives up a kept prefix.
+    pub(super) fn evict(&mut self, key: u64) {
+        if let Some(place) = self.prefixes.iter().position(|prefix| prefix.key == key) {
+            let prefix = self.prefixes.swap_remove(place);
+            self.release(prefix.cache);
+        }
+    }
+
+    /// Gives up all kept prefixes. Returns whether there was one.
+    pub(super) fn evict_all(&mut self) -> bool {
+        let prefixes = std::mem::take(&mut self.prefixes);
+        prefixes.iter().for_each(|prefix| self.release(prefix.cache));
+        !prefixes.is_empty()
+    }
+
+    /// Takes a sequence out of the cache. Its part is kept aside while that is less than the limit, given what others have
+    /// there already; otherwise it will be computed again.
+    pub(super) fn save(&mut self, one: &mut Sequence, aside: usize) {
+        let Some(cache) = one.cache.take() else { return };
+        let state = self.context.state_seq_get(cache, LlamaStateSeqFlags::empty()).ok();
+        one.saved = state.filter(|state| aside.saturating_add(state.byte_len()) <= self.settings.saved_bytes);
+        if one.saved.is_none() {
+            one.computed = 0;
+        }
+        self.release(cache);
+    }
+
+    /// Puts a sequence's part back into the cache; when that fails it will be computed again.
+    pub(super) fn restore(&mut self, one: &mut Sequence) -> Result<(), String> {
+        let Some(state) = one.saved.take() else { return Ok(()) };
+        let cache = self.number(one, None)?;
+        if self.context.state_seq_set(&state, cache).is_ok() {
+            self.ledger.grow(cache, count(one.computed));
+        } else {
+            let _ = self.context.kv_cache_seq_rm(cache, None, None);
+            one.computed = 0;
+        }
+        Ok(())
+    }
+
+    /// Keeps the tokens of a sequence that has ended for others that begin alike, unless they are too few or already there. A
+    /// prefix that they go on from is superseded.
+    pub(super) fn keep(&mut self, one: Sequence) {
+        let Some(cache) = one.cache else { return };
+        let mut tokens = one.tokens;
+        tokens.truncate(one.computed);
+        let covered = self.prefixes.iter().any(|prefix| prefix.tokens.starts_with(&tokens));
+        if tokens.len() < LEAST_SHARED || covered {
+            self.release(cache);
+            return;
+        }
+        let superseded = |prefix: &&Prefix| tokens.starts_with(&prefix.tokens);
+        let superseded: Vec<u64> = self.prefixes.iter().filter(superseded).map(|prefix| prefix.key).collect();
+        superseded.into_iter().for_each(|key| self.evict(key));
+        self.uses += 1;
+        self.prefixes.push(Prefix { key: one.key, cache, tokens, used: self.uses });
+    }
+
+    /// Forgets a sequence whose part of the cache cannot be relied upon.
+    pub(super) fn forget(&mut self, one: &mut Sequence) {
+        if let Some(cache) = one.cache.take() {
+            self.release(cache);
+        }
+    }
+}
+
+/// How many tokens two begin with in common.
+fn common(one: &[LlamaToken], other: &[LlamaToken]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}
