@@ -97,7 +97,8 @@ impl Cluster {
     }
 
     async fn report(&self, key: &ReplicaKey, state: ReplicaState) {
-        let replica = Replica { state: state.into(), reason: "planted".to_owned(), size_bytes: 10, ..Replica::default() };
+        let replica =
+            Replica { state: state.into(), reason: "planted".to_owned(), size_bytes: 10, ..Replica::default() };
         self.put(self.keys.replica(key), &replica).await;
     }
 

@@ -163,10 +163,13 @@ async fn slot(plan: &Plan, times: u32, told: &mut Told) -> Result<()> {
         after.push(generate::run(caller.clone(), request(&prompt(3_000 + seed, 8), 2)).await?.first());
     }
     let (idle, step) = (median(idle), median(steps));
-    let p99 = Slice::lasting(Duration::ZERO, after).percentile_us(99) / 1e6;
+    let after = Slice::lasting(Duration::ZERO, after);
+    let (p50, p99) = (after.percentile_us(50) / 1e6, after.percentile_us(99) / 1e6);
     writeln!(
         told.text,
-        "{GEMMA} llama: the first token after a cancelled generation's slot takes {:.1} ms (p99), {:.1} ms where none was; a step takes {:.1} ms",
+        "{GEMMA} llama: the first token after a cancelled generation's slot takes {:.1} ms (p50; p99 {:.1}), {:.1} ms where \
+         none was; a step takes {:.1} ms",
+        p50 * 1e3,
         p99 * 1e3,
         idle * 1e3,
         step * 1e3,

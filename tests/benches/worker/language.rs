@@ -24,7 +24,7 @@ use super::subject::Subject;
 const STREAMS: [usize; 4] = [1, 4, 8, 16];
 /// Tokens of a prompt and of what is generated after it.
 const PROMPT: usize = 128;
-const GENERATED: usize = 64;
+const GENERATED: usize = 32;
 /// The prompt that arrives while others are being answered.
 const LONG: usize = 2_000;
 /// The prefix that prompts share.
@@ -49,6 +49,11 @@ pub(crate) async fn run(plan: &Plan) -> Result<Told> {
     Ok(told)
 }
 
+/// A round takes seconds here.
+const fn rounds(plan: &Plan) -> usize {
+    if plan.full { 5 } else { 2 }
+}
+
 /// A repository with the language model alone, and with these lines in its configuration.
 pub(crate) fn lay_out(plan: &Plan, settings: &str) -> Result<PathBuf> {
     let repository = plan.folder.join(if settings.is_empty() { "language" } else { "language-set" });
@@ -65,7 +70,7 @@ async fn rates(plan: &Plan, subject: &Subject, file: &Path, told: &mut Told) -> 
     writeln!(told.text, "streams  prefill  llama.cpp  ratio   decode  llama.cpp  ratio  of the bandwidth floor")?;
     for (at, streams) in STREAMS.into_iter().enumerate() {
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
-        for round in 0..plan.rounds() {
+        for round in 0..rounds(plan) {
             // Prompts that no round before has seen.
             let seed = i32::try_from((at * 100 + round) * 100)?;
             ours.push(together(&subject.worker, streams, seed).await?);
@@ -149,9 +154,9 @@ fn batched_bench(file: &Path, streams: usize, threads: usize) -> Result<Option<R
 /// What four streams feel of a long prompt that arrives.
 async fn arrival(caller: &Caller, plan: &Plan, told: &mut Told) -> Result<()> {
     let (mut calm, mut disturbed, mut firsts) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..plan.rounds() {
+    for round in 0..rounds(plan) {
         let seed = 50_000 + i32::try_from(round)? * 10;
-        let others = generate_all(caller, (0..4).map(|at| (prompt(seed + at, 32), 256)));
+        let others = generate_all(caller, (0..4).map(|at| (prompt(seed + at, 32), 160)));
         let long = async {
             // The others are under way by then, and still are when it has been read.
             tokio::time::sleep(Duration::from_millis(1000)).await;
@@ -182,7 +187,7 @@ async fn arrival(caller: &Caller, plan: &Plan, told: &mut Told) -> Result<()> {
 /// How much sooner the first token comes where most of the prompt is known.
 async fn prefix(caller: &Caller, plan: &Plan, told: &mut Told) -> Result<()> {
     let (mut cold, mut warm) = (Vec::new(), Vec::new());
-    for round in 0..plan.rounds() {
+    for round in 0..rounds(plan) {
         let shared = prompt(90_000 + i32::try_from(round)?, SHARED);
         for (tail, times) in [(1, &mut cold), (2, &mut warm)] {
             let full: Vec<i32> = shared.iter().copied().chain(prompt(tail, 16)).collect();

@@ -29,9 +29,12 @@ fn repository() -> Result<TempDir> {
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
-        let (entry, to) = (entry?, to);
+        let entry = entry?;
         let to = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() { copy(&entry.path(), &to)? } else { drop(fs::copy(entry.path(), to)?) }
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &to)?,
+            false => fs::copy(entry.path(), to).map(|_| ())?,
+        }
     }
     Ok(())
 }

@@ -52,13 +52,18 @@ fn of_replica((key, record): (&ReplicaKey, &Arc<Record<Replica>>)) -> impl Itera
         reason: "ReplicaLost",
         subject: subject.clone(),
         revision: i64::from(*losses),
-        message: format!("the model's process was lost for the {} time in a row, and is started again: {loss}", Nth(*losses)),
+        message: format!(
+            "the model's process was lost for the {} time in a row, and is started again: {loss}",
+            Nth(*losses)
+        ),
     });
     let quarantined = (*quarantined_inputs > 0).then(|| Finding {
         reason: "InputQuarantined",
         subject,
         revision: i64::from(*quarantined_inputs),
-        message: format!("{quarantined_inputs} inputs have ended the model's process several times each: they are refused"),
+        message: format!(
+            "{quarantined_inputs} inputs have ended the model's process several times each: they are refused"
+        ),
     });
     lost.into_iter().chain(quarantined)
 }
@@ -163,10 +168,7 @@ mod tests {
         assert_eq!(told(&found), [("ReplicaLost", "replicas/w1/m@2", 2)]);
         assert!(found[0].message.contains("2nd time") && found[0].message.contains("signal 11"), "{found:?}");
         let found = show(3, 1);
-        assert_eq!(
-            told(&found),
-            [("ReplicaLost", "replicas/w1/m@2", 3), ("InputQuarantined", "replicas/w1/m@2", 1)],
-        );
+        assert_eq!(told(&found), [("ReplicaLost", "replicas/w1/m@2", 3), ("InputQuarantined", "replicas/w1/m@2", 1)],);
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Recovery {
 
     /// Forgets what was before, if it has run undisturbed since; says whether there were losses.
     pub(super) fn forgive(&mut self, now: Instant) -> bool {
-        if !self.settled_at.is_some_and(|settled| settled <= now) {
+        if self.settled_at.is_none_or(|settled| settled > now) {
             return false;
         }
         self.settled_at = None;

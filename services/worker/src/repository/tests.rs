@@ -122,7 +122,8 @@ fn the_engine_follows_the_configuration_the_file_and_what_is_there() {
     let onnx = ("m/1/model.onnx", "");
     let gguf = ("m/1/tiny-q4.gguf", "");
     let config = |text| ("m/config.pbtxt", text);
-    let cases: [(&[(&str, &str)], [&str; 2]); 9] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], [&'a str; 2]);
+    let cases: [Case<'_>; 9] = [
         (&[onnx], ["onnxruntime", "tract"]),
         (&[onnx, config("backend: 'onnx'")], ["onnxruntime", "tract"]),
         (&[onnx, config("platform: 'onnxruntime_onnx'")], ["onnxruntime", "tract"]),

@@ -58,7 +58,7 @@ impl Ledger {
     pub(super) fn share(&mut self, from: i32, to: i32, end: u32) {
         let start = self.tokens(to);
         self.cut(from, start);
-        
+        self.cut(from, end);
         let mut position = 0;
         let mut shared = Vec::new();
         for id in self.held.get(&from).into_iter().flatten() {

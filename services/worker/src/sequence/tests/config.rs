@@ -63,7 +63,7 @@ fn a_configuration_that_does_not_fit_the_model_is_told() {
         (State { output_name: "NO".into(), ..state.clone() }, plain(&[2]), "an output NO that the model lacks"),
         (State { data_type: ConfigType::TypeFp32.into(), ..state.clone() }, plain(&[2]), "type of state IN"),
         (State { dims: vec![3], ..state.clone() }, plain(&[2]), "dims of state IN"),
-        (State { dims: vec![2, 1], ..state.clone() }, plain(&[2]), "dims of state IN"),
+        (State { dims: vec![2, 1], ..state }, plain(&[2]), "dims of state IN"),
         (config(&[2], &[3]).1, plain(&[2]), "dims of the initial state of IN"),
         (config(&[11], &[]).1, plain(&[11]), "the state of one sequence is larger than 10 bytes"),
         (config(&[i64::MAX, 9], &[]).1, plain(&[-1, -1]), "IN is too large"),
