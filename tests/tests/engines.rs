@@ -1,7 +1,7 @@
 //! Every engine by one suite, and what happens when the process of one is lost. Engines in processes of their own run in real
 //! `weft engine` processes.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "engines/conformance.rs"]
 mod conformance;

@@ -2,6 +2,8 @@
 //!
 //! Prompts are short, so that each is computed in one piece however slow the machine is: sums in another order may end in another token.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use weft_engine_native::llama::Runner;
 use weft_engine_native::protocol::language::{Bias, Chat, End, Generate, Sampling, Taken, Tokens, Turn, prompt};
-use weft_engine_native::protocol::{Failed, Load, command, event};
+use weft_engine_native::protocol::{Event, Failed, Load, command, event};
 
 const PROMPT: &str = "The capital of France is";
 /// An engine that is stuck fails the test; a slow machine does not.
@@ -56,7 +58,8 @@ fn try_load(parameters: &[(&str, &str)]) -> Result<Model, String> {
         parameters: parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         ..Load::default()
     };
-    let (runner, loaded) = Runner::load(&load, move |event| drop(event.body.map(|body| sender.send(body))))?;
+    let sink = move |event: Event| event.body.into_iter().for_each(|body| drop(sender.send(body)));
+    let (runner, loaded) = Runner::load(&load, sink)?;
     assert!(loaded.size_bytes > 200 << 20 && loaded.capacity.is_some());
     Ok(Model { runner, events, next: 1 })
 }
@@ -271,7 +274,7 @@ fn sampling_does_as_it_is_told() {
     assert_eq!(seven, drawn(&mut model, Some(7)));
     assert_ne!(seven, drawn(&mut model, Some(8)));
     let only = Sampling { logit_bias: vec![Bias { token: 5000, bias: 1e5 }], ..sampling() };
-    let answer = model.answer(Generate { sampling: Some(only.clone()), ..ask(PROMPT, 4) });
+    let answer = model.answer(Generate { sampling: Some(only), ..ask(PROMPT, 4) });
     assert_eq!(answer.tokens, [5000; 4]);
     let penalised =
         Sampling { presence_penalty: 100.0, logit_bias: vec![Bias { token: 5000, bias: 90.0 }], ..sampling() };

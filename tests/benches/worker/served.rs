@@ -10,7 +10,7 @@ use weft_tests::tools;
 /// The most items of a batch, for every server alike.
 pub(crate) const MOST_ROWS: usize = 64;
 /// How long Triton's batcher waits for company where it is told to: a fixed delay, as its documentation tunes it.
-const DELAY_US: u64 = 5_000;
+pub(crate) const DELAY_US: u64 = 5_000;
 /// Names of the variant of a model with that delay.
 pub(crate) const DELAYED: &str = "_delayed";
 

@@ -144,7 +144,8 @@ pub(crate) fn places() -> Bytes {
 pub(crate) fn shapeless() -> Bytes {
     let mut parts = doubling();
     for value in parts.inputs.iter_mut().chain(&mut parts.outputs) {
-        if let Some(type_proto::Value::TensorType(tensor)) = value.r#type.as_mut().and_then(|kind| kind.value.as_mut()) {
+        if let Some(type_proto::Value::TensorType(tensor)) = value.r#type.as_mut().and_then(|kind| kind.value.as_mut())
+        {
             tensor.shape = None;
         }
     }

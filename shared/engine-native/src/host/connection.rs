@@ -162,13 +162,12 @@ impl Connection {
         drop(entries);
     }
 
-    /// Moves bytes until the connection ends, which is a reason to end the process, too.
-    pub(super) async fn run(&self) {
-        let reason = tokio::select! {
+    /// Moves bytes until the connection ends, and tells how it did.
+    pub(super) async fn run(&self) -> String {
+        tokio::select! {
             reason = self.read() => reason,
             error = self.write() => format!("it cannot be written to ({})", error.kind()),
-        };
-        self.condemn(reason);
+        }
     }
 
     async fn write(&self) -> io::Error {

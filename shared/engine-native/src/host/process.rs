@@ -7,11 +7,14 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::FusedFuture as _;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -27,6 +30,9 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// How long a process that nobody needs may take to end by itself.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a process may take to end once its connection has.
+const LEAVE_GRACE: Duration = Duration::from_millis(500);
 
 /// The longest line of a process's standard error that is logged whole.
 const MAX_LINE_BYTES: u64 = 2048;
@@ -99,22 +105,34 @@ pub(super) async fn supervise(mut child: Child, connection: Arc<Connection>, lim
         let mut look = tokio::time::interval(LOOK);
         tokio::select! {
             status = child.wait() => ended(status),
+            reason = connection.run() => leave(&mut child, reason).await,
             reason = connection.condemned() => kill(&mut child, reason).await,
             reason = exceeds(&mut look, pid, &connection, limits) => kill(&mut child, reason).await,
             () = connection.closed() => close(&mut child, &connection).await,
         }
     };
-    // Bytes move, and lines are logged, for as long as the process lives; both end by themselves with it.
-    let meanwhile = async {
-        tokio::join!(connection.run(), log(lines, &model));
-        std::future::pending::<String>().await
-    };
-    let reason = tokio::select! {
-        reason = watch => reason,
-        reason = meanwhile => reason,
+    let mut lines = pin!(log(lines, &model).fuse());
+    let mut watch = pin!(watch.fuse());
+    let reason = loop {
+        tokio::select! {
+            reason = &mut watch => break reason,
+            () = &mut lines, if !lines.is_terminated() => {}
+        }
     };
     tracing::debug!(model, reason, "an engine process has ended");
     connection.lose(reason);
+    if !lines.is_terminated() {
+        // The last lines may say why it has ended.
+        let _: Result<(), _> = tokio::time::timeout(LEAVE_GRACE, lines).await;
+    }
+}
+
+/// A process whose connection has ended is about to end, too; its status tells why.
+async fn leave(child: &mut Child, reason: String) -> String {
+    match tokio::time::timeout(LEAVE_GRACE, child.wait()).await {
+        Ok(status) => ended(status),
+        Err(_) => kill(child, reason).await,
+    }
 }
 
 /// Asks the process to end, and ends it when it does not.

@@ -160,7 +160,7 @@ impl Sampler {
         let Some(grammar) = &mut self.grammar else { return true };
         let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 0.0, 0.0)], false);
         one.apply_sampler(grammar);
-        !one.data.is_empty()
+        one.data.first().is_some_and(|one| one.logit() > f32::NEG_INFINITY)
     }
 
     /// Draws among what the grammar allows. It is asked about the likeliest first, and about more when too few pass.

@@ -73,6 +73,9 @@ fn what_is_shared_is_neither_needed_nor_given_back() {
         (vec![(1, 10)], vec![11]),
         "10 and 5 more are needed, and 10 is in use"
     );
+    let running = Sequence { exclusive: 45, ..sequence(0, now) };
+    let plan = decide(CAPACITY, 5, &[running, new], &prefixes[..1], now);
+    assert_eq!(turns_of(&plan), vec![(0, 1)], "what it shares does not make room for the rest of it");
 }
 
 #[test]
