@@ -42,7 +42,8 @@ fn onnxruntime() -> PathBuf {
 
 fn options() -> HostOptions {
     let program = Some(weft_tests::process::binary().unwrap());
-    HostOptions { program, onnxruntime: Some(onnxruntime()), arena_bytes: 64 << 20, ..HostOptions::default() }
+    let onnxruntime = Some(onnxruntime());
+    HostOptions { program, onnxruntime, arena_bytes: 64 << 20, threads: 2, ..HostOptions::default() }
 }
 
 fn host(options: HostOptions) -> Host {

@@ -1,6 +1,6 @@
 //! Devices: what a machine without a GPU answers, and the kernel against its twin on the processor where there is one.
 
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it skips")]
+#![expect(clippy::print_stdout, reason = "a test says what it skips")]
 
 use weft_engine_native::devices::gpu::{self, Device};
 use weft_engine_native::devices::kernel::Kernel;

@@ -39,6 +39,11 @@ pub(crate) fn digits_request(start: usize, rows: usize) -> Inputs {
     vec![Tensor::of("PIXELS", &[rows, 64], &images)]
 }
 
+pub(crate) fn endless(side: usize) -> (Spec, Inputs) {
+    let spec = spec("endless", Source::Bytes(graphs::endless(side)), 0);
+    (spec, vec![Tensor::of("X", &[side; 2], &vec![0f32; side * side])])
+}
+
 fn builtin() -> Subject {
     let engine = Builtin::new();
     let (counted, begun) = (engine.clone(), engine.clone());
@@ -68,10 +73,8 @@ fn tract() -> Subject {
         engine: Arc::new(engine),
         spec: digits_spec(),
         requests: (0..40).map(|at| digits_request(at * 9, 1 + at % 9)).collect(),
-        endless: (
-            spec("endless", Source::Bytes(graphs::endless()), 0),
-            vec![Tensor::of("X", &[graphs::SIDE; 2], &vec![0f32; graphs::SIDE.pow(2)])],
-        ),
+        // More than a minute of work for a processor of our day.
+        endless: endless(1024),
         running: Box::new(move || counted.running()),
         progressed: Box::new(move || stepped.steps() > 3),
         ended: Box::new(move || ended.steps() >= graphs::PRODUCTS),
@@ -91,6 +94,8 @@ fn hosted(engine: &'static str) -> Subject {
         progressed: Box::new(move || begun.processes().iter().any(|process| cpu_ticks(process.pid) > 20)),
         // One that does not stop is ended together with its process, which the suite sees.
         ended: Box::new(|| false),
+        // So much work that the process would be ended before the work is.
+        endless: endless(2048),
         ..tract()
     }
 }

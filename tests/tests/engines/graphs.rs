@@ -70,15 +70,12 @@ impl Parts {
     }
 }
 
-/// The side of the square matrix that [`endless`] takes.
-pub(crate) const SIDE: usize = 1024;
-
-/// How many products [`endless`] makes: more than a minute of work for a processor of our day.
+/// How many products [`endless`] makes.
 pub(crate) const PRODUCTS: u64 = 2_000;
 
-/// `X` FP32 `[1024, 1024]` through so many products with itself that nobody waits for the end.
-pub(crate) fn endless() -> Bytes {
-    let axes = [SIDE as i64; 2];
+/// `X` FP32 `[side, side]` through so many products with itself that nobody waits for the end.
+pub(crate) fn endless(side: usize) -> Bytes {
+    let axes = [side as i64; 2];
     let name = |at: usize| if at == 0 { "X".to_owned() } else { format!("x{at}") };
     let nodes: Vec<_> = (0..PRODUCTS as usize).map(|at| node("MatMul", &[&name(at), "X"], &name(at + 1))).collect();
     let inputs = vec![value("X", OnnxType::Float, &axes)];

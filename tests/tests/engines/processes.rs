@@ -10,16 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use weft_engine::{Error, Inputs, Model, Source, Spec, Tensor};
 use weft_engine_native::{Host, HostOptions};
 
-use crate::conformance::{answers, digits_request, digits_spec};
+use crate::conformance::{answers, digits_request, digits_spec, endless};
 use crate::{cpu_ticks, graphs, host, load, onnxruntime, options, run, spec, until};
-
-fn endless() -> Spec {
-    spec("endless", Source::Bytes(graphs::endless()), 0)
-}
-
-fn endless_request() -> Inputs {
-    vec![Tensor::of("X", &[graphs::SIDE; 2], &vec![0f32; graphs::SIDE.pow(2)])]
-}
 
 fn pid(host: &Host, model: &str) -> u32 {
     host.processes().iter().find(|process| process.model == model).unwrap().pid
@@ -50,10 +42,11 @@ async fn answers_meanwhile(model: &Arc<dyn Model>) {
 fn a_killed_process_fails_its_own_callers_at_once() {
     let host = host(options());
     let engine = host.engine("onnxruntime");
-    let (lost, other) = (load(&*engine, &with_instances(endless(), 3)), load(&*engine, &digits_spec()));
+    let (endless, request) = endless(1024);
+    let (lost, other) = (load(&*engine, &with_instances(endless, 3)), load(&*engine, &digits_spec()));
     let victim = pid(&host, "endless");
     run(async {
-        let callers = join_all((0..8).map(|_| lost.execute(vec![endless_request()])));
+        let callers = join_all((0..8).map(|_| lost.execute(vec![request.clone()])));
         let killed = async {
             until(|| cpu_ticks(victim) > 20).await;
             signal(victim, Signal::KILL);
@@ -64,7 +57,7 @@ fn a_killed_process_fails_its_own_callers_at_once() {
             assert_eq!(reason, "it was ended by signal 9");
         }
         assert_eq!(lost.lost().await, "it was ended by signal 9");
-        assert!(matches!(lost.execute(vec![endless_request()]).await, Err(Error::Lost(_))), "it was executed");
+        assert!(matches!(lost.execute(vec![request.clone()]).await, Err(Error::Lost(_))), "it was executed");
         assert_eq!(other.lost().now_or_never(), None);
         answers_meanwhile(&other).await;
         until(|| host.statistics().in_use == 0).await;
@@ -76,11 +69,12 @@ fn a_killed_process_fails_its_own_callers_at_once() {
 fn a_process_that_hangs_is_ended_once_nobody_waits_for_it() {
     let host = host(HostOptions { cancel_grace: Duration::from_millis(300), ..options() });
     let engine = host.engine("onnxruntime");
-    let (hung, other) = (load(&*engine, &endless()), load(&*engine, &digits_spec()));
+    let (endless, request) = endless(1024);
+    let (hung, other) = (load(&*engine, &endless), load(&*engine, &digits_spec()));
     let victim = pid(&host, "endless");
     run(async {
         signal(victim, Signal::STOP);
-        let mut execution = hung.execute(vec![endless_request()]);
+        let mut execution = hung.execute(vec![request.clone()]);
         assert!(futures_util::poll!(&mut execution).is_pending());
         assert!(host.statistics().in_use > 0);
         drop(execution);

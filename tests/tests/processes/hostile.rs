@@ -1,5 +1,6 @@
 //! A worker with a repository full of files and folders that mean harm: each is told with a reason, and nothing else suffers.
 
+#[expect(clippy::expect_used, reason = "the corpus is made by code that a test may panic in")]
 #[path = "../../../shared/engine/tests/hostile/corpus.rs"]
 mod corpus;
 #[path = "hostile/layout.rs"]
