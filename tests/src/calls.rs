@@ -9,6 +9,8 @@ pub use weft::demo::request as raw;
 use weft_client::{Channel, ChannelOptions};
 use weft_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use weft_proto::inference::{ModelInferRequest, ModelInferResponse, ModelReadyRequest};
+use weft_proto::weft::control::v1::ListWorkersRequest;
+use weft_proto::weft::control::v1::workers_client::WorkersClient;
 use weft_runtime::Tasks;
 use weft_types::{SystemClock, timeout};
 
@@ -42,6 +44,20 @@ impl Caller {
         limit: Duration,
     ) -> Result<Response<ModelInferResponse>, Status> {
         self.inference().model_infer(with_timeout(message, limit)).await
+    }
+
+    /// A caller that goes directly to a worker of this router's mesh, as soon as there is one.
+    pub async fn first_worker(&self) -> Result<Self> {
+        let mut workers = WorkersClient::new(self.channel.clone());
+        let mut address = None;
+        until("a worker to register", async || {
+            let listed = workers.list_workers(ListWorkersRequest {}).await.map(|answer| answer.into_inner().workers);
+            let first = listed.ok().and_then(|workers| workers.into_iter().next()).and_then(|view| view.worker);
+            address = first.map(|worker| worker.address);
+            address.is_some()
+        })
+        .await?;
+        Self::new(&address.context("a worker has registered")?)
     }
 
     /// Waits until a model is ready.

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use weft_proto::weft::control::v1::ListWorkersRequest;
-use weft_proto::weft::control::v1::workers_client::WorkersClient;
-use weft_tests::calls::{Caller, until};
+use weft_tests::calls::Caller;
 use weft_tests::process::Weft;
 
 use super::bare::Bare;
@@ -30,7 +28,7 @@ impl Subject {
     pub(crate) async fn start() -> Result<Self> {
         let mesh = Weft::start("dev", &["--router-http", "", "--metrics-http", "127.0.0.1:0"])?;
         let router = Caller::new(&mesh.address)?;
-        let worker = Caller::new(&worker_address(&router).await?)?;
+        let worker = router.first_worker().await?;
         for caller in [&router, &worker] {
             caller.wait_ready("identity").await?;
             caller.wait_ready("digits").await?;
@@ -67,17 +65,4 @@ impl Subject {
             fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
         Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
-}
-
-async fn worker_address(router: &Caller) -> Result<String> {
-    let mut workers = WorkersClient::new(router.channel.clone());
-    let mut address = None;
-    until("a worker to register", async || {
-        let listed = workers.list_workers(ListWorkersRequest {}).await.map(|answer| answer.into_inner().workers);
-        let first = listed.ok().and_then(|workers| workers.into_iter().next()).and_then(|view| view.worker);
-        address = first.map(|worker| worker.address);
-        address.is_some()
-    })
-    .await?;
-    address.context("a worker has registered")
 }

@@ -5,9 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use weft_proto::inference::ModelConfigRequest;
-use weft_proto::weft::control::v1::ListWorkersRequest;
-use weft_proto::weft::control::v1::workers_client::WorkersClient;
-use weft_tests::calls::{Caller, until};
+use weft_tests::calls::Caller;
 use weft_tests::http;
 use weft_tests::process::{Weft, binary};
 use weft_tests::tools;
@@ -46,7 +44,7 @@ impl Subject {
         let flags: Vec<&str> = flags.iter().map(String::as_str).chain(further.iter().copied()).collect();
         let mesh = Weft::start("dev", &flags)?;
         let router = Caller::new(&mesh.address)?;
-        let worker = Caller::new(&worker_address(&router).await?)?;
+        let worker = router.first_worker().await?;
         for (caller, model) in
             [&router, &worker].into_iter().flat_map(|caller| models.iter().map(move |model| (caller, *model)))
         {
@@ -84,17 +82,4 @@ pub(crate) fn onnxruntime() -> Result<Option<PathBuf>> {
     let help = Command::new(binary()?).args(["worker", "--help"]).output()?;
     let takes = String::from_utf8_lossy(&help.stdout).contains("--onnxruntime");
     Ok(tools::tool("lib/libonnxruntime.so").ok().filter(|_| takes))
-}
-
-async fn worker_address(router: &Caller) -> Result<String> {
-    let mut workers = WorkersClient::new(router.channel.clone());
-    let mut address = None;
-    until("a worker to register", async || {
-        let listed = workers.list_workers(ListWorkersRequest {}).await.map(|answer| answer.into_inner().workers);
-        let first = listed.ok().and_then(|workers| workers.into_iter().next()).and_then(|view| view.worker);
-        address = first.map(|worker| worker.address);
-        address.is_some()
-    })
-    .await?;
-    address.context("a worker has registered")
 }

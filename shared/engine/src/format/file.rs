@@ -1,7 +1,7 @@
 //! Opening a model file: nothing but a plain file of the folder, under no other name, with the bytes it claims.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
@@ -84,4 +84,16 @@ fn check(facts: &Stat, longest: u64) -> Result<u64, Refusal> {
 
 fn refusal(rule: Rule) -> Refusal {
     Refusal::new(rule, "the model file", 0)
+}
+
+/// The length of a file that shall be read from its start, where it then stands: neither nothing nor beyond `longest`.
+pub(super) fn length(source: &mut impl Seek, longest: u64) -> Result<u64, Refusal> {
+    let unreadable = |_| refusal(Rule::Unreadable);
+    let length = source.seek(SeekFrom::End(0)).map_err(unreadable)?;
+    source.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+    match length {
+        0 => Err(refusal(Rule::Empty)),
+        length if length > longest => Err(Refusal::new(Rule::Length, "the file", longest)),
+        length => Ok(length),
+    }
 }

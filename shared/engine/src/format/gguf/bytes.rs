@@ -1,9 +1,9 @@
 //! Little-endian reading that knows where it is and what is left.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek};
 
 use super::super::refusal::quoted;
-use super::super::{Refusal, Rule};
+use super::super::{Refusal, Rule, file};
 
 /// The most bytes that come before the tensors' data.
 const MAX_HEADER_BYTES: u64 = 64 << 20;
@@ -18,14 +18,8 @@ pub(super) struct Bytes<R> {
 
 impl<R: Read + Seek> Bytes<R> {
     pub(super) fn new(mut source: R, longest: u64) -> Result<Self, Refusal> {
-        let unreadable = |_| Refusal::new(Rule::Unreadable, "the file", 0);
-        let length = source.seek(SeekFrom::End(0)).map_err(unreadable)?;
-        source.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-        match length {
-            0 => Err(Refusal::new(Rule::Empty, "the file", 0)),
-            length if length > longest => Err(Refusal::new(Rule::Length, "the file", longest)),
-            length => Ok(Self { source: BufReader::new(source), at: 0, length, place: "the file".to_owned() }),
-        }
+        let length = file::length(&mut source, longest)?;
+        Ok(Self { source: BufReader::new(source), at: 0, length, place: "the file".to_owned() })
     }
 
     /// Names what is read next, for refusals.

@@ -1,8 +1,8 @@
 //! Protobuf's wire format, read in place: fields with their extents, and never past what contains them.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek};
 
-use super::super::{Refusal, Rule};
+use super::super::{Refusal, Rule, file};
 
 /// The longest text that is read.
 const MAX_TEXT_BYTES: u64 = 64 << 10;
@@ -35,14 +35,8 @@ enum Content {
 
 impl<R: Read + Seek> Wire<R> {
     pub(super) fn new(mut source: R, longest: u64) -> Result<Self, Refusal> {
-        let unreadable = |_| Refusal::new(Rule::Unreadable, "the file", 0);
-        let length = source.seek(SeekFrom::End(0)).map_err(unreadable)?;
-        source.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-        match length {
-            0 => Err(Refusal::new(Rule::Empty, "the file", 0)),
-            length if length > longest => Err(Refusal::new(Rule::Length, "the file", longest)),
-            length => Ok(Self { source: BufReader::new(source), at: 0, length, text_bytes: 0 }),
-        }
+        let length = file::length(&mut source, longest)?;
+        Ok(Self { source: BufReader::new(source), at: 0, length, text_bytes: 0 })
     }
 
     pub(super) const fn length(&self) -> u64 {
