@@ -1,5 +1,5 @@
 //! What the tests of the whole mesh share: a mesh in this process ([`mesh`]), real processes ([`process`]) over a real etcd
-//! ([`etcd`]) with faults between them ([`proxy`]), a caller ([`calls`]), steady load ([`load`]), an OTLP endpoint that keeps
+//! ([`etcd`]) with faults between them ([`proxy`]), a caller ([`calls`]), ONNX [`graphs`], steady load ([`load`]), an OTLP endpoint that keeps
 //! what it gets ([`sink`]), what befalls a mesh whose etcd fails ([`outage`]), and a [`register`] that processes own in turn,
 //! whose history is checked [`linearizable`]. Benchmarks count [`allocations`] and judge by [`goal`]s.
 
@@ -7,6 +7,7 @@ pub mod allocations;
 pub mod calls;
 pub mod etcd;
 pub mod goal;
+pub mod graphs;
 pub mod http;
 pub mod linearizable;
 pub mod load;

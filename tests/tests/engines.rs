@@ -5,8 +5,6 @@
 
 #[path = "engines/conformance.rs"]
 mod conformance;
-#[path = "engines/graphs.rs"]
-mod graphs;
 #[path = "engines/language.rs"]
 mod language;
 #[path = "engines/processes.rs"]

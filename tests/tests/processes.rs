@@ -11,4 +11,5 @@ mod processes {
     mod memory;
     mod outage;
     mod records;
+    mod sequences;
 }

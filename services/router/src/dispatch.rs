@@ -14,13 +14,14 @@ use weft_proto::raw::InferenceClient;
 use weft_proto::{error_of, status_of};
 use weft_runtime::Call;
 use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
-use weft_types::{Error, MIN_RESERVE, Reason, Result, SystemClock, Version};
+use weft_types::{Error, MIN_RESERVE, Reason, Result, SystemClock, Version, WorkerId};
 
 use crate::Inner;
 use crate::choose::choose;
 use crate::endpoint::{Endpoint, Permit};
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
+use crate::table::Replica;
 
 const METHOD: &str = "inference.GRPCInferenceService/ModelInfer";
 /// Tells the worker which model is meant, whatever route the message names.
@@ -29,6 +30,9 @@ const MODEL: &str = "weft-model";
 const VERSION: &str = "weft-version";
 /// How many attempts came before this one (gRFC A6).
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+/// Replicas that are asked for a sequence which is not where it would begin today: replicas that came since may have moved that
+/// place, and a caller that made its sequence up must not make work for all.
+const SEQUENCE_SEARCH: usize = 4;
 /// What a caller is told to wait when a model did not become ready in time.
 const LOADING_PUSHBACK: Duration = Duration::from_secs(1);
 
@@ -93,14 +97,23 @@ async fn attempts(
 ) -> Result<Response<Bytes>, Status> {
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut made = 0;
+    let mut unknown = None;
     loop {
-        let chosen = acquire(router, wanted, &mut tried).await.map_err(|error| status_of(&error))?;
+        let chosen = match unknown.take() {
+            None => acquire(router, wanted, &mut tried).await.map_err(|error| status_of(&error))?,
+            // Nobody else who might have the sequence is waited for.
+            Some(status) => draw(router, wanted, &tried).ok().flatten().ok_or(status)?,
+        };
         let status = match attempt(router, call, wanted, &chosen, (message.clone(), made)).await {
             Ok(response) => return Ok(response),
             Err(status) => status,
         };
         let error = error_of(&status);
         tried.push(Arc::clone(chosen.permit.endpoint()));
+        if error.reason() == Reason::SequenceUnknown && tried.len() < SEQUENCE_SEARCH {
+            unknown = Some(status);
+            continue;
+        }
         if is_unprocessed(&error) {
             // Trying another replica costs no budget (gRFC A6, transparent retry). The deadline bounds how often.
             continue;
@@ -188,18 +201,32 @@ async fn hold(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>
     }
 }
 
-/// Draws a replica that was not tried yet, or that the call's sequence is on; `None` when none is ready.
+/// Draws a replica that was not tried yet: the one where the call's sequence would begin, if it belongs to one; `None` when none
+/// is ready.
 pub(crate) fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>]) -> Result<Option<Chosen>> {
+    let fresh = |permit: &Permit| !tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, permit.endpoint()));
+    pick(router, wanted, |replicas, affinity| choose(replicas, tried, affinity).filter(fresh))
+}
+
+/// The replica on a certain worker, if that one is ready; it may be draining.
+pub(crate) fn draw_on(router: &Inner, wanted: &Wanted<'_>, worker: &WorkerId) -> Result<Option<Chosen>> {
+    let on = |replica: &&Replica| replica.endpoint.worker == *worker;
+    pick(router, wanted, |replicas, _| replicas.iter().find(on).map(|replica| replica.endpoint.enter()))
+}
+
+fn pick(
+    router: &Inner,
+    wanted: &Wanted<'_>,
+    of: impl FnOnce(&[Replica], Option<Affinity>) -> Option<Permit>,
+) -> Result<Option<Chosen>> {
     let table = router.table.load();
     // All calls of a sequence take the same of a route's targets.
     let unit = wanted.affinity(wanted.name).map_or_else(|| rand::rng().random(), Affinity::unit);
     match route(&table, wanted.name, wanted.version, unit, SystemClock::now())? {
         Routed::Coming => Ok(None),
         Routed::Ready(target) => {
-            let fresh = |permit: &Permit| !tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, permit.endpoint()));
             let affinity = wanted.affinity(&target.model);
-            let drawn = choose(&target.ready.replicas, tried, affinity).filter(fresh);
-            Ok(drawn.map(|permit| Chosen::of(target, permit)))
+            Ok(of(&target.ready.replicas, affinity).map(|permit| Chosen::of(target, permit)))
         }
     }
 }

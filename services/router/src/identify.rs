@@ -15,6 +15,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) deadline: Deadline,
     /// The sequence that it belongs to, if to any.
     pub(crate) sequence: Option<Sequence<'a>>,
+    /// Whether it is the last of that sequence.
+    pub(crate) ends_sequence: bool,
 }
 
 impl Wanted<'_> {
@@ -38,7 +40,8 @@ pub(crate) fn wanted<'a>(head: &Head<'a>, deadline: Deadline) -> Result<Wanted<'
     let (_, version) = names(head.model_name, head.model_version)?;
     let deadline =
         head.timeout.map_or(deadline, |timeout| deadline.earlier(Deadline::after(SystemClock::now(), timeout)));
-    Ok(Wanted { name: head.model_name, version, id: head.id, deadline, sequence: head.sequence })
+    let (sequence, ends_sequence) = (head.sequence, head.ends_sequence);
+    Ok(Wanted { name: head.model_name, version, id: head.id, deadline, sequence, ends_sequence })
 }
 
 /// Checks a model's name and version as they came.

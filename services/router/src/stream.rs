@@ -2,7 +2,8 @@
 //!
 //! A stream keeps one upstream per model, so that the requests of one model stay in order and on one replica; when that
 //! replica goes, the upstream is half-closed: answers that are still due come from it, and the next request takes another
-//! replica. Requests that belong to a sequence take the upstream to the sequence's own replica. A request may have many answers:
+//! replica. Requests that belong to a sequence take the upstream to the replica that the sequence began on, for as long as that one
+//! is there, whatever replicas come meanwhile. A request may have many answers:
 //! it is due until the one that is marked as its last. Both directions are bounded: a caller that does not read stops its own
 //! upstreams, and a worker that is slow stops the caller.
 
@@ -27,10 +28,14 @@ use weft_runtime::{Call, Running};
 use weft_types::{Deadline, Error, Reason, Retry, SystemClock, Version, WorkerId};
 
 use crate::Inner;
-use crate::dispatch::{Chosen, acquire, draw, is_unprocessed};
+use crate::dispatch::{Chosen, acquire, draw, draw_on, is_unprocessed};
 use crate::endpoint::Endpoint;
 use crate::identify::{Wanted, wanted};
-use crate::table::Table;
+use crate::table::{Replica, Table};
+
+mod sequences;
+
+use sequences::Sequences;
 
 const METHOD: &str = "inference.GRPCInferenceService/ModelStreamInfer";
 /// Replicas that the sequences of one stream may be on at once.
@@ -59,7 +64,8 @@ impl Stream for Answers {
 pub(crate) fn stream(router: &Arc<Inner>, call: Call, requests: Streaming<Bytes>) -> Answers {
     let (answers, receiver) = mpsc::channel(router.options.stream_buffer);
     let (opened, upstreams) = mpsc::channel(1);
-    let sender = Sender { router: Arc::clone(router), call, answers: answers.clone(), opened, open: HashMap::new() };
+    let (open, sequences) = (HashMap::new(), Sequences::default());
+    let sender = Sender { router: Arc::clone(router), call, answers: answers.clone(), opened, open, sequences };
     let pump = router.tasks.attach(async move {
         // Both directions at once: a worker that waits for its answers to be read must not stop us from reading them.
         tokio::join!(sender.run(requests), collect(upstreams, answers));
@@ -112,13 +118,24 @@ struct Upstream {
 }
 
 impl Upstream {
-    /// Whether its replica is still one that calls are sent to.
-    fn is_current(&self, table: &Table) -> bool {
+    fn replicas<'a>(&self, table: &'a Table) -> &'a [Replica] {
         let ready = table.model(&self.model).and_then(|model| model.ready.get(&self.version));
-        let replicas = ready.map(|ready| ready.replicas.as_slice()).unwrap_or_default();
-        let own = replicas.iter().find(|replica| Arc::ptr_eq(&replica.endpoint, &self.endpoint));
-        let better = || replicas.iter().any(|replica| !replica.draining);
-        !self.requests.is_closed() && own.is_some_and(|own| !own.draining || !better())
+        ready.map(|ready| ready.replicas.as_slice()).unwrap_or_default()
+    }
+
+    fn own<'a>(&self, table: &'a Table) -> Option<&'a Replica> {
+        self.replicas(table).iter().find(|replica| Arc::ptr_eq(&replica.endpoint, &self.endpoint))
+    }
+
+    /// Whether its replica is being drained while there is one that is not.
+    fn is_leaving(&self, table: &Table) -> bool {
+        self.own(table).is_none_or(|own| own.draining) && self.replicas(table).iter().any(|replica| !replica.draining)
+    }
+
+    /// Whether requests are still sent on it: those of a sequence as long as its replica serves at all.
+    fn is_current(&self, asked: &Asked, table: &Table) -> bool {
+        let stays = || asked.worker.is_some() || !self.is_leaving(table);
+        !self.requests.is_closed() && self.own(table).is_some() && stays()
     }
 }
 
@@ -128,6 +145,7 @@ struct Sender {
     answers: mpsc::Sender<Answer>,
     opened: mpsc::Sender<BoxStream<'static, Answer>>,
     open: HashMap<Asked, Upstream>,
+    sequences: Sequences,
 }
 
 impl Sender {
@@ -152,10 +170,14 @@ impl Sender {
         }
     }
 
-    /// Half-closes upstreams whose replica is going, so that a drain need not wait for callers who have nothing to send.
+    /// Half-closes upstreams whose replica is going, so that a drain need not wait for callers who have nothing to send. One with
+    /// a request of a sequence on its way stays: the next one must not overtake it on another.
     fn let_go(&mut self) {
         let table = self.router.table.load();
-        self.open.retain(|_, upstream| upstream.is_current(&table));
+        self.open.retain(|asked, upstream| {
+            let is_owing = asked.worker.is_some() && upstream.due.load(Ordering::Relaxed) > 0;
+            upstream.is_current(asked, &table) && (is_owing || !upstream.is_leaving(&table))
+        });
     }
 
     async fn end(&self, status: Status) {
@@ -183,6 +205,9 @@ impl Sender {
             if let Ok(place) = requests.reserve().await {
                 due.fetch_add(1, Ordering::Relaxed);
                 place.send(message.clone());
+                if wanted.ends_sequence {
+                    self.sequences.end(&wanted);
+                }
                 return Ok(());
             }
         }
@@ -200,13 +225,15 @@ impl Sender {
     async fn upstream(&mut self, wanted: &Wanted<'_>) -> Result<(mpsc::Sender<Bytes>, Due), Status> {
         let mut asked = self.asked(wanted)?;
         let table = self.router.table.load_full();
-        if let Some(upstream) = self.open.get(&asked).filter(|upstream| upstream.is_current(&table)) {
+        if let Some(upstream) = self.open.get(&asked).filter(|upstream| upstream.is_current(&asked, &table)) {
+            self.sequences.note(wanted, &upstream.endpoint.worker);
             return Ok((upstream.requests.clone(), Arc::clone(&upstream.due)));
         }
         // Dropping the sender half-closes the old one: it still answers what it was sent.
         self.open.remove(&asked);
         self.make_room(wanted.sequence.is_some())?;
-        let upstream = self.connect(wanted).await?;
+        let upstream = self.connect(wanted, asked.worker.as_ref()).await?;
+        self.sequences.note(wanted, &upstream.endpoint.worker);
         let opened = (upstream.requests.clone(), Arc::clone(&upstream.due));
         // The preferred replica may not have been there to take it.
         asked.worker = wanted.sequence.map(|_| upstream.endpoint.worker.clone());
@@ -218,11 +245,18 @@ impl Sender {
         let worker = match wanted.sequence {
             None => None,
             // Drawn for its name only: the load that it stands for is released at once.
-            Some(_) => draw(&self.router, wanted, &[])
-                .map_err(|error| status_of(&error))?
-                .map(|chosen| chosen.permit.endpoint().worker.clone()),
+            Some(_) => self.of_sequence(wanted)?.map(|chosen| chosen.permit.endpoint().worker.clone()),
         };
         Ok(Asked { name: wanted.name.to_owned(), version: wanted.version, worker })
+    }
+
+    /// The replica that has the sequence, or would begin it.
+    fn of_sequence(&self, wanted: &Wanted<'_>) -> Result<Option<Chosen>, Status> {
+        let known = self.sequences.worker(wanted).map(|worker| draw_on(&self.router, wanted, worker));
+        match known {
+            Some(Ok(Some(chosen))) => Ok(Some(chosen)),
+            _ => draw(&self.router, wanted, &[]).map_err(|error| status_of(&error)),
+        }
     }
 
     /// Refuses one upstream too many, unless there are some that owe nothing and can be given up.
@@ -239,11 +273,15 @@ impl Sender {
         Ok(())
     }
 
-    /// Opens an upstream to a replica; replicas that cannot be reached are passed over.
-    async fn connect(&self, wanted: &Wanted<'_>) -> Result<Upstream, Status> {
+    /// Opens an upstream to a replica, to the one on this worker first; replicas that cannot be reached are passed over.
+    async fn connect(&self, wanted: &Wanted<'_>, worker: Option<&WorkerId>) -> Result<Upstream, Status> {
         let mut tried = Vec::new();
+        let mut preferred = worker.and_then(|worker| draw_on(&self.router, wanted, worker).ok().flatten());
         loop {
-            let chosen = acquire(&self.router, wanted, &mut tried).await.map_err(|error| status_of(&error))?;
+            let chosen = match preferred.take() {
+                Some(chosen) => chosen,
+                None => acquire(&self.router, wanted, &mut tried).await.map_err(|error| status_of(&error))?,
+            };
             let endpoint = Arc::clone(chosen.permit.endpoint());
             match within(wanted.deadline, self.open_on(chosen)).await {
                 Err(status) if is_unprocessed(&error_of(&status)) => tried.push(endpoint),

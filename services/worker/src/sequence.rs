@@ -203,7 +203,7 @@ pub(crate) fn commit(turn: Option<Turn>, outputs: Outputs) -> std::result::Resul
 
 fn unknown() -> Error {
     let problem = "no such sequence here: it has ended, was idle for too long, or has not begun (sequence_start)";
-    Error::invalid(FIELD, problem)
+    Error::of_field(Reason::SequenceUnknown, FIELD, problem)
 }
 
 fn full(problem: &'static str) -> Error {

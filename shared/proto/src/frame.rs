@@ -33,6 +33,8 @@ pub struct Head<'a> {
     pub priority: u64,
     /// The `sequence_id` parameter; zero and the empty text mean none.
     pub sequence: Option<Sequence<'a>>,
+    /// The `sequence_end` parameter: the request is the last of its sequence.
+    pub ends_sequence: bool,
 }
 
 /// The caller's name for a sequence of requests that belong together.
@@ -84,6 +86,7 @@ fn parameter<'a>(entry: &'a [u8], head: &mut Head<'a>) -> Result<()> {
         }
         "priority" => head.priority = whole("parameters[priority]", value)?,
         "sequence_id" => head.sequence = sequence(value)?,
+        "sequence_end" => head.ends_sequence = flag(value)?,
         _ => {}
     }
     Ok(())
@@ -153,12 +156,19 @@ fn is_final(response: &[u8]) -> Result<bool> {
     while let Some(field) = reader.field()? {
         let (4, Value::Bytes(entry)) = field else { continue };
         let (FINAL_RESPONSE, Some(value)) = key_and_value(entry)? else { continue };
-        let mut reader = Reader { rest: value };
-        while let Some((number, value)) = reader.field()? {
-            is_final = matches!((number, value), (1, Value::Varint(flag)) if flag != 0);
-        }
+        is_final = flag(Some(value))?;
     }
     Ok(is_final)
+}
+
+/// An `InferParameter` that says yes: `bool_param` = 1. Whatever else it holds is for the worker to refuse.
+fn flag(value: Option<&[u8]>) -> Result<bool> {
+    let mut reader = Reader { rest: value.unwrap_or_default() };
+    let mut is_set = false;
+    while let Some((number, value)) = reader.field()? {
+        is_set = matches!((number, value), (1, Value::Varint(flag)) if flag != 0);
+    }
+    Ok(is_set)
 }
 
 /// An `InferParameter` that must hold a whole number: `int64_param` = 2 or `uint64_param` = 5.
@@ -275,7 +285,7 @@ mod tests {
         let head = scan(&message).expect("a valid message");
         let timeout = Some(Duration::from_millis(250));
         let expected =
-            Head { model_name: "digits", model_version: "3", id: "call-7", timeout, priority: 1, sequence: None };
+            Head { model_name: "digits", model_version: "3", id: "call-7", timeout, priority: 1, ..Head::default() };
         assert_eq!(head, expected);
     }
 
@@ -300,6 +310,18 @@ mod tests {
         for wrong in [Some(longer), Some(ParameterChoice::BoolParam(true)), None] {
             assert_eq!(scan(&named(wrong)).expect_err("refused").field(), Some("parameters[sequence_id]"));
         }
+    }
+
+    #[test]
+    fn reads_whether_a_sequence_ends() {
+        let ends = |choice| {
+            let mut ending = request();
+            let parameter = InferParameter { parameter_choice: Some(choice) };
+            ending.parameters.insert("sequence_end".into(), parameter);
+            scan(&ending.encode_to_vec()).expect("valid").ends_sequence
+        };
+        assert!(ends(ParameterChoice::BoolParam(true)));
+        assert!(!ends(ParameterChoice::BoolParam(false)) && !ends(ParameterChoice::Int64Param(1)));
     }
 
     #[test]

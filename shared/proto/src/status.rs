@@ -15,7 +15,7 @@ pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 const fn code(reason: Reason) -> Code {
     match reason {
-        Reason::InvalidRequest => Code::InvalidArgument,
+        Reason::InvalidRequest | Reason::SequenceUnknown => Code::InvalidArgument,
         Reason::MessageTooLarge | Reason::QueueFull | Reason::Overloaded => Code::ResourceExhausted,
         Reason::NotFound => Code::NotFound,
         Reason::NotOffered => Code::Unimplemented,
@@ -63,11 +63,11 @@ pub fn error_of(status: &Status) -> Error {
     let reason = named.unwrap_or_else(|| reason_of(status.code()));
     let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
     let error = match (reason, violation) {
-        (Reason::InvalidRequest, Some(violation)) => {
+        (_, Some(violation)) => {
             let problem = status.message().strip_prefix(&*violation.field).unwrap_or(status.message());
-            Error::invalid(violation.field.clone(), problem.trim_start_matches(": "))
+            Error::of_field(reason, violation.field.clone(), problem.trim_start_matches(": "))
         }
-        _ => Error::new(reason, status.message().to_owned()),
+        (_, None) => Error::new(reason, status.message().to_owned()),
     };
     match details.retry_info().and_then(|info| info.retry_delay).or_else(|| pushback(status)) {
         Some(wait) => error.retry_after(wait),

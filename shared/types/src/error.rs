@@ -15,6 +15,8 @@ pub enum Reason {
     MessageTooLarge,
     /// No such model, version, route or record.
     NotFound,
+    /// The request continues a sequence that is not here; another replica may have it.
+    SequenceUnknown,
     /// This part of the interface is not offered.
     NotOffered,
     /// The queue of the model is full.
@@ -62,10 +64,11 @@ pub enum Retry {
 
 impl Reason {
     /// Every reason, for tests that must cover all of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidRequest,
         Self::MessageTooLarge,
         Self::NotFound,
+        Self::SequenceUnknown,
         Self::NotOffered,
         Self::QueueFull,
         Self::Overloaded,
@@ -90,6 +93,7 @@ impl Reason {
             Self::InvalidRequest => "INVALID_REQUEST",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::NotFound => "NOT_FOUND",
+            Self::SequenceUnknown => "SEQUENCE_UNKNOWN",
             Self::NotOffered => "NOT_OFFERED",
             Self::QueueFull => "QUEUE_FULL",
             Self::Overloaded => "OVERLOADED",
@@ -122,6 +126,7 @@ impl Reason {
             Self::InvalidRequest
             | Self::MessageTooLarge
             | Self::NotFound
+            | Self::SequenceUnknown
             | Self::NotOffered
             | Self::DeadlineInfeasible
             | Self::DeadlineInQueue
@@ -152,9 +157,14 @@ impl Error {
 
     /// An invalid request: `field` is the path of the offending field, such as `inputs[0].shape`.
     pub fn invalid(field: impl Into<Cow<'static, str>>, problem: impl std::fmt::Display) -> Self {
+        Self::of_field(Reason::InvalidRequest, field, problem)
+    }
+
+    /// A failure for a reason that lies in one field of the request.
+    pub fn of_field(reason: Reason, field: impl Into<Cow<'static, str>>, problem: impl std::fmt::Display) -> Self {
         let field = field.into();
         let message = format!("{field}: {problem}");
-        Self { field: Some(field), ..Self::new(Reason::InvalidRequest, message) }
+        Self { field: Some(field), ..Self::new(reason, message) }
     }
 
     /// The same failure, telling the caller how long to wait.
@@ -174,7 +184,7 @@ impl Error {
         &self.message
     }
 
-    /// The offending field of an invalid request.
+    /// The offending field, where there is one.
     pub fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }

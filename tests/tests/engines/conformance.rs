@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use weft_engine::{Builtin, DataType, Engine, Error, Inputs, Model, Outputs, Source, Spec, Tensor, Tract, digits};
 use weft_engine_native::HostOptions;
+use weft_tests::graphs;
 
-use crate::{cpu_ticks, graphs, host, load, options, run, spec, until};
+use crate::{cpu_ticks, host, load, options, run, spec, until};
 
 /// What the suite must be told about an engine.
 struct Subject {

@@ -9,9 +9,10 @@ use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use weft_engine::{Error, Inputs, Model, Source, Spec, Tensor};
 use weft_engine_native::{Host, HostOptions};
+use weft_tests::graphs;
 
 use crate::conformance::{answers, digits_request, digits_spec, endless};
-use crate::{cpu_ticks, graphs, host, load, onnxruntime, options, run, spec, until};
+use crate::{cpu_ticks, host, load, onnxruntime, options, run, spec, until};
 
 fn pid(host: &Host, model: &str) -> u32 {
     host.processes().iter().find(|process| process.model == model).unwrap().pid

@@ -176,7 +176,7 @@ fn reason(answer: &Answer) -> Reason {
 }
 
 fn is_unknown(answer: &Answer) -> bool {
-    matches!(answer, Err(Failure::Weft(error)) if error.field() == Some(FIELD) && error.message().contains("no such sequence"))
+    matches!(answer, Err(Failure::Weft(error)) if error.field() == Some(FIELD) && error.reason() == Reason::SequenceUnknown)
 }
 
 /// Asks, and steps the model once.

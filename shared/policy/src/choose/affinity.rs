@@ -3,7 +3,7 @@
 //! takes over its share and nothing else moves. Routers that see the same replicas agree without talking.
 
 /// What calls that belong together have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Affinity(u64);
 
 impl Affinity {

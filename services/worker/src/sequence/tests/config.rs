@@ -139,5 +139,5 @@ async fn requests_that_wait_for_their_turn_are_bounded() {
     drop((one, three));
     drop(waiting(1000).expect("alone, one of any size waits"));
     drop(turn);
-    assert!(waiting(0).is_err_and(|reason| reason == Reason::InvalidRequest), "it has not begun");
+    assert!(waiting(0).is_err_and(|reason| reason == Reason::SequenceUnknown), "it has not begun");
 }

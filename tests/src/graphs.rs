@@ -71,10 +71,10 @@ impl Parts {
 }
 
 /// How many products [`endless`] makes.
-pub(crate) const PRODUCTS: u64 = 2_000;
+pub const PRODUCTS: u64 = 2_000;
 
 /// `X` FP32 `[side, side]` through so many products with itself that nobody waits for the end.
-pub(crate) fn endless(side: usize) -> Bytes {
+pub fn endless(side: usize) -> Bytes {
     let axes = [side as i64; 2];
     let name = |at: usize| if at == 0 { "X".to_owned() } else { format!("x{at}") };
     let nodes: Vec<_> = (0..PRODUCTS as usize).map(|at| node("MatMul", &[&name(at), "X"], &name(at + 1))).collect();
@@ -84,7 +84,7 @@ pub(crate) fn endless(side: usize) -> Bytes {
 }
 
 /// `INDEX` INT64 `[-1, 1]` picks from ten numbers, and fails beyond them.
-pub(crate) fn pick() -> Bytes {
+pub fn pick() -> Bytes {
     let numbers: Vec<f32> = (0..10).map(|at| 10.0 * at as f32).collect();
     Parts {
         weights: vec![tensor("NUMBERS", &[10], &numbers)],
@@ -105,12 +105,12 @@ fn doubling() -> Parts {
 }
 
 /// `X` FP32 `[-1, -1]` doubled to `Y`.
-pub(crate) fn double() -> Bytes {
+pub fn double() -> Bytes {
     doubling().model()
 }
 
 /// `X` of one type to `Y` of another.
-pub(crate) fn cast(from: DataType, to: DataType) -> Bytes {
+pub fn cast(from: DataType, to: DataType) -> Bytes {
     let to = onnx_type(to);
     let attribute = AttributeProto {
         name: "to".to_owned(),
@@ -124,21 +124,21 @@ pub(crate) fn cast(from: DataType, to: DataType) -> Bytes {
 }
 
 /// `X` of one type and any length to `Y`, unchanged.
-pub(crate) fn identity(kind: DataType) -> Bytes {
+pub fn identity(kind: DataType) -> Bytes {
     let kind = onnx_type(kind);
     let (inputs, outputs) = (vec![value("X", kind, &[-1])], vec![value("Y", kind, &[-1])]);
     Parts { weights: vec![], nodes: vec![node("Identity", &["X"], "Y")], inputs, outputs }.model()
 }
 
 /// `X` FP32 `[-1]` to `Y`, the INT64 `[1, n]` places where it is not zero: a shape that follows from values.
-pub(crate) fn places() -> Bytes {
+pub fn places() -> Bytes {
     let inputs = vec![value("X", OnnxType::Float, &[-1])];
     let outputs = vec![value("Y", OnnxType::Int64, &[1, -1])];
     Parts { weights: vec![], nodes: vec![node("NonZero", &["X"], "Y")], inputs, outputs }.model()
 }
 
 /// `X` FP32 of a shape that the graph does not tell, doubled.
-pub(crate) fn shapeless() -> Bytes {
+pub fn shapeless() -> Bytes {
     let mut parts = doubling();
     for value in parts.inputs.iter_mut().chain(&mut parts.outputs) {
         if let Some(type_proto::Value::TensorType(tensor)) = value.r#type.as_mut().and_then(|kind| kind.value.as_mut())
@@ -149,8 +149,16 @@ pub(crate) fn shapeless() -> Bytes {
     parts.model()
 }
 
+/// `X` INT64 `[1]` added to `STATE`, which gives `SUM` and the same as `NEXT`.
+pub fn total() -> Bytes {
+    let one = |name: &str| value(name, OnnxType::Int64, &[1]);
+    let nodes = vec![node("Add", &["X", "STATE"], "SUM"), node("Identity", &["SUM"], "NEXT")];
+    let (inputs, outputs) = (vec![one("X"), one("STATE")], vec![one("SUM"), one("NEXT")]);
+    Parts { weights: vec![], nodes, inputs, outputs }.model()
+}
+
 /// `SHAPE` INT64 `[1]` to the greatest of so many zeros: it takes four bytes of memory for each.
-pub(crate) fn hungry() -> Bytes {
+pub fn hungry() -> Bytes {
     Parts {
         weights: vec![],
         nodes: vec![node("ConstantOfShape", &["SHAPE"], "ZEROS"), node("ReduceMax", &["ZEROS"], "Y")],
@@ -180,7 +188,7 @@ fn onnx_type(kind: DataType) -> OnnxType {
 }
 
 /// Inputs and what a cast makes of them.
-pub(crate) fn casts() -> Vec<(Tensor, Tensor)> {
+pub fn casts() -> Vec<(Tensor, Tensor)> {
     let flags = |name: &str, values: [u8; 3]| Tensor { datatype: DataType::Bool, ..Tensor::of(name, &[3], &values) };
     vec![
         (Tensor::of("X", &[3], &[1.5f32, -2.0, 0.25]), Tensor::of("Y", &[3], &[1.5f64, -2.0, 0.25])),
@@ -196,7 +204,7 @@ pub(crate) fn casts() -> Vec<(Tensor, Tensor)> {
 }
 
 /// Files, the batch size asked for, and a part of the refusal.
-pub(crate) fn refused() -> Vec<(Bytes, usize, &'static str)> {
+pub fn refused() -> Vec<(Bytes, usize, &'static str)> {
     let fixed = Parts { inputs: vec![value("X", OnnxType::Float, &[2, 3])], ..doubling() };
     let text = Parts { inputs: vec![value("X", OnnxType::String, &[-1])], ..doubling() };
     let dangling = Parts { outputs: vec![value("Z", OnnxType::Float, &[-1])], ..doubling() };
