@@ -3,36 +3,44 @@
 use std::sync::Arc;
 
 use weft_policy::{Affinity, Candidate};
+use weft_types::SystemClock;
 
 use crate::endpoint::{Endpoint, Permit};
 use crate::table::Replica;
 
-/// Draws two and takes the one with less in flight, or the one that an affinity prefers; the permit counts the call from now
-/// on.
+/// Draws two and takes the one where the call may be expected to end first, or the one that an affinity prefers; the permit counts
+/// the call from now on.
 pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], affinity: Option<Affinity>) -> Option<Permit> {
+    let now = SystemClock::now();
     let candidates = replicas.iter().map(|replica| Candidate {
         identity: replica.endpoint.identity,
         in_flight: replica.endpoint.in_flight(),
+        latency: replica.pace.seconds(now),
         draining: replica.draining,
         tried: tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, &replica.endpoint)),
     });
     let index = weft_policy::choose(candidates, affinity, &mut rand::rng())?;
-    replicas.get(index).map(|replica| replica.endpoint.enter())
+    replicas.get(index).map(Replica::enter)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::{Ending, Pace};
     use proptest::prelude::*;
     use weft_client::{Channel, ChannelOptions};
     use weft_runtime::Tasks;
+
+    fn replica(endpoint: Arc<Endpoint>) -> Replica {
+        Replica { endpoint, pace: Arc::new(Pace::new(SystemClock::now())), draining: false }
+    }
 
     fn replicas(count: usize) -> Vec<Replica> {
         let endpoint = |index: usize| {
             let channel = || Channel::new("127.0.0.1:1", ChannelOptions::default(), &Tasks::new()).expect("an address");
             Endpoint::new(format!("w{index}").parse().expect("a name"), 1, channel(), channel())
         };
-        (0..count).map(|index| Replica { endpoint: endpoint(index), draining: false }).collect()
+        (0..count).map(|index| replica(endpoint(index))).collect()
     }
 
     proptest! {
@@ -59,6 +67,25 @@ mod tests {
             let permit = choose(&replicas, &tried, None).expect("one is there");
             assert_eq!(permit.endpoint().worker.as_str(), "w1");
         }
+    }
+
+    /// A replica that failed, and one whose call was given up after long, are passed over for one that answered.
+    #[test]
+    fn what_calls_took_decides() {
+        let replicas = replicas(2);
+        let first = replicas[0].enter();
+        let _ = first.time().end(Ending::Failed);
+        let _ = replicas[1].enter().time().end(Ending::Answered);
+        drop(first);
+        for _ in 0..50 {
+            assert_eq!(choose(&replicas, &[], None).expect("one is there").endpoint().worker.as_str(), "w1");
+        }
+        let slow = replicas[1].enter();
+        let mut timed = slow.time();
+        timed.began -= std::time::Duration::from_secs(60);
+        drop(timed);
+        drop(slow);
+        assert_eq!(choose(&replicas, &[], None).expect("one is there").endpoint().worker.as_str(), "w0");
     }
 
     #[test]

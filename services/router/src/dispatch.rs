@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt as _;
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use weft_client::{outgoing, within};
 use weft_policy::Affinity;
 use weft_policy::retry::{Attempt, Verdict, may_retry};
@@ -18,7 +18,7 @@ use weft_types::{Error, MIN_RESERVE, Reason, Result, SystemClock, Version, Worke
 
 use crate::Inner;
 use crate::choose::choose;
-use crate::endpoint::{Endpoint, Permit};
+use crate::endpoint::{Ending, Endpoint, Permit};
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
 use crate::table::Replica;
@@ -149,7 +149,6 @@ async fn attempt(
     chosen: &Chosen,
     (message, before): (Bytes, u32),
 ) -> Result<Response<Bytes>, Status> {
-    let started = SystemClock::now();
     let mut span = chosen.span(router, METHOD, &call.trace, before);
     let mut request = outgoing(message, wanted.deadline, span.context()).map_err(|error| status_of(&error))?;
     chosen.address(&mut request);
@@ -158,13 +157,23 @@ async fn attempt(
     }
     let channel = chosen.permit.endpoint().channel.clone();
     let mut client = InferenceClient::new(channel).max_decoding_message_size(usize::MAX);
+    let timed = chosen.permit.time();
     let outcome = client.model_infer(request).await;
-    let code = outcome.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
-    router.scope.metrics().record_client_call(METHOD, code, SystemClock::now().saturating_duration_since(started));
+    let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    router.scope.metrics().record_client_call(METHOD, code, timed.end(ending(code)));
     if let Err(status) = &outcome {
         span.fail(weft_telemetry::status_name(status.code()));
     }
     outcome.map(|response| Response::new(response.into_inner()))
+}
+
+/// What a call's end tells of its replica. Whoever is out of room or of order is not to be given more for how fast it says so; what a
+/// caller did wrong, or gave too little time for, says nothing against it.
+const fn ending(code: Code) -> Ending {
+    match code {
+        Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Unknown => Ending::Failed,
+        _ => Ending::Answered,
+    }
 }
 
 /// Chooses a replica that was not tried yet. When there is none, the call is held until one becomes ready, up to its deadline.
@@ -211,7 +220,7 @@ pub(crate) fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>])
 /// The replica on a certain worker, if that one is ready; it may be draining.
 pub(crate) fn draw_on(router: &Inner, wanted: &Wanted<'_>, worker: &WorkerId) -> Result<Option<Chosen>> {
     let on = |replica: &&Replica| replica.endpoint.worker == *worker;
-    pick(router, wanted, |replicas, _| replicas.iter().find(on).map(|replica| replica.endpoint.enter()))
+    pick(router, wanted, |replicas, _| replicas.iter().find(on).map(Replica::enter))
 }
 
 fn pick(

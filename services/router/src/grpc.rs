@@ -174,12 +174,12 @@ impl RouterService for Router {
             }
         }
         ready.values_mut().for_each(|names| names.sort_unstable());
-        let endpoints = table.endpoints.iter().map(|(worker, replica)| Endpoint {
+        let endpoints = table.hosts.iter().map(|(worker, host)| Endpoint {
             worker: worker.to_string(),
-            address: replica.endpoint.channel.address().to_owned(),
-            draining: replica.draining,
-            connection: replica.endpoint.channel.state().as_str().to_owned(),
-            in_flight: replica.endpoint.in_flight(),
+            address: host.endpoint.channel.address().to_owned(),
+            draining: host.draining,
+            connection: host.endpoint.channel.state().as_str().to_owned(),
+            in_flight: host.endpoint.in_flight(),
             ready: ready.remove(worker).unwrap_or_default(),
             retained: snapshot.retained.contains(worker),
         });

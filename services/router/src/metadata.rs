@@ -53,7 +53,7 @@ impl Router {
             request.name = chosen.model;
         }
         let table = self.inner.table.load();
-        let channels: Vec<Channel> = table.endpoints.values().map(|replica| replica.endpoint.channel.clone()).collect();
+        let channels: Vec<Channel> = table.hosts.values().map(|host| host.endpoint.channel.clone()).collect();
         let asked = channels.into_iter().map(|channel| {
             let outgoing = outgoing(request.clone(), call.deadline, &call.trace);
             async move {

@@ -11,13 +11,28 @@ use weft_runtime::Tasks;
 use weft_telemetry::{ModelMetrics, Scope};
 use weft_types::{ModelName, Version, WorkerId};
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Pace, Permit};
 
 /// A ready replica.
 #[derive(Clone)]
 pub(crate) struct Replica {
     pub(crate) endpoint: Arc<Endpoint>,
+    /// What calls to it take. Each model and version has its own: they differ by far more than workers do.
+    pub(crate) pace: Arc<Pace>,
     /// Its worker is shutting down: it serves, but others are better.
+    pub(crate) draining: bool,
+}
+
+impl Replica {
+    /// Counts a call to it from now on.
+    pub(crate) fn enter(&self) -> Permit {
+        self.endpoint.enter(&self.pace)
+    }
+}
+
+/// A worker, as all of its replicas share it.
+pub(crate) struct Host {
+    pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) draining: bool,
 }
 
@@ -93,7 +108,7 @@ pub(crate) struct Table {
     routes: HashMap<ModelName, Arc<Record<Route>>>,
     /// False at first: that nothing is in it then says nothing.
     pub(crate) known: bool,
-    pub(crate) endpoints: BTreeMap<WorkerId, Replica>,
+    pub(crate) hosts: BTreeMap<WorkerId, Host>,
 }
 
 impl Table {
@@ -101,21 +116,21 @@ impl Table {
     pub(crate) fn build(snapshot: &Snapshot, old: &Self, connect: &Connect<'_>) -> Self {
         let of_worker = |(id, record): (&WorkerId, &Arc<Record<Worker>>)| {
             let endpoint = endpoint(id, &record.value, old, connect)?;
-            Some((id.clone(), Replica { endpoint, draining: record.value.draining }))
+            Some((id.clone(), Host { endpoint, draining: record.value.draining }))
         };
         let mut table = Self {
-            endpoints: snapshot.workers.iter().filter_map(of_worker).collect(),
+            hosts: snapshot.workers.iter().filter_map(of_worker).collect(),
             routes: snapshot.routes.iter().map(|(name, record)| (name.clone(), Arc::clone(record))).collect(),
             known: connect.known,
             ..Self::default()
         };
         for (id, record) in snapshot.workers.iter() {
-            if table.endpoints.contains_key(id) {
+            if table.hosts.contains_key(id) {
                 table.offer(record.value.offers.iter());
             }
         }
         table.place(snapshot);
-        table.hold(snapshot, connect.scope);
+        table.hold(snapshot, old, connect);
         for (name, record) in snapshot.models.iter() {
             let model = table.models.entry(name.clone()).or_default();
             (model.unloaded, model.applied) = (record.value.replicas == 0, record.value.replicas > 0);
@@ -165,20 +180,22 @@ impl Table {
     }
 
     /// What workers say that they hold.
-    fn hold(&mut self, snapshot: &Snapshot, scope: &Scope) {
-        let endpoints = std::mem::take(&mut self.endpoints);
-        let mut workers = InOrder::of(&endpoints);
+    fn hold(&mut self, snapshot: &Snapshot, old: &Self, connect: &Connect<'_>) {
+        let hosts = std::mem::take(&mut self.hosts);
+        let mut workers = InOrder::of(&hosts);
         for (key, record) in snapshot.replicas.iter() {
-            let Some(replica) = workers.find(&key.worker) else { continue };
+            let Some(host) = workers.find(&key.worker) else { continue };
             let model = self.known(&key.model);
             match record.value.state() {
                 ReplicaState::Ready => {
-                    let instruments = || scope.metrics().model(&key.model, key.version);
+                    let instruments = || connect.scope.metrics().model(&key.model, key.version);
                     let ready = model
                         .ready
                         .entry(key.version)
                         .or_insert_with(|| Ready { replicas: Vec::new(), metrics: instruments() });
-                    ready.replicas.push(replica.clone());
+                    let (endpoint, draining) = (Arc::clone(&host.endpoint), host.draining);
+                    let pace = old.pace(key, &endpoint).unwrap_or_else(|| Arc::new(Pace::new(connect.now)));
+                    ready.replicas.push(Replica { endpoint, pace, draining });
                 }
                 ReplicaState::Failed => {
                     model.coming.entry(key.version).or_default().failure = Some(record.value.reason.clone());
@@ -187,7 +204,16 @@ impl Table {
                 ReplicaState::Draining | ReplicaState::Unspecified => {}
             }
         }
-        self.endpoints = endpoints;
+        self.hosts = hosts;
+    }
+
+    /// What calls to a replica took so far, while its worker is the same.
+    fn pace(&self, key: &ReplicaKey, endpoint: &Arc<Endpoint>) -> Option<Arc<Pace>> {
+        let replicas = &self.models.get(&key.model)?.ready.get(&key.version)?.replicas;
+        // They are in the order of their workers' names, as their records are.
+        let at = replicas.binary_search_by(|replica| replica.endpoint.worker.cmp(&key.worker)).ok()?;
+        let known = replicas.get(at).filter(|replica| Arc::ptr_eq(&replica.endpoint, endpoint))?;
+        Some(Arc::clone(&known.pace))
     }
 
     fn known(&mut self, name: &ModelName) -> &mut Model {
@@ -209,7 +235,7 @@ impl Table {
 
 /// The worker's endpoint: the old one, with its connections and counts, for as long as it is the same life at the same address.
 fn endpoint(id: &WorkerId, worker: &Worker, old: &Table, connect: &Connect<'_>) -> Option<Arc<Endpoint>> {
-    let known = old.endpoints.get(id).map(|replica| &replica.endpoint);
+    let known = old.hosts.get(id).map(|host| &host.endpoint);
     let same =
         |endpoint: &&Arc<Endpoint>| endpoint.epoch == worker.epoch && endpoint.channel.address() == worker.address;
     if let Some(endpoint) = known.filter(same) {
@@ -315,6 +341,32 @@ mod tests {
                 prop_assert_eq!(placed, coming);
             }
         }
+    }
+
+    /// What calls to a replica took is kept while its worker lives, whatever else comes and goes.
+    #[test]
+    fn what_calls_took_outlives_changes() {
+        let (tasks, scope, now) = (Tasks::new(), Scope::disabled(), weft_types::SystemClock::now());
+        let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now, known: true };
+        let mut snapshot = Snapshot::default();
+        let add = |snapshot: &mut Snapshot, number: usize, epoch: u64| {
+            let worker = Worker { address: "127.0.0.1:1".to_owned(), epoch, ..Worker::default() };
+            snapshot.workers.insert(id(number), record(worker));
+            let replica = state::Replica { state: ReplicaState::Ready.into(), ..state::Replica::default() };
+            snapshot.replicas.insert(key(number, 0), record(replica));
+        };
+        let paces = |table: &Table| -> BTreeMap<WorkerId, Arc<Pace>> {
+            let ready = table.model("m0").and_then(|model| model.ready(None)).expect("it is ready").1;
+            ready.replicas.iter().map(|one| (one.endpoint.worker.clone(), Arc::clone(&one.pace))).collect()
+        };
+        (1..4).for_each(|number| add(&mut snapshot, number, 1));
+        let before = Table::build(&snapshot, &Table::default(), &connect);
+        add(&mut snapshot, 0, 1);
+        add(&mut snapshot, 2, 2);
+        let after = Table::build(&snapshot, &before, &connect);
+        let (before, after) = (paces(&before), paces(&after));
+        let is_kept = |number: usize| Arc::ptr_eq(&before[&id(number)], &after[&id(number)]);
+        assert_eq!((after.len(), is_kept(1), is_kept(2), is_kept(3)), (4, true, false, true));
     }
 
     #[test]

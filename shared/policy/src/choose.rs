@@ -1,19 +1,23 @@
 //! Power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001): of two replicas
-//! drawn at random, the one with less to do. Calls that belong together go by [`Affinity`] instead.
+//! drawn at random, the one on which a call may be expected to end first. Calls that belong together go by [`Affinity`] instead.
 
 mod affinity;
+mod latency;
 
 pub use affinity::{Affinity, identity};
+pub use latency::Latency;
 
 use rand::{Rng, RngExt as _};
 
 /// What the balancer knows of one replica.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Candidate {
     /// What tells it from the others, the same in every process: [`identity`] of its name. Only affinity looks at it.
     pub identity: u64,
     /// Calls that this process has sent it and that have not ended.
     pub in_flight: u64,
+    /// What a call has lately taken there, in seconds; `None` when that is not known.
+    pub latency: Option<f32>,
     /// Its worker is shutting down: it still serves, but should not be given more.
     pub draining: bool,
     /// An earlier attempt of this call went to it.
@@ -29,15 +33,19 @@ struct Standing {
     draining: bool,
 }
 
-/// What giving a candidate the call would cost, the least first: the derived order is the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Cost {
-    in_flight: u64,
-    /// Its place in the draw. A tie must not go by name, or an idle mesh would send every call to the first replica.
-    drawn: u8,
-}
+/// Differences of latency below this are of no account: they are noise, and chasing them would send all calls one way.
+const NOISE: f32 = 0.000_5;
+/// How many times slower than another a replica can look. Calls of one model differ, by what they carry and generate: after a single
+/// long one its replica must not stand idle while calls queue up at the others.
+const SPREAD: f32 = 16.0;
 
 impl Candidate {
+    /// How long a call may be expected to take behind those that are there: each counts as long as one call lately took.
+    fn cost(&self, latency: f32) -> f32 {
+        // Rounding is of no account beside what is not known of the calls.
+        (self.in_flight as f32 + 1.0) * latency
+    }
+
     const fn standing(&self) -> Standing {
         Standing { tried: self.tried, draining: self.draining }
     }
@@ -64,12 +72,18 @@ pub fn choose<R: Rng + ?Sized>(
     // Drawn from the others, so that the two always differ.
     let other = rng.random_range(0..count - 1);
     let second = if other >= first { other + 1 } else { other };
-    let drawn = [first, second].into_iter().zip(0u8..);
-    let priced = drawn.filter_map(|(place, drawn)| {
-        let (index, candidate) = nth(candidates.clone(), best, place)?;
-        Some((Cost { in_flight: candidate.in_flight, drawn }, index))
-    });
-    priced.min().map(|(_, index)| index)
+    let (one, other) = (nth(candidates.clone(), best, first)?, nth(candidates, best, second)?);
+    Some(cheaper(one, other))
+}
+
+/// The index of the one that costs less. Of equals the first drawn: a tie must not go by name, or an idle mesh would send every
+/// call to the first replica.
+fn cheaper((one_index, one): (usize, Candidate), (other_index, other): (usize, Candidate)) -> usize {
+    // A replica of which nothing is known is taken to be like the other: it is neither flooded nor shunned.
+    let latency = |of: &Candidate, beside: &Candidate| of.latency.or(beside.latency).unwrap_or(NOISE).max(NOISE);
+    let (of_one, of_other) = (latency(&one, &other), latency(&other, &one));
+    let most = of_one.min(of_other) * SPREAD;
+    if one.cost(of_one.min(most)) <= other.cost(of_other.min(most)) { one_index } else { other_index }
 }
 
 /// The best standing that any candidate has, and how many have it.
@@ -93,8 +107,16 @@ mod tests {
     use rand::rngs::StdRng;
 
     fn candidate() -> impl Strategy<Value = Candidate> {
-        (0u64..100, any::<bool>(), any::<bool>(), any::<u64>())
-            .prop_map(|(in_flight, draining, tried, identity)| Candidate { identity, in_flight, draining, tried })
+        let latency = proptest::option::of(0.0f32..10.0);
+        (0u64..100, latency, any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
+            |(in_flight, latency, draining, tried, identity)| Candidate {
+                identity,
+                in_flight,
+                latency,
+                draining,
+                tried,
+            },
+        )
     }
 
     proptest! {
@@ -163,5 +185,94 @@ mod tests {
         }
         assert!(taken[3] * 5 < taken[0], "{taken:?}");
         assert!(taken[..3].iter().all(|calls| *calls > 5_000), "{taken:?}");
+    }
+
+    /// What replicas do in a simulated second and a half: calls arrive at times drawn by Poisson's law, every replica computes one
+    /// at a time.
+    struct Simulated {
+        /// What a call takes on each, in milliseconds, and whether it then fails.
+        replicas: Vec<(f64, bool)>,
+        per_second: f64,
+        knows_latency: bool,
+    }
+
+    impl Simulated {
+        /// How many calls each replica got, and what calls took in milliseconds, in order.
+        fn run(&self) -> (Vec<u64>, Vec<f64>) {
+            let mut rng = StdRng::seed_from_u64(3);
+            let count = self.replicas.len();
+            let (mut taken, mut free) = (vec![0; count], vec![0.0f64; count]);
+            let (mut known, mut running, mut times) = (vec![Latency::default(); count], Vec::new(), Vec::new());
+            let mut now = 0.0f64;
+            while now < 30_000.0 {
+                now -= (1.0 - rng.random::<f64>()).ln() / self.per_second * 1000.0;
+                running.retain(|&(end, began, replica): &(f64, f64, usize)| {
+                    let took = std::time::Duration::from_secs_f64((end - began) / 1000.0);
+                    let learned: Latency = known[replica];
+                    if end <= now {
+                        let is_failure = self.replicas[replica].1;
+                        let learned =
+                            if is_failure { learned.fail(took, end as u32) } else { learned.observe(took, end as u32) };
+                        known[replica] = learned;
+                    }
+                    end > now
+                });
+                let candidates: Vec<Candidate> = (0..count)
+                    .map(|replica| Candidate {
+                        in_flight: running.iter().filter(|(_, _, on)| *on == replica).count() as u64,
+                        latency: known[replica].seconds(now as u32).filter(|_| self.knows_latency),
+                        ..Candidate::default()
+                    })
+                    .collect();
+                let chosen = choose(candidates.iter().copied(), None, &mut rng).expect("candidates");
+                taken[chosen] += 1;
+                let end = free[chosen].max(now) + self.replicas[chosen].0;
+                free[chosen] = end;
+                running.push((end, now, chosen));
+                times.push(end - now);
+            }
+            times.sort_by(f64::total_cmp);
+            (taken, times)
+        }
+    }
+
+    /// One of four is fifty times slower: few calls meet it, and far fewer than when only calls in flight are counted.
+    #[test]
+    fn a_replica_that_is_slow_meets_few_calls() {
+        let replicas = vec![(2.0, false), (2.0, false), (2.0, false), (100.0, false)];
+        let run = |knows_latency| Simulated { replicas: replicas.clone(), per_second: 600.0, knows_latency }.run();
+        let ((taken, times), (blind, _)) = (run(true), run(false));
+        let p99 = times[times.len() * 99 / 100];
+        assert!(taken[3] * 4 < blind[3], "{taken:?} {blind:?}");
+        assert!(p99 < 30.0, "p99 {p99} ms");
+    }
+
+    /// One of four refuses everything at once: counted by calls in flight alone it would look the least busy of all.
+    #[test]
+    fn a_replica_that_fails_fast_draws_no_calls() {
+        let replicas = vec![(5.0, false), (5.0, false), (5.0, false), (0.1, true)];
+        let run = |knows_latency| Simulated { replicas: replicas.clone(), per_second: 300.0, knows_latency }.run().0;
+        let (taken, blind) = (run(true), run(false));
+        let share = |taken: &[u64]| taken[3] as f64 / taken.iter().sum::<u64>() as f64;
+        assert!(share(&taken) < 0.02 && share(&blind) > 0.3, "{taken:?} {blind:?}");
+    }
+
+    /// A single call of a minute does not leave its replica idle while calls queue up at the other.
+    #[test]
+    fn one_long_call_does_not_take_its_replica_out() {
+        let quick = |in_flight| Candidate { in_flight, latency: Some(0.002), ..Candidate::default() };
+        let long = Candidate { latency: Some(60.0), ..Candidate::default() };
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_eq!(choose([quick(14), long].into_iter(), None, &mut rng), Some(0));
+        assert_eq!(choose([quick(16), long].into_iter(), None, &mut rng), Some(1));
+    }
+
+    #[test]
+    fn a_replica_that_has_just_come_is_neither_flooded_nor_shunned() {
+        let known = Candidate { in_flight: 3, latency: Some(0.05), ..Candidate::default() };
+        let new = |in_flight| Candidate { in_flight, ..Candidate::default() };
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_eq!(choose([known, new(2)].into_iter(), None, &mut rng), Some(1));
+        assert_eq!(choose([known, new(4)].into_iter(), None, &mut rng), Some(0));
     }
 }
