@@ -10,10 +10,8 @@ use crate::quarantine::Standing;
 use crate::queue::{self, Refusal, Ticket};
 use crate::replica::Replica;
 
-/// The lowest band: what a caller asks for beyond it is the same.
-pub(crate) const LAST_BAND: u64 = 255;
 /// The bounds of the wait that a full queue asks for.
-const PUSHBACK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+pub(crate) const PUSHBACK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
 /// A request with its urgency.
 pub(crate) struct Request {
@@ -37,18 +35,20 @@ pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> R
             return Err(Error::new(Reason::ModelFailed, message));
         }
     };
-    let bands = &replica.plan.bands;
-    let band = bands.level(priority).unwrap_or(replica.plan.default_band).min(LAST_BAND);
+    let band = replica.plan.band(priority);
     let rows = replica.rows(&inputs);
     let estimate = replica.estimate(rows, (band, deadline), now);
     let remaining = deadline.remaining(now);
-    let late = replica.plan.predictable && estimate.is_some_and(|needed| needed > remaining);
+    // Who finds nothing else to be done is tried: an estimate that is too high would refuse every call otherwise, and never be
+    // corrected.
+    let predicts = replica.plan.predictable && !replica.is_idle();
+    let late = predicts && estimate.is_some_and(|needed| needed > remaining);
     if deadline.expired(now) || late {
         let needed = estimate.unwrap_or_default();
         let message = format!("{} ms remain, about {} ms are needed", remaining.as_millis(), needed.as_millis());
         return Err(Error::new(Reason::DeadlineInfeasible, message));
     }
-    let request = queue::Request { inputs, rows, band, deadline, suspect, rule: bands.rule(band) };
+    let request = queue::Request { inputs, rows, band, deadline, suspect, rule: replica.plan.bands.rule(band) };
     replica.queue.push(request, now).map_err(|refusal| match refusal {
         Refusal::Full => {
             // By then about what waits now has been served.

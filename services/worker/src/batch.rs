@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weft_policy::Latency;
-use weft_policy::batch::{self, Waiting};
+use weft_policy::batch::{self, Beside, Waiting};
 use weft_runtime::Tasks;
 use weft_types::SystemClock;
 
@@ -42,10 +42,11 @@ async fn collect(replica: &Replica) -> Option<Vec<Work>> {
     let depth = settings.max_batch_rows.max(1).saturating_mul(AHEAD).min(MAX_DEPTH) + 1;
     let unknown = Latency::default();
     loop {
-        let decide = |waiting: &[Waiting]| {
+        let decide = |waiting: &[Waiting], others: usize| {
+            let beside = Beside { executors: replica.executors, others };
             let learned = replica.learned();
             let latency = if replica.plan.predictable { &learned.latency } else { &unknown };
-            batch::decide(settings, waiting.iter().copied(), latency, replica.executors, SystemClock::now())
+            batch::decide(settings, waiting.iter().copied(), latency, beside, SystemClock::now())
         };
         let wake = match replica.queue.next(depth, decide) {
             Next::Run(work) if !work.is_empty() => return Some(work),

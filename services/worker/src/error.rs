@@ -30,6 +30,14 @@ impl Failure {
         Error::new(Reason::ModelFailed, "the model's runtime failed").into()
     }
 
+    /// The text for a caller that sees no code: never empty, which would read as a success.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Model { code, message } if message.is_empty() => format!("{code:?}"),
+            failure => failure.to_string(),
+        }
+    }
+
     /// The status for the caller.
     pub(crate) fn status(&self) -> Status {
         match self {
@@ -83,6 +91,13 @@ mod tests {
     fn a_model_cannot_fail_with_ok() {
         let failure = Failure::from(weft_engine::Error::Status { code: 0, message: String::new() });
         assert_eq!(failure.status().code(), Code::Unknown);
+    }
+
+    #[test]
+    fn a_failure_without_a_text_is_told_by_its_code() {
+        let failure = |message: &str| Failure::from(weft_engine::Error::Status { code: 5, message: message.into() });
+        assert_eq!(failure("").message(), "NotFound");
+        assert_eq!(failure("no such token").message(), "no such token");
     }
 
     #[test]

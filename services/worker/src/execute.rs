@@ -50,11 +50,17 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
     let batch = Batch { work: batch, rows, started, took };
     match ending {
         Ending::Lost(failure) => batch.lose(replica, &failure),
-        Ending::Unwanted => batch.stopped(replica, ended),
+        Ending::Unwanted => {
+            replica.learned().latency.observe_stopped(rows, took, ended);
+            batch.stopped(replica, ended);
+        }
         Ending::Aborted => batch.fail(&Error::new(Reason::Draining, "the replica is being unloaded").into()),
         Ending::Failed(failure) => batch.fail(&failure),
         Ending::Answered(answers) => {
-            replica.learned().latency.observe(rows, took, ended);
+            // An engine may run a batch again, one by one, when it fails: that is not how long the batch takes.
+            if answers.iter().all(Result::is_ok) {
+                replica.learned().latency.observe(rows, took, ended);
+            }
             batch.work.iter().filter_map(|work| work.suspect).for_each(|digest| replica.quarantine.clear(digest));
             replica.metrics.record_batch(batch.work.len());
             replica.stats.execution(rows, batch.work.len(), took, SystemClock::wall());

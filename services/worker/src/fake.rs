@@ -22,6 +22,7 @@ enum What {
     Echo,
     Answer(Vec<Outputs>),
     Fail,
+    Refuse,
     Panic,
     Lose,
 }
@@ -43,6 +44,11 @@ impl Execution {
 
     pub(crate) fn fail(self) {
         let _ = self.answer.send(What::Fail);
+    }
+
+    /// Each request fails on its own.
+    pub(crate) fn refuse(self) {
+        let _ = self.answer.send(What::Refuse);
     }
 
     /// Answers as an engine does whose process has ended.
@@ -181,6 +187,7 @@ impl Model for Loaded {
             Ok(What::Echo) => Ok(batch.into_iter().map(|inputs| Ok(inputs.into_iter().map(echo).collect())).collect()),
             Ok(What::Answer(answers)) => Ok(answers.into_iter().map(Ok).collect()),
             Ok(What::Fail) => Err(Error::Run("planted".into())),
+            Ok(What::Refuse) => Ok(batch.into_iter().map(|_| Err(Error::Run("planted".into()))).collect()),
             Ok(What::Lose) => Err(Error::Lost("planted".into())),
             Ok(What::Panic) => panic!("planted"),
             Err(_) => std::future::pending().await,

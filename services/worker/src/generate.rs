@@ -20,7 +20,6 @@ use weft_runtime::Call;
 use weft_telemetry::{Scope, Tokens};
 use weft_types::{Deadline, Error, Reason, Result, SystemClock};
 
-use crate::admit::LAST_BAND;
 use crate::answer::Record;
 use crate::error::Failure;
 use crate::infer;
@@ -103,9 +102,11 @@ impl Sequence {
     async fn begin(incoming: Incoming, method: Method) -> Result<Self, Failure> {
         let Incoming { replica, scope, call, request } = incoming;
         let mut record = Record::begin(replica, &scope, &call);
+        // Before the engine is asked, so that a drain that begins meanwhile waits for it.
+        let counted = record.replica.sequences.token();
         match queue(&mut record, &call, (request, method)).await {
             Ok((generation, form, id)) => Ok(Self {
-                _counted: record.replica.sequences.token(),
+                _counted: counted,
                 record,
                 generation,
                 is_streamed: form.is_streamed,
@@ -206,8 +207,8 @@ async fn queue(
     if let Some(timeout) = inference.timeout {
         record.deadline = record.deadline.earlier(Deadline::after(call.received, timeout));
     }
-    let band = if inference.priority == 0 { replica.plan.default_band } else { inference.priority };
-    let terms = Terms { method, band: band.min(LAST_BAND), deadline: record.deadline, capacity: language.capacity() };
+    let band = replica.plan.band(inference.priority);
+    let terms = Terms { method, band, deadline: record.deadline, capacity: language.capacity() };
     let id = std::mem::take(&mut inference.id);
     let (sequence, form) = request::read(inference, &terms)?;
     if record.deadline.expired(SystemClock::now()) {

@@ -13,8 +13,9 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 use weft_engine::{Inputs, Tensor};
 use weft_policy::batch::{Decision, Waiting};
-use weft_types::{Deadline, Error, SystemClock};
+use weft_types::{Deadline, Error, Reason, SystemClock};
 
+use crate::admit::PUSHBACK;
 use crate::quarantine::Digest;
 pub(crate) use bands::{Bands, Rule};
 use ticket::Bounds;
@@ -61,6 +62,13 @@ impl Work {
         let now = SystemClock::now();
         let timing = Timing { queue: now.saturating_duration_since(self.caller.queued_at), ..Timing::default() };
         let _ = self.answer.send(Answer { outcome: Err(error.into()), timing });
+    }
+
+    /// Answers a caller whose place goes to a more urgent one. As long as it has waited, the queue has been full, about.
+    fn displace(self, now: Instant) {
+        let waited = now.saturating_duration_since(self.caller.queued_at);
+        let error = Error::new(Reason::QueueFull, "the queue of the model is full of more urgent calls");
+        self.refuse(error.retry_after(waited.clamp(PUSHBACK.0, PUSHBACK.1)));
     }
 
     /// Whether both can run in one execution: the same inputs, with the same types and the same shapes below the first axis.
@@ -132,6 +140,19 @@ impl State {
         Some(work)
     }
 
+    /// Takes out, from the end, as many of lower bands as one more request of this size needs; `None` when that is not enough.
+    fn make_room(&mut self, limits: Limits, band: u64, bytes: usize) -> Option<Vec<Work>> {
+        let (mut count, mut held, mut last) = (self.waiting.len(), self.bytes, self.waiting.iter().rev());
+        let mut displaced = Vec::new();
+        // A request larger than the byte limit still goes into an empty queue: the message limit bounds it already.
+        while count >= limits.requests || (count > 0 && held.saturating_add(bytes) > limits.bytes) {
+            let (rank, work) = last.next().filter(|(rank, _)| rank.band > band)?;
+            (count, held) = (count - 1, held - work.bytes);
+            displaced.push(*rank);
+        }
+        Some(displaced.iter().filter_map(|rank| self.take(rank)).collect())
+    }
+
     /// The first `depth` requests that can run with the most urgent one; where order rules, only those right behind it.
     fn front(&self, depth: usize, ordered: bool) -> Vec<(Rank, Waiting)> {
         let Some(first) = self.waiting.values().next() else { return Vec::new() };
@@ -168,13 +189,11 @@ impl Queue {
         if state.closed {
             return Err(Refusal::Closed);
         }
-        // A request larger than the byte limit still goes into an empty queue: the message limit bounds it already.
-        let fits = state.waiting.is_empty() || state.bytes.saturating_add(bytes) <= self.limits.bytes;
         let of_band = state.bands.get(&band).copied().unwrap_or(0);
-        let has_room = rule.requests.is_none_or(|most| of_band < most);
-        if state.waiting.len() >= self.limits.requests || !fits || !has_room {
+        if rule.requests.is_some_and(|most| of_band >= most) {
             return Err(Refusal::Full);
         }
+        let displaced = state.make_room(self.limits, band, bytes).ok_or(Refusal::Full)?;
         let rank = self.rank(band, deadline, state.sequence);
         let caller = Arc::new(Caller::new(now));
         let (answer, receiver) = oneshot::channel();
@@ -185,6 +204,7 @@ impl Queue {
         let work = Work { inputs, rows, bytes, deadline, suspect, caller: Arc::clone(&caller), answer };
         state.waiting.insert(rank, work);
         drop(state);
+        displaced.into_iter().for_each(|work| work.displace(now));
         self.changed.notify_one();
         let start_by = rule.timeout.and_then(|timeout| now.checked_add(timeout));
         Ok(Ticket::new(Arc::clone(self), rank, Bounds { deadline, start_by }, (caller, receiver)))
@@ -200,7 +220,8 @@ impl Queue {
     }
 
     /// Asks `decide` about the front of the queue, at most `depth` requests, and does as it says.
-    pub(crate) fn next(&self, depth: usize, mut decide: impl FnMut(&[Waiting]) -> Decision) -> Next {
+    /// It is also told how many wait besides.
+    pub(crate) fn next(&self, depth: usize, mut decide: impl FnMut(&[Waiting], usize) -> Decision) -> Next {
         let mut late = Vec::new();
         let next = {
             let mut state = self.lock();
@@ -213,15 +234,14 @@ impl Queue {
                 if waiting.is_empty() && state.closed {
                     break Next::Closed;
                 }
-                match decide(&waiting) {
+                match decide(&waiting, state.waiting.len().saturating_sub(waiting.len())) {
                     Decision::Run(count) => {
                         break Next::Run(ranks.iter().take(count).filter_map(|rank| state.take(rank)).collect());
                     }
-                    Decision::Expired(index) | Decision::Hopeless(index) => {
-                        if index < ranks.len() {
-                            late.extend(state.take(&ranks.remove(index)));
-                            waiting.remove(index);
-                        }
+                    Decision::GiveUp(indices) => {
+                        late.extend(indices.iter().filter_map(|index| state.take(ranks.get(*index)?)));
+                        without(&mut ranks, &indices);
+                        without(&mut waiting, &indices);
                     }
                     // What must run alone waits for nobody.
                     Decision::WaitUntil(_)
@@ -281,6 +301,16 @@ impl Queue {
             _ => state.waiting.range(..next).map(|(_, work)| work.rows).sum(),
         }
     }
+}
+
+/// Takes out what is at these indices, which rise.
+fn without<T>(items: &mut Vec<T>, indices: &[usize]) {
+    let (mut at, mut out) = (0, indices.iter().peekable());
+    items.retain(|_| {
+        let stays = out.next_if_eq(&&at).is_none();
+        at += 1;
+        stays
+    });
 }
 
 #[cfg(test)]

@@ -26,6 +26,12 @@ const STOPPING: Duration = Duration::from_secs(5);
 /// The most of these that are kept in mind, since each keeps its inputs in memory.
 const LEFT: usize = 8;
 
+/// The lowest band: what a caller asks for beyond it is the same.
+const LAST_BAND: u64 = 255;
+/// For so long a drain waits for what it has told to end. Only the stream of a caller that does not read takes longer: it is
+/// not polled, and so not told, before its deadline.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// How a replica is run, from the model's configuration and the worker's options.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -42,6 +48,13 @@ pub(crate) struct Plan {
     /// Whether the time of an execution follows from its rows, so that a deadline can be refused beforehand.
     pub(crate) predictable: bool,
     pub(crate) limits: Limits,
+}
+
+impl Plan {
+    /// The band of a request, by the priority that its caller gave: 0 is the model's default.
+    pub(crate) fn band(&self, priority: u64) -> u64 {
+        self.bands.level(priority).unwrap_or(self.default_band).min(LAST_BAND)
+    }
 }
 
 /// What a replica is.
@@ -210,6 +223,7 @@ impl Replica {
             busy: Duration::ZERO,
             executors: self.executors,
             max_batch_rows: self.plan.batching.max_batch_rows,
+            idle: false,
         };
         let learned = self.learned();
         // With several executors it is not known which one ends first: none is assumed to be waited for.
@@ -220,6 +234,11 @@ impl Replica {
     /// The learned time of one row.
     pub(crate) fn expected(&self) -> Option<Duration> {
         self.learned().latency.expect(1, SystemClock::now())
+    }
+
+    /// Whether nothing waits and one more execution may run. Such a moment may be over at once: it refuses nobody.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running() < self.executors && self.queue.len() == 0
     }
 
     /// Executions that run now.
@@ -256,7 +275,9 @@ impl Replica {
         if tokio::time::timeout(grace, idle()).await.is_err() {
             tracing::warn!(model = %self.identity.name, version = %self.identity.version, "calls outlived the drain");
             self.abandon();
-            idle().await;
+            if tokio::time::timeout(ENDING, idle()).await.is_err() {
+                tracing::warn!(model = %self.identity.name, version = %self.identity.version, "calls outlived their end");
+            }
         }
     }
 

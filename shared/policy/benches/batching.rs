@@ -6,13 +6,14 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use weft_policy::Latency;
-use weft_policy::batch::{self, Settings, Waiting};
+use weft_policy::batch::{self, Beside, Settings, Waiting};
 use weft_types::{Deadline, SystemClock};
 
+#[expect(dead_code, reason = "the troubles are for the tests")]
 #[path = "batching/simulate.rs"]
 mod simulate;
 
-use simulate::{Batcher, Curve, MAX_ROWS, Scenario};
+use simulate::{Batcher, Curve, MAX_ROWS, Scenario, Trouble};
 
 const SEEDS: u64 = 5;
 const REQUESTS: usize = 20_000;
@@ -40,7 +41,7 @@ fn main() -> io::Result<()> {
     for (load, deadlines) in LOADS.iter().flat_map(|load| DEADLINES.map(|deadlines| (*load, deadlines))) {
         let mut cell = Cell { name: format!("{:.0}_{}", load * 100.0, name(deadlines)), ..Cell::default() };
         for curve in Curve::ALL {
-            let scenario = Scenario { curve, load, deadlines, requests: REQUESTS, seed: 0 };
+            let scenario = Scenario { curve, load, deadlines, requests: REQUESTS, seed: 0, trouble: Trouble::None };
             let row = Row::of(&scenario);
             writeln!(out, "{}", row.line(&scenario))?;
             cell.rows.push(row);
@@ -165,7 +166,13 @@ fn decision_time() -> f64 {
     let round = || {
         let begin = SystemClock::now();
         for _ in 0..CALLS {
-            black_box(batch::decide(&settings, black_box(&queue).iter().copied(), &latency, 1, now));
+            black_box(batch::decide(
+                &settings,
+                black_box(&queue).iter().copied(),
+                &latency,
+                Beside { executors: 1, others: 0 },
+                now,
+            ));
         }
         SystemClock::now().saturating_duration_since(begin).as_secs_f64() * 1e6 / f64::from(CALLS)
     };

@@ -36,25 +36,34 @@ pub struct Waiting {
 }
 
 /// What to do with the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Execute the first so many requests together.
     Run(usize),
-    /// The request at this index has expired: answer it, remove it and ask again.
-    Expired(usize),
-    /// The request at this index cannot be answered in time any more: answer it, remove it and ask again.
-    Hopeless(usize),
+    /// The requests at these indices, in rising order, have expired or cannot be answered in time any more: answer them,
+    /// remove them and ask again.
+    GiveUp(Vec<usize>),
     /// Ask again at this instant, or when a request arrives.
     WaitUntil(Instant),
     /// Ask again when a request arrives.
     Idle,
 }
 
-/// Decides what one idle executor of `executors` does with `waiting`, in order of priority band and then deadline.
+/// What a decision has to know beside the requests that it is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside {
+    /// How many executions run at once; 0 counts as 1.
+    pub executors: usize,
+    /// Requests that wait as well: what these do not use, others do.
+    pub others: usize,
+}
+
+/// Decides what an idle executor does with `waiting`, in order of priority band and then deadline.
 ///
 /// The more of the queue it is shown, the further ahead it looks; it reads each request a few times, so a long queue costs
 /// little. A batch is the front of the queue, less those that no longer make it: these are answered at once, so that what
-/// is executed is not executed in vain. No request is given up for one of a lower band.
+/// is executed is not executed in vain. No request is given up for one of a lower band, and the last one that waits is given up
+/// for nothing but its deadline: an estimate that is too high is corrected by trying only.
 ///
 /// Never waits when that cannot help: when the batch cannot grow or has a preferred size, when another row would cost as much
 /// as its own execution, when a deadline would be at risk, or before it is known how long the model takes.
@@ -62,29 +71,56 @@ pub fn decide(
     settings: &Settings,
     waiting: impl Iterator<Item = Waiting> + Clone,
     latency: &Latency,
-    executors: usize,
+    beside: Beside,
     now: Instant,
 ) -> Decision {
-    if let Some(index) = waiting.clone().position(|request| request.deadline.expired(now)) {
-        return Decision::Expired(index);
+    let late = late(waiting.clone(), latency, beside.others, now);
+    if !late.is_empty() {
+        return Decision::GiveUp(late);
     }
     let front = front(settings.max_batch_rows, waiting.clone());
     if front.count == 0 {
         return Decision::Idle;
     }
     let preferred = preferred_count(settings, &front, waiting.clone());
-    let Some(plan) = Plan::new(settings.max_batch_rows, waiting.clone(), latency, (executors, now)) else {
+    let Some(plan) = Plan::new(settings.max_batch_rows, waiting.clone(), latency, (beside.executors, now)) else {
         return Decision::Run(preferred.unwrap_or(front.count));
     };
     let best = plan.best(preferred);
-    if let Some(index) = best.given_up {
-        return Decision::Hopeless(index);
+    if beside.others == 0 && waiting.clone().nth(1).is_none() && !best.given_up.is_empty() {
+        return Decision::Run(1);
+    }
+    if !best.given_up.is_empty() {
+        return Decision::GiveUp(best.given_up);
     }
     let may_wait = best.safe && best.count == front.count && !front.full && preferred.is_none();
     match may_wait.then(|| latest_start(settings, waiting, latency, (front.rows, now))).flatten() {
         Some(start) if start > now => Decision::WaitUntil(start),
         _ => Decision::Run(best.count),
     }
+}
+
+/// Those that have expired, or else those that no decision can save, except one where nothing else waits.
+fn late(waiting: impl Iterator<Item = Waiting> + Clone, latency: &Latency, others: usize, now: Instant) -> Vec<usize> {
+    let least = latency.at_least(1, now).unwrap_or_default();
+    // What ends sooner than a row takes is late for certain. One look tells that of nearly every queue that none does.
+    let soonest = now.checked_add(least).unwrap_or(now);
+    if !waiting.clone().any(|request| request.deadline.instant() <= soonest || request.rows > 1) {
+        return Vec::new();
+    }
+    let indices = |is_late: &dyn Fn(&Waiting) -> bool| -> Vec<usize> {
+        waiting.clone().enumerate().filter(|(_, request)| is_late(request)).map(|(index, _)| index).collect()
+    };
+    let expired = indices(&|request| request.deadline.expired(now));
+    if !expired.is_empty() {
+        return expired;
+    }
+    let mut hopeless = indices(&|request| latency.at_least(request.rows, now) > Some(request.deadline.remaining(now)));
+    if others == 0 && hopeless.len() == waiting.clone().count() {
+        let longest = waiting.enumerate().max_by_key(|(_, request)| request.deadline).map(|(index, _)| index);
+        hopeless.retain(|index| Some(*index) != longest);
+    }
+    hopeless
 }
 
 /// The front of the queue that would fit into one execution.

@@ -6,13 +6,14 @@ use weft_types::Deadline;
 
 /// Sizes are told apart by powers of two: 1, 2..3, 4..7, and so on; the last cell takes every larger one.
 const CELLS: usize = 16;
-/// A slower sample moves the estimate half of the way: a model that has become slow must not miss many deadlines first.
+/// A slower sample moves the estimate half of the way: a model that has become slow must not miss many deadlines first. But no
+/// sample counts for more than the scatter allows, since it may be the machine that stalled.
 const RISE: f64 = 0.5;
 /// A faster one moves it an eighth of the way, so that one lucky sample does not admit what cannot be met.
 const FALL: f64 = 0.125;
 /// For this long an estimate stands without being confirmed.
 const FRESH: Duration = Duration::from_secs(5);
-/// Afterwards it halves over each of these. An estimate that refuses every call would otherwise never be corrected.
+/// Afterwards it halves over each of these: less and less is refused for it.
 const FADE: Duration = Duration::from_secs(1);
 
 /// Executions scatter around the estimate. The bounds of that go half of the way to a sample beyond them, and from
@@ -56,6 +57,9 @@ pub struct Ahead {
     pub executors: usize,
     /// The most rows of one execution; 0 when each request is executed alone.
     pub max_batch_rows: usize,
+    /// Whether nothing waits and an executor is idle. Then an estimate refuses nobody: one that is too high would never be
+    /// corrected, and to be wrong costs one execution at a time when there is nothing else to do.
+    pub idle: bool,
 }
 
 fn class(rows: usize) -> usize {
@@ -65,45 +69,66 @@ fn class(rows: usize) -> usize {
 impl Latency {
     /// Learns from an execution of `rows` that took `took` and ended at `now`.
     pub fn observe(&mut self, rows: usize, took: Duration, now: Instant) {
-        // Only where the size was seen before: what is derived from other sizes may be far off.
-        if let Some(expected) = self.expect(rows, now).filter(|_| self.cells[class(rows)].is_some()) {
-            self.scatter.observe(took.as_secs_f64() / expected.as_secs_f64());
+        let (seconds, slot) = (took.as_secs_f64(), class(rows));
+        // Only where the size was seen before: what is derived from other sizes may be far off. And unfaded: after a pause
+        // it is not the execution that is out of the ordinary.
+        if self.cells[slot].is_some() {
+            self.scatter.observe(seconds / self.line(rows, |cell| cell.seconds).unwrap_or(seconds));
         }
-        let (rows, seconds, slot) = (rows.max(1) as f64, took.as_secs_f64(), &mut self.cells[class(rows)]);
-        *slot = Some(match *slot {
-            None => Cell { rows, seconds, seen: now },
-            Some(cell) => {
-                let weight = if seconds > cell.seconds { RISE } else { FALL };
-                let toward = |from: f64, to: f64| from + (to - from) * weight;
-                Cell { rows: toward(cell.rows, rows), seconds: toward(cell.seconds, seconds), seen: now }
-            }
-        });
+        self.learn(rows, seconds, now);
+    }
+
+    /// Learns that an execution of `rows` was stopped at `now` after `took`: it would have taken longer.
+    ///
+    /// Without this a size that never ends in time would be tried for ever.
+    pub fn observe_stopped(&mut self, rows: usize, took: Duration, now: Instant) {
+        let (seconds, expected) = (took.as_secs_f64(), self.expect(rows, now));
+        if let Some(expected) = expected.filter(|_| self.cells[class(rows)].is_some()) {
+            // At least as slow as was thought.
+            self.scatter.observe((seconds / expected.as_secs_f64()).max(1.0));
+        }
+        if expected.is_none_or(|expected| expected < took) {
+            self.learn(rows, seconds, now);
+        }
+    }
+
+    fn learn(&mut self, rows: usize, seconds: f64, now: Instant) {
+        let (slot, rows) = (&mut self.cells[class(rows)], rows.max(1) as f64);
+        *slot = Some(slot.map_or(Cell { rows, seconds, seen: now }, |cell| cell.toward(rows, seconds, now)));
     }
 
     /// How long an execution of `rows` will take; `None` before anything was learned.
     ///
     /// Between two known sizes the line between them counts; below the smallest its own time; above the largest the line
     /// through the two largest goes on, but no steeper than in proportion, and from a single size none: a size that is
-    /// thought to be too slow would never be tried, and so never be known.
+    /// thought to be too slow would never be tried, and so never be known. No size takes longer than a larger one is known
+    /// to have taken just now.
     pub fn expect(&self, rows: usize, now: Instant) -> Option<Duration> {
+        let rows = rows.max(1);
+        let seconds = self.line(rows, |cell| cell.faded(now))?;
+        let larger = self.cells.iter().flatten().filter(|cell| cell.rows >= rows as f64 && cell.is_fresh(now));
+        let seconds = larger.fold(seconds, |least, cell| least.min(cell.seconds));
+        Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    }
+
+    /// The time in seconds on the lines between what `time` says of each known size.
+    fn line(&self, rows: usize, time: impl Fn(&Cell) -> f64) -> Option<f64> {
         let rows = rows.max(1) as f64;
         let points = || self.cells.iter().flatten();
         let below = points().rev().find(|cell| cell.rows <= rows);
         let above = points().find(|cell| cell.rows > rows);
-        let seconds = match (below, above) {
+        match (below, above) {
             (Some(below), Some(above)) => {
-                let (low, high) = (below.faded(now), above.faded(now));
-                low + (high - low) * (rows - below.rows) / (above.rows - below.rows)
+                let (low, high) = (time(below), time(above));
+                Some(low + (high - low) * (rows - below.rows) / (above.rows - below.rows))
             }
             (Some(last), None) => {
-                let (time, before) = (last.faded(now), points().rev().nth(1));
-                let slope = before.map_or(0.0, |before| (time - before.faded(now)) / (last.rows - before.rows));
-                time + slope.clamp(0.0, time / last.rows) * (rows - last.rows)
+                let (end, before) = (time(last), points().rev().nth(1));
+                let slope = before.map_or(0.0, |before| (end - time(before)) / (last.rows - before.rows));
+                Some(end + slope.clamp(0.0, end / last.rows) * (rows - last.rows))
             }
-            (None, Some(above)) => above.faded(now),
-            (None, None) => return None,
-        };
-        Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+            (None, above) => above.map(time),
+        }
     }
 
     /// The least that an execution of `rows` will take: what has less time left is not answered in time.
@@ -134,10 +159,11 @@ impl Latency {
         Some(ahead.busy.saturating_add(queue).saturating_add(self.expect(own, now)?))
     }
 
-    /// Whether a request of `rows` can be answered by its deadline. Before anything was learned every live one can.
-    pub fn feasible(&self, ahead: &Ahead, rows: usize, deadline: Deadline, now: Instant) -> bool {
+    /// Whether a request of `rows` is to be taken: it can be answered by its deadline, or it finds the executors idle. Before
+    /// anything was learned every live one is.
+    pub fn admits(&self, ahead: &Ahead, rows: usize, deadline: Deadline, now: Instant) -> bool {
         let needed = self.estimate(ahead, rows, now).unwrap_or_default();
-        !deadline.expired(now) && needed <= deadline.remaining(now)
+        !deadline.expired(now) && (ahead.idle || needed <= deadline.remaining(now))
     }
 }
 
@@ -165,9 +191,26 @@ impl Scatter {
 }
 
 impl Cell {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.seen) <= FRESH
+    }
+
+    /// Moved by a sample. What was not confirmed has become a range, from what it has faded to up to what it was: a sample
+    /// within replaces it.
+    fn toward(self, rows: f64, seconds: f64, now: Instant) -> Self {
+        let from = seconds.clamp(self.faded(now).min(self.seconds), self.seconds);
+        let weight = if seconds > from { RISE } else { FALL };
+        let toward = |from: f64, to: f64| from + (to - from) * weight;
+        let seconds = seconds.min(from * SCATTER.1);
+        Self { rows: toward(self.rows, rows), seconds: toward(from, seconds), seen: now }
+    }
+
     /// The time in seconds, less what it lost by not being confirmed.
     fn faded(&self, now: Instant) -> f64 {
         let stale = now.saturating_duration_since(self.seen).saturating_sub(FRESH);
+        if stale.is_zero() {
+            return self.seconds;
+        }
         self.seconds * 0.5f64.powf(stale.as_secs_f64() / FADE.as_secs_f64())
     }
 }
@@ -232,9 +275,59 @@ mod tests {
         let now = SystemClock::now();
         let mut latency = learned(&[(1, 10)], now);
         latency.observe(1, 100 * MS, now);
-        assert_eq!(latency.expect(1, now), Some(55 * MS));
-        latency.observe(1, 15 * MS, now);
-        assert_eq!(latency.expect(1, now), Some(50 * MS));
+        assert_eq!(latency.expect(1, now), Some(15 * MS), "one stall is not the whole truth");
+        latency.observe(1, 25 * MS, now);
+        assert_eq!(latency.expect(1, now), Some(20 * MS));
+        latency.observe(1, 12 * MS, now);
+        assert_eq!(latency.expect(1, now), Some(19 * MS));
+    }
+
+    /// After a pause an execution as long as ever leaves everything as it was; one that is shorter is believed at once.
+    #[test]
+    fn a_sample_after_a_pause_replaces_what_has_faded() {
+        let now = SystemClock::now();
+        let later = now + FRESH + 3 * FADE;
+        for (ms, expected) in [(100, 100), (30, 30), (200, 150), (1000, 150)] {
+            let mut latency = learned(&[(1, 100)], now);
+            latency.observe(1, ms * MS, later);
+            assert_eq!(latency.expect(1, later), Some(expected * MS));
+        }
+        let mut latency = learned(&[(1, 100); 2], now);
+        latency.observe(1, 100 * MS, later);
+        assert_eq!(latency.scatter(), (1.0, 1.0));
+    }
+
+    #[test]
+    fn no_size_takes_longer_than_a_larger_one_just_took() {
+        let now = SystemClock::now();
+        let latency = learned(&[(1, 100), (8, 20), (32, 60)], now);
+        let expect = |rows, at| latency.expect(rows, at).map(|took| took.as_millis());
+        assert_eq!([1, 4, 8, 32].map(|rows| expect(rows, now)), [Some(20), Some(20), Some(20), Some(60)]);
+        // What has faded says nothing of others.
+        let mut latency = learned(&[(8, 20)], now);
+        latency.observe(1, 100 * MS, now + FRESH + 4 * FADE);
+        assert_eq!(latency.expect(1, now + FRESH + 4 * FADE), Some(100 * MS));
+    }
+
+    #[test]
+    fn a_stopped_execution_raises_and_never_lowers() {
+        let now = SystemClock::now();
+        let mut latency = learned(&[(1, 10)], now);
+        latency.observe_stopped(16, 50 * MS, now);
+        assert_eq!((latency.expect(1, now), latency.expect(16, now)), (Some(10 * MS), Some(50 * MS)));
+        latency.observe_stopped(16, 20 * MS, now);
+        assert_eq!(latency.expect(16, now), Some(50 * MS));
+        latency.observe_stopped(16, 60 * MS, now);
+        assert_eq!(latency.expect(16, now), Some(55 * MS));
+    }
+
+    #[test]
+    fn an_idle_executor_tries_what_is_thought_too_slow() {
+        let now = SystemClock::now();
+        let (latency, idle) = (learned(&[(1, 100)], now), Ahead { idle: true, ..Ahead::default() });
+        assert!(latency.admits(&idle, 1, Deadline::after(now, 10 * MS), now));
+        assert!(!latency.admits(&idle, 1, Deadline::after(now, Duration::ZERO), now));
+        assert!(!latency.admits(&Ahead::default(), 1, Deadline::after(now, 10 * MS), now));
     }
 
     #[test]
@@ -243,30 +336,30 @@ mod tests {
         let latency = learned(&[(1, 1000)], now);
         let deadline = |at: Instant| Deadline::after(at, 100 * MS);
         let ahead = Ahead::default();
-        assert!(!latency.feasible(&ahead, 1, deadline(now + FRESH), now + FRESH));
+        assert!(!latency.admits(&ahead, 1, deadline(now + FRESH), now + FRESH));
         let later = now + FRESH + 4 * FADE;
-        assert!(latency.feasible(&ahead, 1, deadline(later), later));
+        assert!(latency.admits(&ahead, 1, deadline(later), later));
     }
 
     #[test]
     fn what_waits_ahead_counts() {
         let now = SystemClock::now();
         let latency = learned(&[(1, 10), (8, 40)], now);
-        let single = Ahead { rows: 3, busy: 5 * MS, executors: 1, max_batch_rows: 0 };
+        let single = Ahead { rows: 3, busy: 5 * MS, executors: 1, max_batch_rows: 0, idle: false };
         assert_eq!(latency.estimate(&single, 1, now), Some(45 * MS));
         let batched = Ahead { rows: 16, max_batch_rows: 8, ..single };
         assert_eq!(latency.estimate(&batched, 1, now), Some(95 * MS));
         let wide = Ahead { executors: 2, ..batched };
         assert_eq!(latency.estimate(&wide, 1, now), Some(55 * MS));
-        assert!(latency.feasible(&wide, 1, Deadline::after(now, 55 * MS), now));
-        assert!(!latency.feasible(&wide, 1, Deadline::after(now, 54 * MS), now));
+        assert!(latency.admits(&wide, 1, Deadline::after(now, 55 * MS), now));
+        assert!(!latency.admits(&wide, 1, Deadline::after(now, 54 * MS), now));
     }
 
     #[test]
-    fn an_expired_deadline_is_never_feasible() {
+    fn an_expired_deadline_is_never_admitted() {
         let now = SystemClock::now();
-        assert!(!Latency::default().feasible(&Ahead::default(), 1, Deadline::after(now, Duration::ZERO), now));
-        assert!(Latency::default().feasible(&Ahead::default(), 1, Deadline::after(now, MS), now));
+        assert!(!Latency::default().admits(&Ahead::default(), 1, Deadline::after(now, Duration::ZERO), now));
+        assert!(Latency::default().admits(&Ahead::default(), 1, Deadline::after(now, MS), now));
     }
 
     proptest! {
@@ -286,7 +379,7 @@ mod tests {
             // Above the largest average of a class the time grows in proportion; an average is at least half of its class.
             let growth = (rows as f64 / largest as f64 * 2.0).max(1.0);
             prop_assert!(expected <= (MS * most.unwrap_or(0)).mul_f64(growth * 2.0) + MS);
-            let queue = Ahead { rows: ahead / 2, max_batch_rows: 8, executors: 0, busy: Duration::MAX };
+            let queue = Ahead { rows: ahead / 2, max_batch_rows: 8, executors: 0, busy: Duration::MAX, idle: false };
             prop_assert_eq!(latency.estimate(&queue, rows, now), Some(Duration::MAX));
         }
     }

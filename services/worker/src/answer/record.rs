@@ -66,6 +66,10 @@ impl Record {
         self.replica.metrics.record_call(code, whole);
         let ending = if code == Code::Ok { Ending::Success } else { Ending::Failure };
         self.replica.stats.call(ending, whole);
+        // What was executed has told it when it began.
+        if self.caller.is_some() && timing.rows == 0 {
+            self.replica.metrics.record_queue(timing.queue);
+        }
         let stage = match reason {
             Some(Reason::DeadlineInfeasible) => Some(Stage::Admission),
             Some(Reason::DeadlineInQueue) => Some(Stage::Queue),

@@ -75,10 +75,11 @@ impl Answers {
     }
 
     fn take(&mut self, request: ModelInferRequest) {
-        let call = self.source.call.clone();
+        // A request's own `timeout` begins with the request, however long the stream has been open.
+        let call = Call { received: SystemClock::now(), ..self.source.call.clone() };
         match self.source.inference.find(&self.source.resolved, &request) {
             Err(failure) => self.ordered.push_back(future::ready(told(&call, request.id, Err(failure))).boxed()),
-            Ok(replica) if replica.model.language().is_some() => self.generate(replica, request),
+            Ok(replica) if replica.model.language().is_some() => self.generate(replica, call, request),
             Ok(replica) => {
                 let scope = self.source.inference.shared.scope.clone();
                 self.ordered.push_back(Box::pin(async move {
@@ -90,8 +91,8 @@ impl Answers {
         }
     }
 
-    fn generate(&mut self, replica: Arc<Replica>, request: ModelInferRequest) {
-        let (call, id) = (self.source.call.clone(), request.id.clone());
+    fn generate(&mut self, replica: Arc<Replica>, call: Call, request: ModelInferRequest) {
+        let id = request.id.clone();
         let scope = self.source.inference.shared.scope.clone();
         let pieces = generate::pieces(Incoming { replica, scope, call: call.clone(), request });
         self.generated.push(pieces.map(move |outcome| told(&call, id.clone(), outcome)).boxed());
@@ -149,7 +150,7 @@ fn told(call: &Call, id: String, outcome: Result<(ModelInferResponse, bool), Fai
         }
         Err(failure) if call.deadline.expired(SystemClock::now()) => Err(failure.status()),
         Err(failure) => Ok(ModelStreamInferResponse {
-            error_message: failure.to_string(),
+            error_message: failure.message(),
             infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
         }),
     }

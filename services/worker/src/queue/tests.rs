@@ -134,11 +134,11 @@ async fn what_is_given_up_is_answered_and_the_rest_is_run() {
     };
     let [first, second, _third] = [1, 2, 3].map(push);
     let mut seen = Vec::new();
-    let next = queue.next(8, |waiting| {
+    let next = queue.next(8, |waiting, _| {
         seen.push(waiting.len());
         match waiting.len() {
-            3 => Decision::Hopeless(1),
-            2 => Decision::Hopeless(0),
+            3 => Decision::GiveUp(vec![1]),
+            2 => Decision::GiveUp(vec![0]),
             _ => Decision::Run(1),
         }
     });
@@ -162,6 +162,44 @@ async fn a_full_queue_answers_at_once() {
     assert!(send(&replica, 4, 0, LONG).is_ok());
 }
 
+/// Room is made from the end, for what is more urgent only, and only if it is enough.
+#[tokio::test]
+async fn a_more_urgent_call_takes_a_place_in_a_full_queue() {
+    let (replica, mut handle) = driven(0, 1, 3);
+    let running = (send(&replica, 0, 0, LONG).expect("taken"), handle.next().await);
+    let [early, late] = [1, 2].map(|minutes| send(&replica, 3, 9, minutes * LONG).expect("taken"));
+    let middle = send(&replica, 2, 5, LONG).expect("taken");
+    assert_eq!(send(&replica, 4, 9, LONG / 2).err().expect("refused").reason(), Reason::QueueFull);
+    let urgent = send(&replica, 1, 1, LONG).expect("takes the last place");
+    assert_eq!(reason(&late.answer().await), Reason::QueueFull);
+    assert_eq!(replica.queue.len(), 3);
+    running.1.echo();
+    for mark in [1, 2, 3] {
+        let execution = handle.next().await;
+        assert_eq!(execution.marks(), [mark]);
+        execution.echo();
+    }
+    for ticket in [running.0, urgent, middle, early] {
+        assert!(ticket.answer().await.outcome.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_more_urgent_call_takes_as_many_bytes_as_it_needs_or_none() {
+    let (replica, mut handle) = driven(0, 1, 100);
+    let _running = (send(&replica, 0, 0, LONG).expect("taken"), handle.next().await);
+    let part = |priority, kib: usize| send_shaped(&replica, input(1, &[kib << 10]), priority, LONG);
+    let _middle = part(5, 600).expect("taken");
+    let low = [part(9, 200).expect("taken"), part(9, 200).expect("taken")];
+    assert!(part(5, 700).is_err(), "not even without the lower band");
+    assert_eq!(replica.queue.len(), 3, "so nobody was displaced");
+    let _more = part(5, 400).expect("takes two places");
+    for ticket in low {
+        assert_eq!(reason(&ticket.answer().await), Reason::QueueFull);
+    }
+    assert_eq!(replica.queue.len(), 2);
+}
+
 #[tokio::test]
 async fn bytes_are_bounded_too() {
     let (replica, mut handle) = driven(0, 1, 100);
@@ -178,11 +216,37 @@ async fn what_cannot_be_met_is_not_queued() {
     let late = |timeout| send(&replica, 0, 0, timeout).err().expect("refused").reason();
     assert_eq!(late(Duration::ZERO), Reason::DeadlineInfeasible);
     replica.learned().latency.observe(1, LONG, SystemClock::now());
+    let ticket = send(&replica, 1, 0, LONG * 2).expect("taken");
+    let running = handle.next().await;
     assert_eq!(late(LONG / 2), Reason::DeadlineInfeasible);
     assert_eq!(replica.queue.len(), 0);
-    let ticket = send(&replica, 1, 0, LONG * 2).expect("taken");
+    running.echo();
+    assert!(ticket.answer().await.outcome.is_ok());
+}
+
+/// An estimate that is too high is corrected by the call that finds nothing else to be done.
+#[tokio::test]
+async fn what_finds_the_executor_idle_is_tried_whatever_it_is_thought_to_take() {
+    let (replica, mut handle) = driven(8, 1, 16);
+    replica.learned().latency.observe(1, 2 * LONG, SystemClock::now());
+    let ticket = send(&replica, 1, 0, LONG).expect("taken");
     handle.next().await.echo();
     assert!(ticket.answer().await.outcome.is_ok());
+    assert!(replica.expected() < Some(2 * LONG));
+}
+
+#[tokio::test]
+async fn what_is_stopped_or_fails_in_part_is_not_taken_for_the_time_of_an_execution() {
+    let (replica, mut handle) = driven(0, 1, 16);
+    let ticket = send(&replica, 1, 0, LONG).expect("taken");
+    handle.next().await.refuse();
+    assert_eq!(reason(&ticket.answer().await), Reason::ModelFailed);
+    assert_eq!(replica.expected(), None);
+    let ticket = send(&replica, 1, 0, Duration::from_millis(20)).expect("taken");
+    handle.next().await.dropped().await;
+    assert_eq!(reason(&ticket.answer().await), Reason::DeadlineRunning);
+    replica.drain(LONG).await;
+    assert!(replica.expected() > Some(Duration::from_millis(1)), "it takes longer than that");
 }
 
 #[tokio::test]

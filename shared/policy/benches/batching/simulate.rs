@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use weft_policy::Latency;
-use weft_policy::batch::{self, Decision, Settings, Waiting};
+use weft_policy::batch::{self, Beside, Decision, Settings, Waiting};
 use weft_policy::learn::Ahead;
 use weft_types::{Deadline, SystemClock};
 
@@ -15,6 +15,9 @@ use weft_types::{Deadline, SystemClock};
 pub(crate) const MAX_ROWS: usize = 32;
 /// An execution takes up to this share more or less than its curve says.
 const NOISE: f64 = 0.1;
+/// When executions become slow, where they do, and for how long.
+const SLOW_FROM: Duration = Duration::from_secs(1);
+const SLOW_FOR: Duration = Duration::from_millis(200);
 /// Like the worker: so many times a full batch is looked at.
 const DEPTH: usize = 8 * MAX_ROWS + 1;
 
@@ -60,6 +63,28 @@ pub(crate) struct Scenario {
     pub(crate) deadlines: &'static [f64],
     pub(crate) requests: usize,
     pub(crate) seed: u64,
+    pub(crate) trouble: Trouble,
+}
+
+/// What happens besides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Trouble {
+    None,
+    /// What begins in the 200 ms after the first second takes so many times as long, and is not stopped: a caller has the time.
+    Slow(f64),
+    /// So many requests come at once, before the first; what one row takes is known by then.
+    Burst(usize),
+}
+
+impl Trouble {
+    /// Until when it counts: only what comes later is judged.
+    fn over(self, curve: Curve) -> Duration {
+        match self {
+            Self::None => Duration::ZERO,
+            Self::Slow(_) => SLOW_FROM + Duration::from_secs(1),
+            Self::Burst(_) => curve.full() * 20,
+        }
+    }
 }
 
 /// What decides when which requests run.
@@ -72,61 +97,104 @@ pub(crate) enum Batcher {
     Fixed { delay: Duration, preferred: usize, timeout: Option<Duration> },
 }
 
-struct Request {
-    at: Instant,
-    deadline: Deadline,
-}
-
 /// The share of requests whose deadline was met.
+///
+/// An execution is stopped at the last deadline of its batch, as the worker does.
 pub(crate) fn met(scenario: &Scenario, batcher: Batcher) -> f64 {
     // Far enough from the clock's origin that instants before it exist.
-    let mut now = SystemClock::now() + Duration::from_secs(3600);
-    let arrivals = arrivals(scenario, now);
-    let mut noise = StdRng::seed_from_u64(!scenario.seed);
+    let start = SystemClock::now() + Duration::from_secs(3600);
+    let arrivals = arrivals(scenario, start);
+    let counts = |request: &Waiting| request.queued_at >= start + scenario.trouble.over(scenario.curve);
+    let mut model = Model::new(scenario, start);
     let mut queue: Vec<Waiting> = Vec::new();
-    let mut latency = Latency::default();
-    let (mut next, mut met, mut free_at) = (0, 0usize, now);
+    let (mut now, mut next, mut met, mut free_at) = (start, 0, 0usize, start);
     loop {
-        while let Some(request) = arrivals.get(next).filter(|request| request.at <= now) {
-            let waiting = Waiting { rows: 1, band: 1, deadline: request.deadline, queued_at: request.at };
+        while let Some(request) = arrivals.get(next).filter(|request| request.queued_at <= now) {
             let place = match batcher {
-                Batcher::Learned { .. } => queue.partition_point(|other| other.deadline <= waiting.deadline),
+                Batcher::Learned { .. } => queue.partition_point(|other| other.deadline <= request.deadline),
                 Batcher::Fixed { .. } => queue.len(),
             };
             next += 1;
             let ahead = Ahead {
                 rows: place,
-                busy: free_at.saturating_duration_since(request.at),
+                busy: free_at.saturating_duration_since(request.queued_at),
                 executors: 1,
                 max_batch_rows: MAX_ROWS,
+                idle: queue.is_empty() && request.queued_at >= model.ended,
             };
             if !matches!(batcher, Batcher::Learned { admits: true, .. })
-                || latency.feasible(&ahead, 1, request.deadline, request.at)
+                || model.latency.admits(&ahead, 1, request.deadline, request.queued_at)
             {
-                queue.insert(place, waiting);
+                queue.insert(place, *request);
             }
         }
-        let coming = arrivals.get(next).map(|request| request.at);
-        match batcher.decide(&queue, &latency, now) {
+        let coming = arrivals.get(next).map(|request| request.queued_at);
+        match batcher.decide(&queue, &model.latency, now) {
             Decision::Run(count) => {
-                let seconds = scenario.curve.seconds(count) * (1.0 + NOISE * noise.random_range(-1.0..1.0));
-                let took = Duration::from_secs_f64(seconds);
-                free_at = now + latency.expect(count, now).unwrap_or_default();
-                now += took;
-                latency.observe(count, took, now);
-                met += queue.drain(..count).filter(|request| request.deadline.instant() >= now).count();
+                free_at = now + model.latency.expect(count, now).unwrap_or_default();
+                let batch: Vec<Waiting> = queue.drain(..count).collect();
+                now = model.run(&batch, now);
+                let answered = batch.iter().filter(|request| model.is_whole && request.deadline.instant() >= now);
+                met += answered.filter(|request| counts(request)).count();
             }
-            Decision::Expired(index) | Decision::Hopeless(index) => drop(queue.remove(index)),
+            Decision::GiveUp(indices) => indices.into_iter().rev().for_each(|index| {
+                queue.remove(index);
+            }),
             Decision::WaitUntil(until) => now = coming.map_or(until, |coming| coming.min(until)),
             Decision::Idle => match coming {
                 Some(coming) => now = coming,
-                None => return met as f64 / arrivals.len() as f64,
+                None => return met as f64 / arrivals.iter().filter(|request| counts(request)).count() as f64,
             },
         }
     }
 }
 
-fn arrivals(scenario: &Scenario, start: Instant) -> Vec<Request> {
+/// The model with what is learned of it.
+struct Model {
+    curve: Curve,
+    latency: Latency,
+    noise: StdRng,
+    /// From when on executions are slow, and by how much.
+    slow: Option<(Instant, f64)>,
+    /// When the last execution ended.
+    ended: Instant,
+    /// Whether that one was not stopped.
+    is_whole: bool,
+}
+
+impl Model {
+    fn new(scenario: &Scenario, start: Instant) -> Self {
+        let mut latency = Latency::default();
+        if let Trouble::Burst(_) = scenario.trouble {
+            latency.observe(1, Duration::from_secs_f64(scenario.curve.seconds(1)), start);
+        }
+        let slow = match scenario.trouble {
+            Trouble::Slow(factor) => Some((start + SLOW_FROM, factor)),
+            Trouble::None | Trouble::Burst(_) => None,
+        };
+        let noise = StdRng::seed_from_u64(!scenario.seed);
+        Self { curve: scenario.curve, latency, noise, slow, ended: start, is_whole: true }
+    }
+
+    /// Executes a batch of single rows, and says when that has ended.
+    fn run(&mut self, batch: &[Waiting], now: Instant) -> Instant {
+        let slow =
+            self.slow.filter(|(from, _)| (*from..*from + SLOW_FOR).contains(&now)).map_or(1.0, |(_, factor)| factor);
+        let noise = 1.0 + NOISE * self.noise.random_range(-1.0..1.0);
+        let whole = now + Duration::from_secs_f64(self.curve.seconds(batch.len()) * noise * slow);
+        let last = batch.iter().map(|request| request.deadline.instant()).max().unwrap_or(whole);
+        self.is_whole = whole <= last || slow > 1.0;
+        self.ended = if self.is_whole { whole } else { last };
+        let (took, rows) = (self.ended.saturating_duration_since(now), batch.len());
+        match self.is_whole {
+            true => self.latency.observe(rows, took, self.ended),
+            false => self.latency.observe_stopped(rows, took, self.ended),
+        }
+        self.ended
+    }
+}
+
+fn arrivals(scenario: &Scenario, start: Instant) -> Vec<Waiting> {
     let mut random = StdRng::seed_from_u64(scenario.seed);
     let full = scenario.curve.full();
     let rate = scenario.load * MAX_ROWS as f64 / full.as_secs_f64();
@@ -134,9 +202,14 @@ fn arrivals(scenario: &Scenario, start: Instant) -> Vec<Request> {
     let mut arrive = |_| {
         at += Duration::from_secs_f64(-random.random_range(f64::MIN_POSITIVE..1.0).ln() / rate);
         let factor = scenario.deadlines[random.random_range(0..scenario.deadlines.len())];
-        Request { at, deadline: Deadline::after(at, full.mul_f64(factor)) }
+        Waiting { rows: 1, band: 1, deadline: Deadline::after(at, full.mul_f64(factor)), queued_at: at }
     };
-    (0..scenario.requests).map(&mut arrive).collect()
+    let mut arrivals: Vec<Waiting> = (0..scenario.requests).map(&mut arrive).collect();
+    if let Trouble::Burst(count) = scenario.trouble {
+        let first = arrivals[0];
+        arrivals.splice(..0, std::iter::repeat_n(first, count));
+    }
+    arrivals
 }
 
 impl Batcher {
@@ -145,14 +218,20 @@ impl Batcher {
             Self::Learned { max_delay, .. } => {
                 let settings =
                     Settings { max_batch_rows: MAX_ROWS, preferred: Vec::new(), max_queue_delay: *max_delay };
-                batch::decide(&settings, queue.iter().take(DEPTH).copied(), latency, 1, now)
+                batch::decide(
+                    &settings,
+                    queue.iter().take(DEPTH).copied(),
+                    latency,
+                    Beside { executors: 1, others: 0 },
+                    now,
+                )
             }
             Self::Fixed { delay, preferred, timeout } => {
                 let Some(first) = queue.first() else { return Decision::Idle };
                 let patience =
                     |request: &Waiting| timeout.map_or(request.deadline.instant(), |most| request.queued_at + most);
                 if let Some(index) = queue.iter().take(MAX_ROWS).position(|request| patience(request) <= now) {
-                    return Decision::Expired(index);
+                    return Decision::GiveUp(vec![index]);
                 }
                 match queue.len() {
                     waiting if waiting >= MAX_ROWS => Decision::Run(MAX_ROWS),

@@ -28,12 +28,12 @@ pub(super) struct Plan<'a> {
 }
 
 /// What the next batch should be.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Best {
     /// How many requests from the front.
     pub(super) count: usize,
-    /// A request among them that does not make it.
-    pub(super) given_up: Option<usize>,
+    /// Requests among them that do not make it.
+    pub(super) given_up: Vec<usize>,
     /// Whether all that waits is sure to make it, without a second batch.
     pub(super) safe: bool,
 }
@@ -54,8 +54,10 @@ struct Drain {
     /// Whether one of those might not make it.
     risky: bool,
     batches: usize,
-    /// The first that is passed over for the first batch.
-    given_up: Option<usize>,
+    /// How many are passed over for the first batch.
+    given_up: usize,
+    /// What it was made for: the rows of the first batch, and whether that was `strict`.
+    of: (usize, bool),
 }
 
 impl<'a> Plan<'a> {
@@ -99,7 +101,7 @@ impl<'a> Plan<'a> {
         let all = self.max_rows.max(first).min(self.rows);
         let full = self.drain(all, false);
         if preferred.is_none() && full.kept >= self.requests.len() as f64 {
-            return full.best(full.batches == 1);
+            return self.told(full, full.batches == 1);
         }
         let urgent = Some(self.urgent.1).filter(|rows| *rows < all);
         let smaller = std::iter::successors(Some(1usize), |rows| rows.checked_mul(2)).take_while(|rows| *rows < all);
@@ -110,7 +112,23 @@ impl<'a> Plan<'a> {
         let best = drains.fold(full, better);
         let preferred = preferred.map(|count| self.requests.iter().take(count).map(|request| request.rows).sum());
         let preferred = preferred.map(|rows| self.drain(rows, false)).filter(|drain| drain.kept >= best.kept);
-        preferred.unwrap_or(best).best(false)
+        self.told(preferred.unwrap_or(best), false)
+    }
+
+    fn told(&self, drain: Drain, safe: bool) -> Best {
+        // A first batch that is not filled would be a smaller one without the first of those: then the rest may make it.
+        let count = if drain.batches > 1 { drain.given_up } else { drain.given_up.min(1) };
+        let (rows, strict) = drain.of;
+        let bounds = self.bounds(self.seconds(rows));
+        let is_passed_over = |request: &Request| passes_over(chance(request.remaining, bounds), strict);
+        let passed = self.requests.iter().enumerate().filter(|(_, request)| is_passed_over(request));
+        Best { count: drain.first, given_up: passed.map(|(index, _)| index).take(count).collect(), safe }
+    }
+
+    /// Between what times something is over that is expected after `seconds`.
+    fn bounds(&self, seconds: f64) -> (f64, f64) {
+        let (low, high) = self.latency.scatter();
+        (seconds * low, seconds * high)
     }
 
     /// What a drain is worth beside that of full batches: where several bands wait, the deadlines of the most urgent one before
@@ -133,12 +151,11 @@ impl<'a> Plan<'a> {
     /// The drain by a first batch of so many rows and then full ones. What would be too late is passed over; with `strict` also
     /// what might be, from the first batch.
     fn drain(&self, rows: usize, strict: bool) -> Drain {
-        let (low, high) = self.latency.scatter();
         let full = self.seconds(self.max_rows);
         let begin = self.seconds(rows);
-        let mut drain = Drain { end: begin, work: begin, batches: 1, ..Drain::default() };
+        let mut drain = Drain { end: begin, work: begin, batches: 1, of: (rows, strict), ..Drain::default() };
         let (mut left, mut room, mut empty) = (self.rows, rows, true);
-        let mut bounds = (drain.end * low, drain.end * high);
+        let mut bounds = self.bounds(drain.end);
         for (index, request) in self.requests.iter().enumerate() {
             if request.rows > room && !empty {
                 let step = if left < self.max_rows { self.seconds(left) } else { full };
@@ -146,7 +163,7 @@ impl<'a> Plan<'a> {
                 drain.work += step;
                 drain.batches += 1;
                 (room, empty) = (self.max_rows, true);
-                bounds = (drain.end * low, drain.end * high);
+                bounds = self.bounds(drain.end);
                 if bounds.0 > self.longest {
                     break;
                 }
@@ -154,10 +171,8 @@ impl<'a> Plan<'a> {
             left = left.saturating_sub(request.rows);
             let chance = chance(request.remaining, bounds);
             let first = drain.batches == 1;
-            if chance <= 0.0 || (strict && first && chance < 1.0) {
-                if first {
-                    drain.given_up = drain.given_up.or(Some(index));
-                }
+            if passes_over(chance, strict && first) {
+                drain.given_up += usize::from(first);
                 continue;
             }
             if first {
@@ -174,10 +189,9 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl Drain {
-    fn best(self, safe: bool) -> Best {
-        Best { count: self.first, given_up: self.given_up, safe }
-    }
+/// Whether a request is left out of a batch: it will be too late, or with `strict` it might be.
+fn passes_over(chance: f64, strict: bool) -> bool {
+    chance <= 0.0 || (strict && chance < 1.0)
 }
 
 /// How likely what ends between the bounds ends within `remaining`.

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use weft_types::SystemClock;
 
 const MS: Duration = Duration::from_millis(1);
+const ONE: Beside = Beside { executors: 1, others: 0 };
 
 /// A linear model: 10 ms and 1 ms for each row.
 fn latency(now: Instant) -> Latency {
@@ -49,19 +50,31 @@ fn decides_as_the_table_says() {
         ("deadline before delay", settings(8, &[], 50), &[(1, 25, 0)], Decision::WaitUntil(now + 6 * MS)),
         ("no longer than it saves", settings(8, &[], 50), &[(1, long, 0)], Decision::WaitUntil(now + 10 * MS)),
         ("saved already", settings(8, &[], 50), &[(1, long, 10)], Decision::Run(1)),
-        ("cannot be met", settings(8, &[], 5), &[(1, 10, 0), (1, long, 0)], Decision::Hopeless(0)),
+        ("cannot be met", settings(8, &[], 5), &[(1, 10, 0), (1, long, 0)], Decision::GiveUp(vec![0])),
+        ("none can be met: one is tried", settings(8, &[], 5), &[(1, 9, 0), (1, 10, 0)], Decision::GiveUp(vec![0])),
+        ("alone and cannot be met", settings(8, &[], 5), &[(1, 10, 0)], Decision::Run(1)),
+        ("several at once", settings(8, &[], 5), &[(1, 5, 0), (8, 15, 0), (1, long, 0)], Decision::GiveUp(vec![0, 1])),
         ("can just be met", settings(8, &[], 5), &[(1, 11, 0)], Decision::Run(1)),
         ("deadline too near to wait", settings(8, &[], 50), &[(1, 19, 0)], Decision::Run(1)),
-        ("expired", settings(8, &[], 5), &[(1, 9, 0), (1, 0, 0)], Decision::Expired(1)),
+        ("expired", settings(8, &[], 5), &[(1, 9, 0), (1, 0, 0)], Decision::GiveUp(vec![1])),
         ("empty requests", settings(2, &[], 5), &[(0, long, 0), (0, long, 0), (0, long, 0)], Decision::Run(2)),
     ];
     for (name, settings, requests, expected) in table {
         let queue = queue(now, requests);
-        assert_eq!(decide(settings, queue.iter().copied(), &latency(now), 1, now), *expected, "{name}");
+        assert_eq!(decide(settings, queue.iter().copied(), &latency(now), ONE, now), *expected, "{name}");
         if let Decision::WaitUntil(_) = expected {
-            assert_eq!(decide(settings, queue.iter().copied(), &none, 1, now), Decision::Run(queue.len()), "{name}");
+            assert_eq!(decide(settings, queue.iter().copied(), &none, ONE, now), Decision::Run(queue.len()), "{name}");
         }
     }
+}
+
+/// Where requests of another shape wait, time is not spent on what is too late.
+#[test]
+fn what_is_too_late_is_given_up_for_what_it_cannot_run_with() {
+    let now = SystemClock::now() + Duration::from_secs(60);
+    let beside = Beside { others: 1, ..ONE };
+    let decision = decide(&settings(8, &[], 5), queue(now, &[(1, 10, 0)]).into_iter(), &latency(now), beside, now);
+    assert_eq!(decision, Decision::GiveUp(vec![0]));
 }
 
 /// Eight rows together take 18 ms, which is too long for the first two; those alone take 12 ms, and the rest 16 ms.
@@ -70,7 +83,7 @@ fn a_smaller_batch_keeps_more_deadlines() {
     let now = SystemClock::now() + Duration::from_secs(60);
     let mut requests = vec![(1, 13, 0); 2];
     requests.extend([(1, 100, 0); 6]);
-    let decision = decide(&settings(64, &[], 5), queue(now, &requests).into_iter(), &latency(now), 1, now);
+    let decision = decide(&settings(64, &[], 5), queue(now, &requests).into_iter(), &latency(now), ONE, now);
     assert_eq!(decision, Decision::Run(2));
 }
 
@@ -82,7 +95,7 @@ fn does_not_wait_where_company_saves_nothing() {
     for rows in [1usize, 2, 4, 8] {
         proportional.observe(rows, 10 * MS * u32::try_from(rows).expect("small"), now);
     }
-    let decision = decide(&settings(8, &[], 5), queue(now, &[(1, 10_000, 0)]).into_iter(), &proportional, 1, now);
+    let decision = decide(&settings(8, &[], 5), queue(now, &[(1, 10_000, 0)]).into_iter(), &proportional, ONE, now);
     assert_eq!(decision, Decision::Run(1));
 }
 
@@ -92,10 +105,10 @@ fn what_costs_more_deadlines_than_it_keeps_is_given_up() {
     let now = SystemClock::now() + Duration::from_secs(60);
     let run = |tight: &[Given], others: usize| {
         let requests: Vec<Given> = tight.iter().copied().chain(std::iter::repeat_n((1, 60, 0), others)).collect();
-        decide(&settings(16, &[], 0), queue(now, &requests).into_iter(), &latency(now), 1, now)
+        decide(&settings(16, &[], 0), queue(now, &requests).into_iter(), &latency(now), ONE, now)
     };
     assert_eq!(run(&[(1, 20, 0); 8], 8), Decision::Run(8));
-    assert_eq!(run(&[(1, 14, 0); 4], 12), Decision::Hopeless(0));
+    assert_eq!(run(&[(1, 14, 0); 4], 12), Decision::GiveUp(vec![0]));
     // Half a batch that waits is no sign that others will come to harm.
     assert_eq!(run(&[(1, 14, 0); 4], 4), Decision::Run(4));
 }
@@ -105,9 +118,11 @@ fn what_costs_more_deadlines_than_it_keeps_is_given_up() {
 fn several_executors_share_the_queue() {
     let now = SystemClock::now() + Duration::from_secs(60);
     let requests: Vec<Given> = [[(1, 20, 0); 8], [(1, 30, 0); 8]].concat();
-    let run =
-        |executors| decide(&settings(16, &[], 0), queue(now, &requests).into_iter(), &latency(now), executors, now);
-    assert_eq!(run(1), Decision::Hopeless(0));
+    let run = |executors| {
+        let beside = Beside { executors, ..ONE };
+        decide(&settings(16, &[], 0), queue(now, &requests).into_iter(), &latency(now), beside, now)
+    };
+    assert_eq!(run(1), Decision::GiveUp(vec![0]));
     assert_eq!(run(4), Decision::Run(8));
 }
 
@@ -122,10 +137,10 @@ fn what_might_still_be_met_is_given_up_for_company_only() {
     let (least, most) = (scattered.at_least(1, now).expect("known"), scattered.at_most(1, now).expect("known"));
     let middle = u32::try_from((least + most).as_millis() / 2).expect("small");
     assert!(least < MS * middle && MS * middle < most);
-    let run = |requests: &[Given]| decide(&settings(2, &[], 0), queue(now, requests).into_iter(), &scattered, 1, now);
+    let run = |requests: &[Given]| decide(&settings(2, &[], 0), queue(now, requests).into_iter(), &scattered, ONE, now);
     assert_eq!(run(&[(1, middle, 0)]), Decision::Run(1), "nothing is lost by trying");
     assert_eq!(run(&[(1, middle, 0), (1, 14, 0)]), Decision::Run(2), "nor where there is room");
-    assert_eq!(run(&[(1, middle, 0), (1, 14, 0), (1, 14, 0)]), Decision::Hopeless(0), "its place serves another");
+    assert_eq!(run(&[(1, middle, 0), (1, 14, 0), (1, 14, 0)]), Decision::GiveUp(vec![0]), "its place serves another");
 }
 
 proptest! {
@@ -141,7 +156,7 @@ proptest! {
         samples.iter().for_each(|(rows, ms)| latency.observe(*rows, MS * *ms, now));
         let needed = latency.expect(rows, now).expect("samples were given");
         let alone = Waiting { rows, band: 1, deadline: Deadline::after(now, needed + MS * slack), queued_at: now };
-        let decision = decide(&settings(max, &[], 0), std::iter::once(alone), &latency, 1, now);
+        let decision = decide(&settings(max, &[], 0), std::iter::once(alone), &latency, ONE, now);
         prop_assert_eq!(decision, Decision::Run(1));
     }
 
@@ -162,15 +177,16 @@ proptest! {
         let mut at = now;
         let mut met = 0;
         while queue.first().is_some_and(|first| first.band == 1) {
-            match decide(&settings(8, &[], 0), queue.iter().copied(), &latency, 1, at) {
+            match decide(&settings(8, &[], 0), queue.iter().copied(), &latency, ONE, at) {
                 Decision::Run(count) => {
                     let run: Vec<Waiting> = queue.drain(..count).collect();
                     at += latency.expect(run.iter().map(|request| request.rows).sum(), at).expect("known");
                     met += run.iter().filter(|request| request.band == 1 && request.deadline.instant() >= at).count();
                 }
-                Decision::Expired(index) | Decision::Hopeless(index) => {
-                    prop_assert!(queue[index].band > 1);
-                    queue.remove(index);
+                Decision::GiveUp(indices) => {
+                    for index in indices.into_iter().rev() {
+                        prop_assert!(queue.remove(index).band > 1);
+                    }
                 }
                 other => prop_assert!(false, "{:?}", other),
             }
@@ -193,20 +209,18 @@ proptest! {
         let mut at = now;
         // Driven to its end, the queue empties: no decision repeats itself without progress.
         for _ in 0..3 * requests.len() + 1 {
-            match decide(&settings, queue.iter().copied(), &latency, 1, at) {
+            match decide(&settings, queue.iter().copied(), &latency, ONE, at) {
                 Decision::Run(count) => {
                     let rows: usize = queue[..count].iter().map(|request| request.rows.max(1)).sum();
                     prop_assert!(count >= 1 && (rows <= max || count == 1));
                     prop_assert!(queue[..count].iter().all(|request| !request.deadline.expired(at)));
                     queue.drain(..count);
                 }
-                Decision::Expired(index) => {
-                    prop_assert!(queue[index].deadline.expired(at));
-                    queue.remove(index);
-                }
-                Decision::Hopeless(index) => {
-                    prop_assert!(known);
-                    queue.remove(index);
+                Decision::GiveUp(indices) => {
+                    prop_assert!(!indices.is_empty() && indices.is_sorted());
+                    for index in indices.into_iter().rev() {
+                        prop_assert!(queue.remove(index).deadline.expired(at) || known);
+                    }
                 }
                 Decision::WaitUntil(start) => {
                     prop_assert!(start > at);
