@@ -25,7 +25,7 @@ pub(crate) struct Request {
 /// Queues a request whose deadline can be met.
 pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> Result<Ticket> {
     let Request { inputs, priority, deadline } = request;
-    let suspect = match replica.quarantine.judge(&inputs) {
+    let suspect = match replica.quarantine.judge(&inputs, now) {
         Standing::Clear => None,
         Standing::Suspect(digest) => Some(digest),
         // The request is well formed: it is the model's runtime that fails on it, as it did before.

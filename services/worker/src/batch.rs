@@ -27,8 +27,13 @@ pub(crate) fn start(replica: &Arc<Replica>, tasks: &Tasks) {
 
 /// Executions run in tasks of their own, each with a permit.
 async fn run(replica: Arc<Replica>, tasks: Tasks) {
-    while let Some(permit) = replica.permit().await {
+    while let Some(mut permit) = replica.permit().await {
         let Some(work) = collect(&replica).await else { return };
+        if work.iter().any(|work| work.suspect.is_some()) {
+            // What runs beside it would be lost with it, and be blamed.
+            let Some(all) = replica.alone(permit).await else { return };
+            permit = all;
+        }
         let rows = work.iter().map(|work| work.rows).sum();
         let execution = replica.execution(rows, permit, SystemClock::now());
         tasks.spawn("execute", execute::run(execution, work));

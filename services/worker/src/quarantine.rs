@@ -2,11 +2,13 @@
 //!
 //! A process that holds a model can be ended by what it is asked to compute: then every caller of that moment fails, and the
 //! same input sent again fails them all again. So each input that was in a lost execution is a suspect: it runs alone from then
-//! on, which clears the innocent, and after [`LOSSES`] of them it is refused. Nothing is computed for this before the first loss.
+//! on, which clears the innocent, and after [`LOSSES`] of them it is refused, until [`REMEMBERED_FOR`] after the last. Nothing is
+//! computed for this before the first loss, and little for an input that does not look like a marked one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
@@ -18,12 +20,34 @@ const LOSSES: u32 = 3;
 /// Inputs remembered for each version of a model; beyond it, the one blamed longest ago is forgotten, suspects first.
 const REMEMBERED: usize = 1024;
 
-/// SHA-256 over an input's names, types, shapes and bytes.
+/// How long a mark stays without another loss: also the innocent that nobody sends again are forgotten.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+/// The most bytes of a tensor that its sketch reads, half of them from each end.
+const SKETCHED: usize = 4096;
+
+/// Tells inputs apart. The derived order puts those of one sketch together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Digest([u8; 32]);
+pub(crate) struct Digest {
+    /// Over a part of the bytes, so that it costs the same for every size.
+    sketch: [u8; 32],
+    /// Over all of them.
+    whole: [u8; 32],
+}
 
 impl Digest {
     pub(crate) fn of(inputs: &[Tensor]) -> Self {
+        Self { sketch: Self::sketch(inputs), whole: Self::hash(inputs, |data| [data, &[]]) }
+    }
+
+    fn sketch(inputs: &[Tensor]) -> [u8; 32] {
+        Self::hash(inputs, |data| match data.len() > SKETCHED {
+            true => [&data[..SKETCHED / 2], &data[data.len() - SKETCHED / 2..]],
+            false => [data, &[]],
+        })
+    }
+
+    /// SHA-256 over an input's names, types, shapes and what `parts` takes of the bytes.
+    fn hash(inputs: &[Tensor], parts: impl Fn(&[u8]) -> [&[u8]; 2]) -> [u8; 32] {
         let mut hash = Sha256::new();
         // Every part goes with its length, so that no two inputs read alike.
         let mut add = |bytes: &[u8]| {
@@ -35,9 +59,9 @@ impl Digest {
             add(tensor.datatype.as_str().as_bytes());
             let shape: Vec<u8> = tensor.shape.iter().flat_map(|axis| (*axis as u64).to_le_bytes()).collect();
             add(&shape);
-            add(&tensor.data);
+            parts(&tensor.data).into_iter().for_each(&mut add);
         }
-        Self(hash.finalize().into())
+        hash.finalize().into()
     }
 }
 
@@ -54,8 +78,8 @@ pub(crate) enum Standing {
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     losses: u32,
-    /// Grows with each loss.
-    at: u64,
+    /// Of the last loss.
+    at: Instant,
 }
 
 /// The suspects of one version of a model; it outlives the replicas that they end.
@@ -74,9 +98,18 @@ impl Quarantine {
     }
 
     /// How a request stands. Costs a load where nothing was ever lost.
-    pub(crate) fn judge(&self, inputs: &[Tensor]) -> Standing {
+    pub(crate) fn judge(&self, inputs: &[Tensor], now: Instant) -> Standing {
         if !self.is_used.load(Ordering::Acquire) {
             return Standing::Clear;
+        }
+        let sketch = Digest::sketch(inputs);
+        let all = Digest { sketch, whole: [0; 32] }..=Digest { sketch, whole: [u8::MAX; 32] };
+        {
+            let mut marks = self.marks();
+            self.forget(&mut marks, now);
+            if marks.range(all).next().is_none() {
+                return Standing::Clear;
+            }
         }
         let digest = Digest::of(inputs);
         match self.marks().get(&digest) {
@@ -87,9 +120,9 @@ impl Quarantine {
     }
 
     /// This input was in a lost execution; says whether it is refused from now on.
-    pub(crate) fn blame(&self, digest: Digest) -> bool {
+    pub(crate) fn blame(&self, digest: Digest, at: Instant) -> bool {
         let mut marks = self.marks();
-        let at = marks.values().map(|mark| mark.at).max().map_or(0, |at| at.saturating_add(1));
+        self.forget(&mut marks, at);
         if marks.len() >= REMEMBERED && !marks.contains_key(&digest) {
             let oldest =
                 marks.iter().min_by_key(|(_, mark)| (mark.losses >= LOSSES, mark.at)).map(|(digest, _)| *digest);
@@ -104,6 +137,11 @@ impl Quarantine {
         is_refused
     }
 
+    fn forget(&self, marks: &mut BTreeMap<Digest, Mark>, now: Instant) {
+        marks.retain(|_, mark| now.saturating_duration_since(mark.at) < REMEMBERED_FOR);
+        self.is_used.store(!marks.is_empty(), Ordering::Release);
+    }
+
     /// This suspect was executed and ended nothing.
     pub(crate) fn clear(&self, digest: Digest) {
         let mut marks = self.marks();
@@ -112,8 +150,10 @@ impl Quarantine {
     }
 
     /// How many inputs are refused.
-    pub(crate) fn count(&self) -> usize {
-        self.marks().values().filter(|mark| mark.losses >= LOSSES).count()
+    pub(crate) fn count(&self, now: Instant) -> usize {
+        let mut marks = self.marks();
+        self.forget(&mut marks, now);
+        marks.values().filter(|mark| mark.losses >= LOSSES).count()
     }
 }
 
@@ -143,6 +183,7 @@ impl Quarantines {
 mod tests {
     use bytes::Bytes;
     use weft_engine::DataType;
+    use weft_types::SystemClock;
 
     use super::*;
 
@@ -172,28 +213,58 @@ mod tests {
 
     #[test]
     fn three_losses_make_a_refusal_and_a_success_clears() {
-        let (quarantine, inputs) = (Quarantine::default(), [input("X", &[2], b"ab")]);
+        let (quarantine, inputs, now) = (Quarantine::default(), [input("X", &[2], b"ab")], SystemClock::now());
         let digest = Digest::of(&inputs);
-        assert_eq!(quarantine.judge(&inputs), Standing::Clear);
-        assert!(!quarantine.blame(digest) && !quarantine.blame(digest));
-        assert_eq!(quarantine.judge(&inputs), Standing::Suspect(digest));
+        assert_eq!(quarantine.judge(&inputs, now), Standing::Clear);
+        assert!(!quarantine.blame(digest, now) && !quarantine.blame(digest, now));
+        assert_eq!(quarantine.judge(&inputs, now), Standing::Suspect(digest));
         quarantine.clear(digest);
-        assert_eq!(quarantine.judge(&inputs), Standing::Clear);
-        assert_eq!([(); 3].map(|()| quarantine.blame(digest)), [false, false, true]);
-        assert_eq!(quarantine.judge(&inputs), Standing::Refused);
-        assert_eq!(quarantine.count(), 1);
-        assert_eq!(quarantine.judge(&[input("X", &[2], b"xy")]), Standing::Clear);
+        assert_eq!(quarantine.judge(&inputs, now), Standing::Clear);
+        assert_eq!([(); 3].map(|()| quarantine.blame(digest, now)), [false, false, true]);
+        assert_eq!(quarantine.judge(&inputs, now), Standing::Refused);
+        assert_eq!(quarantine.count(now), 1);
+        assert_eq!(quarantine.judge(&[input("X", &[2], b"xy")], now), Standing::Clear);
+    }
+
+    #[test]
+    fn marks_and_refusals_expire() {
+        let (quarantine, now) = (Quarantine::default(), SystemClock::now());
+        let [guilty, suspect] = [[input("X", &[2], b"ab")], [input("X", &[2], b"xy")]];
+        assert_eq!([(); 3].map(|()| quarantine.blame(Digest::of(&guilty), now)), [false, false, true]);
+        let later = now + REMEMBERED_FOR / 2;
+        quarantine.blame(Digest::of(&suspect), later);
+        assert_eq!(quarantine.judge(&guilty, later), Standing::Refused);
+        let later = now + REMEMBERED_FOR;
+        assert_eq!(quarantine.judge(&guilty, later), Standing::Clear);
+        assert_eq!(quarantine.judge(&suspect, later), Standing::Suspect(Digest::of(&suspect)));
+        assert_eq!(quarantine.count(later + REMEMBERED_FOR), 0);
+        assert!(!quarantine.is_used.load(Ordering::Acquire), "nothing is computed any more");
+    }
+
+    /// Large inputs that differ in the middle only share a sketch, and are told apart all the same.
+    #[test]
+    fn what_only_looks_like_a_suspect_is_clear() {
+        let (quarantine, now) = (Quarantine::default(), SystemClock::now());
+        let large = |mark: u8| {
+            let mut data = vec![0; 4 * SKETCHED];
+            data[2 * SKETCHED] = mark;
+            [Tensor { data: data.into(), ..input("X", &[4 * SKETCHED], b"") }]
+        };
+        quarantine.blame(Digest::of(&large(1)), now);
+        assert_eq!(Digest::sketch(&large(1)), Digest::sketch(&large(2)));
+        assert_eq!(quarantine.judge(&large(2), now), Standing::Clear);
+        assert_eq!(quarantine.judge(&large(1), now), Standing::Suspect(Digest::of(&large(1))));
     }
 
     #[test]
     fn what_is_remembered_is_bounded_and_the_guilty_stay_longest() {
-        let (quarantine, guilty) = (Quarantine::default(), numbered(u32::MAX));
-        assert_eq!([(); 3].map(|()| quarantine.blame(guilty)), [false, false, true]);
+        let (quarantine, guilty, now) = (Quarantine::default(), numbered(u32::MAX), SystemClock::now());
+        assert_eq!([(); 3].map(|()| quarantine.blame(guilty, now)), [false, false, true]);
         for number in 0..2 * u32::try_from(REMEMBERED).expect("small") {
-            quarantine.blame(numbered(number));
+            quarantine.blame(numbered(number), now + Duration::from_nanos(number.into()));
         }
         assert_eq!(quarantine.marks().len(), REMEMBERED);
-        assert_eq!(quarantine.count(), 1);
+        assert_eq!(quarantine.count(now), 1);
         assert!(!quarantine.marks().contains_key(&numbered(0)), "the oldest suspect goes first");
     }
 }

@@ -182,8 +182,9 @@ impl Replica {
         let blamed = lost.get_or_insert_default();
         let fresh: Vec<Digest> = inputs.filter(|digest| blamed.insert(*digest)).collect();
         drop(lost);
+        let now = SystemClock::now();
         for digest in fresh {
-            if self.quarantine.blame(digest) {
+            if self.quarantine.blame(digest, now) {
                 tracing::warn!(model = %self.identity.name, version = %self.identity.version, "an input is quarantined");
             }
         }
@@ -210,6 +211,13 @@ impl Replica {
     /// Waits until one more execution may run; fails never, as the permits are not closed.
     pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+
+    /// Waits until nothing else is executed, with this permit and all others.
+    pub(crate) async fn alone(&self, mut permit: OwnedSemaphorePermit) -> Option<OwnedSemaphorePermit> {
+        let others = u32::try_from(self.executors.saturating_sub(permit.num_permits())).ok()?;
+        permit.merge(Arc::clone(&self.permits).acquire_many_owned(others).await.ok()?);
+        Some(permit)
     }
 
     pub(crate) fn learned(&self) -> MutexGuard<'_, Learned> {

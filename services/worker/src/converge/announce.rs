@@ -56,7 +56,7 @@ impl Announcer {
 
     /// Tells where a version stands, or that it is gone.
     pub(super) fn replica(&self, shared: &Shared, key: &Key, held: Option<(&Held, &Losses)>) {
-        let quarantined = shared.quarantines.of(key).count();
+        let quarantined = shared.quarantines.of(key).count(SystemClock::now());
         let (model, version) = key.clone();
         let key = self.keys.replica(&ReplicaKey { worker: shared.options.id.clone(), model, version });
         match held {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 use weft_engine::{
     Capacity, Engine, Error, Finish, Generation, Inputs, Language, Model, Occupancy, Outputs, Piece, SequenceRequest,
     Signature, Spec, Usage,
@@ -87,6 +87,11 @@ impl Handle {
         self.voice.told.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(error);
     }
 
+    /// Lets no sequence begin until this is dropped.
+    pub(crate) async fn hold(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.voice.gate).write_owned().await
+    }
+
     pub(crate) fn occupy(&self, occupancy: Occupancy) {
         self.voice.told.lock().unwrap_or_else(PoisonError::into_inner).1 = occupancy;
     }
@@ -97,6 +102,8 @@ struct Voice {
     signature: Signature,
     begun: mpsc::Sender<Begun>,
     told: Arc<Mutex<(Option<Error>, Occupancy)>>,
+    /// Sequences begin while nobody holds it for writing.
+    gate: Arc<RwLock<()>>,
 }
 
 /// A worker that serves a language model under the name `identity`.
@@ -109,7 +116,7 @@ pub(crate) async fn speaking() -> (World, Handle) {
         max_batch_size: 0,
         concurrency: 1,
     };
-    let voice = Voice { signature, begun: sender, told: Arc::default() };
+    let voice = Voice { signature, begun: sender, told: Arc::default(), gate: Arc::default() };
     let engines = BTreeMap::from([("builtin", Arc::new(voice.clone()) as Arc<dyn Engine>)]);
     let world = World::with_engines(engines, |_| {}).await;
     world.place("identity").await;
@@ -165,6 +172,7 @@ impl Language for Voice {
         if let Some(error) = self.told.lock().unwrap_or_else(PoisonError::into_inner).0.take() {
             return Err(error);
         }
+        drop(self.gate.read().await);
         let (pieces, receiver) = mpsc::channel(1);
         self.begun.send(Begun { request, pieces }).await.expect("the test is there");
         Ok(Generation::new(stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))))

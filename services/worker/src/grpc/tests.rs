@@ -143,6 +143,29 @@ async fn the_timeout_parameter_only_shortens() {
     execution.dropped().await;
 }
 
+/// The first request's time is over before the second comes, which has as much of its own.
+#[tokio::test]
+async fn the_timeout_of_a_request_on_a_stream_begins_with_the_request() {
+    let (world, mut handle) = serving().await;
+    let timed = |mark| {
+        let mut request = request("", mark);
+        let half_a_second = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(500_000)) };
+        request.parameters.insert("timeout".into(), half_a_second);
+        request
+    };
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let requests = stream::unfold(receiver, async |mut requests| Some((requests.recv().await?, requests)));
+    let mut answers = client(&world, LONG).model_stream_infer(requests).await.expect("opened").into_inner();
+    sender.send(timed(1)).await.expect("open");
+    let first = answers.message().await.expect("goes on").expect("not over");
+    assert!(first.error_message.contains("deadline"), "{}", first.error_message);
+    handle.next().await.dropped().await;
+    sender.send(timed(2)).await.expect("open");
+    let echo = async { handle.next().await.echo() };
+    let (second, ()) = tokio::join!(answers.message(), echo);
+    assert_eq!(second.expect("goes on").expect("not over").error_message, "");
+}
+
 #[tokio::test]
 async fn a_dropped_call_stops_its_execution() {
     let (world, mut handle) = serving().await;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tokio::sync::mpsc;
 use weft_engine::{DataType, Error as EngineError, Model, Outputs, Signature};
 use weft_policy::batch::Settings;
-use weft_proto::inference::ModelConfig;
+use weft_proto::inference::{ModelConfig, ModelDynamicBatching};
 use weft_runtime::Tasks;
 use weft_telemetry::Scope;
 use weft_types::{Reason, Version};
@@ -19,9 +19,12 @@ use crate::replica::{Identity, Plan, Replica};
 const LONG: Duration = Duration::from_secs(60);
 
 fn replica(model: Arc<dyn Model>, limit: usize) -> Arc<Replica> {
-    let name = "m".parse().expect("a name");
-    let version = Version::new(1).expect("a version");
-    let plan = Plan {
+    let plan = plan(&*model, limit);
+    planned(model, plan)
+}
+
+fn plan(model: &dyn Model, limit: usize) -> Plan {
+    Plan {
         batching: Settings { max_batch_rows: model.signature().max_batch_size, ..Settings::default() },
         default_band: 2,
         bands: Bands::default(),
@@ -29,7 +32,12 @@ fn replica(model: Arc<dyn Model>, limit: usize) -> Arc<Replica> {
         mortal: true,
         predictable: true,
         limits: Limits { requests: limit, bytes: 1 << 20 },
-    };
+    }
+}
+
+fn planned(model: Arc<dyn Model>, plan: Plan) -> Arc<Replica> {
+    let name = "m".parse().expect("a name");
+    let version = Version::new(1).expect("a version");
     let metrics = Scope::disabled().metrics().model(&name, version);
     let replica =
         Arc::new(Replica::new(Identity { name, version, config: ModelConfig::default() }, plan, model, metrics));
@@ -200,6 +208,42 @@ async fn a_more_urgent_call_takes_as_many_bytes_as_it_needs_or_none() {
     assert_eq!(replica.queue.len(), 2);
 }
 
+/// Two executors, of which one is at work: a suspect waits until both are free, and nothing begins beside it.
+#[tokio::test]
+async fn a_suspect_runs_with_nothing_beside_it() {
+    let (replica, mut handle) = driven(0, 2, 16);
+    replica.quarantine.blame(Digest::of(&[input(7, &[1, 1])]), SystemClock::now());
+    let mut tickets = vec![send(&replica, 1, 0, LONG).expect("taken")];
+    let running = handle.next().await;
+    tickets.extend([(7, 1), (2, 2)].map(|(mark, priority)| send(&replica, mark, priority, LONG).expect("taken")));
+    // The loop has taken the suspect, and has its turn to begin it.
+    while replica.queue.len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(replica.running(), 1);
+    running.echo();
+    for mark in [7, 2] {
+        let execution = handle.next().await;
+        assert_eq!((execution.marks(), replica.running()), (vec![mark], 1));
+        execution.echo();
+    }
+    for ticket in tickets {
+        assert!(ticket.answer().await.outcome.is_ok());
+    }
+}
+
+#[test]
+fn a_priority_beyond_the_levels_is_the_default() {
+    let levels = ModelDynamicBatching { priority_levels: 3, ..ModelDynamicBatching::default() };
+    let plan = Plan { bands: Bands::of(&levels), ..plan(&Chaos { signature: signature(0, 1) }, 1) };
+    assert_eq!([0, 1, 3, 4].map(|priority| plan.band(priority)), [2, 1, 3, 2]);
+    let plan = Plan { bands: Bands::default(), ..plan };
+    assert_eq!([0, 1, 1000].map(|priority| plan.band(priority)), [2, 1, 255]);
+}
+
 #[tokio::test]
 async fn bytes_are_bounded_too() {
     let (replica, mut handle) = driven(0, 1, 100);
@@ -265,7 +309,10 @@ async fn a_deadline_ends_the_wait_and_says_where() {
 /// The execution and its caller both watch the deadline: whichever notices first, the caller hears of the deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_deadline_is_the_reason_whoever_notices_it_first() {
-    let replica = replica(Arc::new(Chaos { signature: signature(0, 64) }), 64);
+    let model = Chaos { signature: signature(0, 64) };
+    // Else it would soon be known that there is no time for any.
+    let plan = Plan { predictable: false, ..plan(&model, 64) };
+    let replica = planned(Arc::new(model), plan);
     for _ in 0..100 {
         // Mark 3 never answers.
         let tickets = (0..16).map(|_| send(&replica, 3, 0, Duration::from_millis(3)).expect("taken"));

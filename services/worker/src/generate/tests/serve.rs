@@ -21,6 +21,7 @@ use crate::Admin;
 use crate::fake::World;
 use crate::fake::language::{Begun, Handle, speaking};
 use crate::grpc::tests::{LONG, client};
+use crate::replica::Replica;
 
 const USAGE: Usage = Usage { prompt_tokens: 3, cached_tokens: 1, output_tokens: 2, preemptions: 0 };
 
@@ -301,14 +302,52 @@ async fn an_end_without_a_word_is_a_failure() {
     assert_eq!(answer.expect_err("lost").code(), Code::Internal);
 }
 
+fn held(world: &World) -> Arc<Replica> {
+    let replicas = world.worker.shared.replicas.all();
+    let replica = replicas.values().flat_map(|versions| versions.values()).find_map(|held| held.replica().cloned());
+    replica.expect("it is held")
+}
+
+/// A drain must not overlook a sequence that the engine is being asked for.
+#[tokio::test]
+async fn a_sequence_is_counted_before_it_begins() {
+    let (world, mut handle) = speaking().await;
+    let replica = held(&world);
+    let gate = handle.hold().await;
+    let mut client = client(&world, LONG);
+    let asking = client.model_infer(prompt("a"));
+    tokio::pin!(asking);
+    let counted = async {
+        while replica.sequences.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = &mut asking => panic!("nothing begins"),
+        counted = tokio::time::timeout(LONG, counted) => counted.expect("it is not counted"),
+    }
+    drop(gate);
+    let begun = async { handle.next().await.end(Finish::Stop, USAGE).await };
+    let (answer, ()) = tokio::join!(asking, begun);
+    answer.expect("answered");
+    assert!(replica.sequences.is_empty());
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_caller_who_does_not_read() {
+    let (world, mut handle) = speaking().await;
+    let (_unread, begun) = open(&world, &mut handle, vec![prompt("a")]).await;
+    let drained = tokio::time::timeout(LONG, held(&world).drain(Duration::ZERO)).await;
+    drained.expect("it is bounded");
+    assert_eq!(held(&world).sequences.len(), begun.len());
+}
+
 #[tokio::test]
 async fn a_drain_waits_for_running_sequences_and_takes_no_more() {
     let (world, mut handle) = speaking().await;
     let (mut answers, mut begun) = open(&world, &mut handle, vec![prompt("a")]).await;
     let begun = begun.remove(0);
-    let replicas = world.worker.shared.replicas.all();
-    let replica = replicas.values().flat_map(|versions| versions.values()).find_map(|held| held.replica().cloned());
-    let replica = replica.expect("it is held");
+    let replica = held(&world);
     world.unplace("identity").await;
     world.told("identity", ReplicaState::Draining).await;
     begun.say("x", 1).await;
