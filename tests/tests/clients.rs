@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use weft_proto::inference::ModelMetadataRequest;
 use weft_tests::calls::Caller;
 use weft_tests::process::Weft;
 use weft_tests::tools::{models, python, tool};
@@ -43,6 +44,29 @@ async fn magika_answers_as_its_own_package_does() -> Result<()> {
     let check = || python("models-venv", "magika_reference.py", &[&mesh.address]);
     let told = tokio::task::block_in_place(check)?;
     assert!(told.contains("50 of 50 agree"), "{told}");
+    Ok(())
+}
+
+/// Foreign models give the answers that ONNX Runtime gives in Python, batched, of unequal lengths, and with a state that the
+/// worker keeps while the requests of other sequences come in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_models_over_onnxruntime_answer_as_in_python() -> Result<()> {
+    let (folder, library) = (models(), tool("lib/libonnxruntime.so")?);
+    let (folder, library) = (folder.to_string_lossy(), library.to_string_lossy());
+    let flags =
+        ["--metrics-http", "", "--router-http", "", "--worker-models", &folder, "--worker-onnxruntime", &library];
+    let mesh = Weft::start("dev", &flags)?;
+    let caller = Caller::new(&mesh.address)?;
+    for (model, script) in
+        [("magika", "magika_reference.py"), ("minilm", "minilm_reference.py"), ("silero_vad", "silero_reference.py")]
+    {
+        caller.wait_ready(model).await?;
+        let asked = ModelMetadataRequest { name: model.to_owned(), version: String::new() };
+        let platform = caller.inference().model_metadata(asked).await?.into_inner().platform;
+        assert!(platform.starts_with("onnxruntime"), "{model} runs on {platform}");
+        let told = tokio::task::block_in_place(|| python("models-venv", script, &[&mesh.address]))?;
+        assert!(told.contains("max difference"), "{model} was not compared:\n{told}");
+    }
     Ok(())
 }
 

@@ -39,9 +39,8 @@ pub(crate) async fn answer(
 async fn within(record: &mut Record, call: &Call, request: ModelInferRequest) -> Result<ModelInferResponse, Failure> {
     let replica = Arc::clone(&record.replica);
     let inference = infer::convert(request)?;
-    let signature = replica.signature();
-    let positions = infer::positions(&inference.wanted, &signature.outputs)?;
-    let inputs = signature.check(inference.tensors)?;
+    let positions = replica.face.positions(&inference.wanted)?;
+    let inputs = replica.face.take(inference.tensors)?;
     if let Some(timeout) = inference.timeout {
         record.deadline = record.deadline.earlier(Deadline::after(call.received, timeout));
     }
@@ -51,7 +50,9 @@ async fn within(record: &mut Record, call: &Call, request: ModelInferRequest) ->
     record.caller = Some(ticket.caller());
     let answer = ticket.answer().await;
     record.timing = Some(answer.timing);
-    let outputs = sequence::commit(turn, answer.outcome?)?;
+    let outputs = answer.outcome?;
+    sequence::commit(turn, &outputs)?;
+    let outputs = replica.face.give(outputs);
     let identity = &replica.identity;
     Ok(infer::respond((&identity.name, identity.version), inference.id, outputs, positions.as_deref()))
 }

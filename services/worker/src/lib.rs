@@ -1,7 +1,7 @@
 //! The worker: holds replicas of models and answers inference calls on them.
 //!
-//! A call's path: [`grpc`] takes it off the wire, [`answer`] leads it through, [`infer`] makes tensors of it, [`admit`] refuses
-//! what cannot be answered in time, [`queue`] holds it in order of urgency, [`batch`] decides what runs together,
+//! A call's path: [`grpc`] takes it off the wire, [`answer`] leads it through, [`infer`] makes tensors of it, [`face`] checks
+//! them, [`admit`] refuses what cannot be answered in time, [`queue`] holds it in order of urgency, [`batch`] decides what runs together,
 //! [`execute`] runs it for as long as somebody waits, and [`infer`] makes the response.
 //!
 //! Beside that, [`converge`] makes the replicas follow the placements: it loads from the [`repository`] with the engines
@@ -16,6 +16,7 @@ mod batch;
 mod converge;
 mod error;
 mod execute;
+mod face;
 #[cfg(test)]
 mod fake;
 mod generate;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use weft_engine::{Inputs, Model, Signature};
+use weft_engine::{Inputs, Model};
 use weft_policy::Latency;
 use weft_policy::batch::Settings;
 use weft_policy::learn::Ahead;
@@ -16,6 +16,7 @@ use weft_proto::inference::ModelConfig;
 use weft_telemetry::ModelMetrics;
 use weft_types::{Deadline, Error, ModelName, Reason, SystemClock, Version};
 
+use crate::face::Face;
 use crate::quarantine::{Digest, Quarantine};
 use crate::queue::{Bands, Limits, Queue};
 use crate::sequence::Sequences;
@@ -71,6 +72,8 @@ pub(crate) struct Replica {
     pub(crate) identity: Identity,
     pub(crate) plan: Plan,
     pub(crate) model: Arc<dyn Model>,
+    /// What callers see of the model.
+    pub(crate) face: Face,
     pub(crate) queue: Arc<Queue>,
     pub(crate) stats: Stats,
     pub(crate) metrics: ModelMetrics,
@@ -122,6 +125,7 @@ impl Replica {
             stateful: None,
             lost: Mutex::default(),
             left: Mutex::default(),
+            face: Face::new(&identity.config, model.signature()),
             identity,
             plan,
             model,
@@ -138,11 +142,6 @@ impl Replica {
     /// The same for a model that carries state.
     pub(crate) fn with_sequences(self, stateful: Option<Arc<Sequences>>) -> Self {
         Self { stateful, ..self }
-    }
-
-    /// What callers see of the model.
-    pub(crate) fn signature(&self) -> &Signature {
-        self.stateful.as_ref().map_or_else(|| self.model.signature(), |sequences| sequences.signature())
     }
 
     fn lost(&self) -> MutexGuard<'_, Option<BTreeSet<Digest>>> {

@@ -8,6 +8,7 @@
 mod check;
 mod config;
 mod engine;
+mod fields;
 mod files;
 mod manifest;
 mod schema;

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
-use weft_engine::{Inputs, Outputs, Signature};
+use weft_engine::{Inputs, Signature, Tensor};
 use weft_proto::inference::ModelConfig;
 use weft_proto::inference::model_config::SchedulingChoice;
 use weft_runtime::Tasks;
@@ -82,7 +82,7 @@ impl Sequences {
         limits: Limits,
     ) -> std::result::Result<Option<Arc<Self>>, String> {
         let Some(SchedulingChoice::SequenceBatching(batching)) = &config.scheduling_choice else { return Ok(None) };
-        let layout = Layout::new(config, batching, signature)?;
+        let layout = Layout::new(batching, signature)?;
         if layout.initial_bytes() > limits.state_bytes {
             return Err(format!("the state of one sequence is larger than {} bytes", limits.state_bytes));
         }
@@ -98,11 +98,6 @@ impl Sequences {
             lines: Mutex::default(),
             begun: Notify::new(),
         })))
-    }
-
-    /// What callers see of the model: neither its state nor what the worker fills in.
-    pub(crate) const fn signature(&self) -> &Signature {
-        self.layout.visible()
     }
 
     fn lines(&self) -> MutexGuard<'_, BTreeMap<SequenceId, Arc<Line>>> {
@@ -193,12 +188,9 @@ pub(crate) async fn enter(
     Ok((turn.complete(inputs)?, Some(turn)))
 }
 
-/// Moves the state on, and returns what the caller is to see.
-pub(crate) fn commit(turn: Option<Turn>, outputs: Outputs) -> std::result::Result<Outputs, Failure> {
-    match turn {
-        Some(turn) => turn.commit(outputs),
-        None => Ok(outputs),
-    }
+/// Moves the state on, if the model has any.
+pub(crate) fn commit(turn: Option<Turn>, outputs: &[Tensor]) -> std::result::Result<(), Failure> {
+    turn.map_or(Ok(()), |turn| turn.commit(outputs))
 }
 
 fn unknown() -> Error {

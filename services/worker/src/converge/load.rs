@@ -12,7 +12,7 @@ use weft_policy::batch::Settings;
 use weft_proto::frame::MAX_TENSORS;
 use weft_proto::inference::model_config::SchedulingChoice;
 use weft_proto::inference::model_sequence_batching::StrategyChoice;
-use weft_proto::inference::{DataType as ConfigType, ModelConfig};
+use weft_proto::inference::{DataType as ConfigType, ModelConfig, ModelTensorReshape};
 
 use super::plan::Key;
 use crate::Shared;
@@ -75,17 +75,25 @@ fn check(signature: &Signature, config: &ModelConfig) -> Result<(), String> {
     }
     let batches = signature.max_batch_size > 0;
     for input in &config.input {
-        // What the caller sends may have another shape than what the model takes: then this one counts.
-        let dims = input.reshape.as_ref().map_or(&input.dims, |reshape| &reshape.shape);
+        let dims = dims(&input.dims, input.reshape.as_ref());
         let declared = Declared { name: &input.name, datatype: input.data_type(), dims, batches };
-        declared.agrees("input", &signature.inputs)?;
+        let port = declared.agrees("input", &signature.inputs)?;
+        if input.optional && !port.optional {
+            let name = presentable(&input.name);
+            return Err(format!("the configuration has input {name} as optional, and the model needs it"));
+        }
     }
     for output in &config.output {
-        let dims = output.reshape.as_ref().map_or(&output.dims, |reshape| &reshape.shape);
+        let dims = dims(&output.dims, output.reshape.as_ref());
         let declared = Declared { name: &output.name, datatype: output.data_type(), dims, batches };
         declared.agrees("output", &signature.outputs)?;
     }
     Ok(())
+}
+
+/// The shape that the model is said to have, if any: the caller's, or the other one where there are two.
+fn dims<'a>(dims: &'a [i64], reshape: Option<&'a ModelTensorReshape>) -> Option<&'a [i64]> {
+    reshape.map(|reshape| &reshape.shape[..]).or_else(|| (!dims.is_empty()).then_some(dims))
 }
 
 /// An input or output as the configuration has it.
@@ -93,13 +101,13 @@ struct Declared<'a> {
     name: &'a str,
     datatype: ConfigType,
     /// Without the batch axis.
-    dims: &'a [i64],
+    dims: Option<&'a [i64]>,
     batches: bool,
 }
 
 impl Declared<'_> {
     /// What the configuration leaves open, and what the model does, agrees with anything.
-    fn agrees(&self, side: &str, ports: &[Port]) -> Result<(), String> {
+    fn agrees<'p>(&self, side: &str, ports: &'p [Port]) -> Result<&'p Port, String> {
         let name = presentable(self.name);
         let port = ports.iter().find(|port| port.name == self.name);
         let port = port.ok_or_else(|| format!("the configuration has an {side} {name} that the model lacks"))?;
@@ -109,19 +117,19 @@ impl Declared<'_> {
         {
             return Err(format!("the configuration's type of {side} {name} is not the model's {actual}"));
         }
-        match &port.shape {
-            Some(shape) if !self.dims.is_empty() && !self.fits(shape) => {
+        match (&port.shape, self.dims) {
+            (Some(shape), Some(dims)) if !self.fits(dims, shape) => {
                 Err(format!("the configuration's dims of {side} {name} are not the model's {shape:?}"))
             }
-            _ => Ok(()),
+            _ => Ok(port),
         }
     }
 
-    fn fits(&self, shape: &[i64]) -> bool {
+    fn fits(&self, dims: &[i64], shape: &[i64]) -> bool {
         let own = shape.get(usize::from(self.batches)..).unwrap_or_default();
         let fits = |(declared, actual): (&i64, &i64)| *declared < 0 || *actual < 0 || declared == actual;
         // A scalar cannot be written down as dims: one element stands for it.
-        (own.is_empty() && self.dims == [1]) || own.len() == self.dims.len() && self.dims.iter().zip(own).all(fits)
+        (own.is_empty() && dims == [1]) || own.len() == dims.len() && dims.iter().zip(own).all(fits)
     }
 }
 

@@ -19,9 +19,9 @@ use crate::replicas::Held;
 
 /// What callers see of a model.
 fn signature(replica: &Replica) -> Cow<'_, Signature> {
-    match &replica.stateful {
-        Some(_) => Cow::Borrowed(replica.signature()),
-        None => generate::signature(&*replica.model),
+    match replica.model.language() {
+        Some(_) => generate::signature(&*replica.model),
+        None => Cow::Borrowed(replica.face.signature()),
     }
 }
 

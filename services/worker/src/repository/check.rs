@@ -10,6 +10,7 @@ use weft_proto::inference::model_sequence_batching::StrategyChoice;
 use weft_proto::inference::{ModelConfig, ModelDynamicBatching, ModelQueuePolicy};
 use weft_types::ModelName;
 
+use crate::error::presentable;
 use crate::sequence;
 
 /// The most rows that a configuration may ask for in one execution.
@@ -131,23 +132,39 @@ pub(super) fn instances(config: &ModelConfig, problems: &mut Vec<String>) -> Opt
     (total > 0).then_some(total)
 }
 
-/// Fields that are read and not followed, since the answers are the same without.
-pub(super) fn notes(config: &ModelConfig) -> Vec<&'static str> {
-    let accelerators =
-        config.optimization.as_ref().and_then(|optimization| optimization.execution_accelerators.as_ref());
-    let notes = [
-        (
-            accelerators.is_some_and(|accelerators| {
-                !(accelerators.cpu_execution_accelerator.is_empty()
-                    && accelerators.gpu_execution_accelerator.is_empty())
-            }),
-            "optimization.execution_accelerators is not used: the engine's own kernels are",
-        ),
-        (!config.model_warmup.is_empty(), "model_warmup is not used: each load is warmed with made-up input"),
-        (
-            config.response_cache.as_ref().is_some_and(|cache| cache.enable),
-            "response_cache is not used: every call is computed",
-        ),
-    ];
-    notes.into_iter().filter_map(|(applies, note)| applies.then_some(note)).collect()
+/// Each `reshape` must have as many elements as the `dims` that it stands for, whatever the free axes turn out to be.
+pub(super) fn reshapes(config: &ModelConfig, problems: &mut Vec<String>) {
+    let inputs = config.input.iter().map(|input| ("input", &input.dims, &input.reshape));
+    let outputs = config.output.iter().map(|output| ("output", &output.dims, &output.reshape));
+    for (side, dims, reshape) in inputs.chain(outputs) {
+        if let Some(reshape) = reshape
+            && (segments(dims).is_none() || segments(dims) != segments(&reshape.shape))
+        {
+            problems.push(format!(
+                "{side}.reshape: expected as many elements as dims, and its free axes in the same places"
+            ));
+        }
+    }
+}
+
+/// The elements before, between and after the free axes; `None` for axes that there cannot be.
+fn segments(dims: &[i64]) -> Option<Vec<i64>> {
+    let mut segments = vec![1_i64];
+    for axis in dims {
+        match (*axis, segments.last_mut()) {
+            (-1, _) => segments.push(1),
+            (size @ 1.., Some(last)) => *last = last.checked_mul(size)?,
+            _ => return None,
+        }
+    }
+    Some(segments)
+}
+
+/// A language model's own parameters: any other is a slip of the pen.
+pub(super) fn language(parameters: &BTreeMap<String, String>, problems: &mut Vec<String>) {
+    const KNOWN: [&str; 6] = ["context", "slots", "kv_tokens", "queue", "batch_tokens", "saved_mib"];
+    let unknown = parameters.keys().filter(|key| !KNOWN.contains(&key.as_str()));
+    problems.extend(
+        unknown.map(|key| format!("parameters[\"{}\"]: a language model has {}", presentable(key), KNOWN.join(", "))),
+    );
 }

@@ -7,11 +7,11 @@ use weft_proto::inference::ModelConfig;
 use weft_proto::inference::model_version_policy::PolicyChoice;
 use weft_types::{ModelName, Version};
 
-use super::check;
 use super::engine::{self, Engine};
+use super::{check, fields};
 
 /// What an engine reads the number of instances from.
-const INSTANCES: &str = "instances";
+pub(super) const INSTANCES: &str = "instances";
 
 /// What the choice of an engine looks at besides the configuration.
 #[derive(Clone, Copy)]
@@ -50,11 +50,14 @@ impl Settings {
         match choice.as_ref().map(|choice| choice.engine) {
             None => problems.push("backend: expected builtin, tract, onnx, onnxruntime or llama".to_owned()),
             Some(Engine::Builtin) => check::builtin(name, &config, &parameters, &mut problems),
-            Some(Engine::Tract | Engine::Onnxruntime | Engine::Llama) => {}
+            Some(Engine::Llama) => check::language(&parameters, &mut problems),
+            Some(Engine::Tract | Engine::Onnxruntime) => {}
         }
         let streams = choice.as_ref().is_some_and(|choice| choice.engine == Engine::Llama);
         let max_batch_size = check::max_batch_size(&config, &mut problems);
         check::scheduling(&config, max_batch_size, streams, &mut problems);
+        check::reshapes(&config, &mut problems);
+        fields::refuse(&config, &mut problems);
         if let Some(instances) = check::instances(&config, &mut problems) {
             parameters.insert(INSTANCES.to_owned(), instances.to_string());
         }
@@ -69,7 +72,7 @@ impl Settings {
         let engine::Choice { engine, is_second_best } = choice;
         config.name = name.to_string();
         config.backend = engine.as_str().to_owned();
-        let notes = check::notes(&config);
+        let notes = fields::notes(&config, engine);
         Ok(Self { config, engine, file, max_batch_size, notes, is_second_best, parameters })
     }
 

@@ -172,13 +172,40 @@ fn a_plain_file_is_version_1_and_gives_way_to_a_folder() {
 
 #[test]
 fn what_is_not_followed_is_noted() {
-    let config = "optimization { execution_accelerators { cpu_execution_accelerator [ { name: 'openvino' } ] } }";
-    let folder = folder(&[("m/config.pbtxt", config), ("m/1/model.onnx", "")]);
-    let text = Schema::load().unwrap().read_text(config).unwrap();
-    let around = Around { holds: &|_| true, has: &|_| false };
-    let settings = Settings::new(&"m".parse().unwrap(), text, around).unwrap();
-    assert!(settings.notes.len() == 1 && settings.notes[0].contains("execution_accelerators"), "{:?}", settings.notes);
-    assert_eq!(Repository::scan(Some(folder.path()), &BTreeSet::new()).problems(), []);
+    let notes = |config: &str| {
+        let folder = folder(&[("m/config.pbtxt", config), ("m/1/model.onnx", "")]);
+        assert_eq!(Repository::scan(Some(folder.path()), &BTreeSet::new()).problems(), [], "{config}");
+        let text = Schema::load().unwrap().read_text(config).unwrap();
+        let around = Around { holds: &|_| true, has: &|_| false };
+        Settings::new(&"m".parse().unwrap(), text, around).unwrap().notes
+    };
+    let cases = [
+        ("optimization { execution_accelerators { cpu_execution_accelerator [ { name: 'x' } ] } }", "optimization"),
+        ("model_warmup [ { name: 'one' } ]", "model_warmup"),
+        ("response_cache { enable: true }", "response_cache"),
+        ("version_policy { all { } }", "version_policy"),
+        ("version_policy { latest { num_versions: 2 } }", "version_policy"),
+        ("version_policy { specific { versions: [ 1, 2 ] } }", "version_policy"),
+        ("backend: 'tract' parameters { key: 'x' value { string_value: '1' } }", "parameters"),
+        ("instance_group { count: 1 rate_limiter { priority: 2 } }", "instance_group"),
+        ("max_batch_size: 2 sequence_batching { oldest { max_candidate_sequences: 4 } }", "max_candidate_sequences"),
+        ("sequence_batching { direct { minimum_slot_utilization: 0.5 } }", "minimum_slot_utilization"),
+        ("output { name: 'y' label_filename: 'labels.txt' }", "label_filename"),
+        ("cc_model_filenames { key: '7.5' value: 'model75.onnx' }", "cc_model_filenames"),
+        ("metric_tags { key: 'x' value: 'y' }", "metric_tags"),
+    ];
+    for (config, expected) in cases {
+        let notes = notes(config);
+        assert!(notes.len() == 1 && notes[0].contains(expected), "{config}: {notes:?}");
+    }
+    for config in [
+        "version_policy { specific { versions: [ 1 ] } }",
+        "instance_group { name: 'one' count: 2 kind: KIND_CPU }",
+        "max_batch_size: 2 sequence_batching { oldest { preferred_batch_size: 2 } }",
+        "parameters { key: 'instances' value { string_value: '2' } }",
+    ] {
+        assert_eq!(notes(config), [] as [&str; 0], "{config}");
+    }
 }
 
 const HASHES: [(&str, &str); 2] = [
@@ -328,6 +355,29 @@ fn a_bad_configuration_is_told_and_skipped() {
         ("m/config.pbtxt", "instance_group { count: 1025 }", "instance_group.count: "),
         ("m/config.pbtxt", "default_model_filename: '../../secret'", "default_model_filename: "),
         ("m/config.pbtxt", "default_model_filename: '/secret'", "default_model_filename: "),
+        ("m/config.pbtxt", "runtime: 'mine.so'", "runtime: "),
+        ("m/config.pbtxt", "batch_input { kind: BATCH_ELEMENT_COUNT target_name: 'n' }", "batch_input: "),
+        ("m/config.pbtxt", "batch_output { target_name: 'n' }", "batch_output: "),
+        ("m/config.pbtxt", "input { name: 'a' allow_ragged_batch: true }", "input.allow_ragged_batch: "),
+        ("m/config.pbtxt", "input { name: 'a' is_shape_tensor: true }", "input.is_shape_tensor: "),
+        ("m/config.pbtxt", "output { name: 'a' is_shape_tensor: true }", "output.is_shape_tensor: "),
+        ("m/config.pbtxt", "input { name: 'a' is_non_linear_format_io: true }", "input.is_non_linear_format_io: "),
+        ("m/config.pbtxt", "output { name: 'a' is_non_linear_format_io: true }", "output.is_non_linear_format_io: "),
+        ("m/config.pbtxt", "instance_group { passive: true }", "instance_group.passive: "),
+        (
+            "m/config.pbtxt",
+            "model_operations { op_library_filename: 'x.so' }",
+            "model_operations.op_library_filename: ",
+        ),
+        ("m/config.pbtxt", "model_repository_agents { agents { name: 'decrypt' } }", "model_repository_agents: "),
+        ("m/config.pbtxt", "input { name: 'a' dims: [ 4 ] reshape { shape: [ 2, 3 ] } }", "input.reshape: "),
+        ("m/config.pbtxt", "output { name: 'a' dims: [ -1, 2 ] reshape { shape: [ 2, -1 ] } }", "output.reshape: "),
+        ("m/config.pbtxt", "output { name: 'a' dims: [ 0 ] reshape { shape: [ 0 ] } }", "output.reshape: "),
+        (
+            "m/config.pbtxt",
+            "backend: 'llama' parameters { key: 'slot' value { string_value: '4' } }",
+            "parameters[\"slot\"]: a language model has context, slots",
+        ),
     ];
     for (file, text, expected) in cases {
         let repository = scan(&[(file, text), ("m/1/model.onnx", ""), ("good/1/model.onnx", "")]);

@@ -1,9 +1,9 @@
 //! Which of a model's inputs and outputs are its state, and which are the worker's to fill in.
 
 use bytes::Bytes;
-use weft_engine::{DataType, Inputs, Outputs, Port, Signature, Tensor};
+use weft_engine::{DataType, Inputs, Port, Signature, Tensor};
 use weft_proto::inference::model_sequence_batching::State as Declared;
-use weft_proto::inference::{DataType as ConfigType, ModelConfig, ModelSequenceBatching};
+use weft_proto::inference::{DataType as ConfigType, ModelSequenceBatching};
 use weft_types::{Error, Reason, Result};
 
 use super::control::Control;
@@ -11,16 +11,14 @@ use crate::converge::datatype_of;
 use crate::error::{Failure, presentable};
 use crate::infer::{Sequence, SequenceId};
 
-/// What the worker adds to a request and takes from an answer.
+/// What the worker adds to a request and keeps of an answer.
 #[derive(Debug)]
 pub(super) struct Layout {
     states: Vec<State>,
     controls: Vec<Control>,
-    visible: Signature,
+    batches: bool,
     /// All inputs, in the model's order.
     inputs: Vec<String>,
-    /// Of each output, in the model's order: whether callers see it.
-    shown: Vec<bool>,
 }
 
 /// A tensor that goes from one execution to the next.
@@ -36,11 +34,7 @@ struct State {
 
 impl Layout {
     /// The text of a failure is safe to show.
-    pub(super) fn new(
-        config: &ModelConfig,
-        batching: &ModelSequenceBatching,
-        signature: &Signature,
-    ) -> std::result::Result<Self, String> {
+    pub(super) fn new(batching: &ModelSequenceBatching, signature: &Signature) -> std::result::Result<Self, String> {
         let batches = signature.max_batch_size > 0;
         let states = batching.state.iter().map(|state| State::new(state, signature, batches));
         let states = states.collect::<std::result::Result<Vec<_>, String>>()?;
@@ -49,31 +43,8 @@ impl Layout {
             .iter()
             .map(|input| Control::new(input, port("input", &input.name, &signature.inputs)?.1, batches));
         let controls = controls.collect::<std::result::Result<Vec<_>, String>>()?;
-        let is_ours = |name: &str| {
-            states.iter().any(|state| state.input == name) || controls.iter().any(|control| control.name == name)
-        };
-        // A state that the configuration lists among the outputs is for callers too, as in Triton.
-        let is_listed = |port: &Port| config.output.iter().any(|output| output.name == port.name);
-        let is_state = |at: usize| states.iter().any(|state| state.output == at);
-        let shown = signature.outputs.iter().enumerate().map(|(at, port)| !is_state(at) || is_listed(port));
-        let shown: Vec<bool> = shown.collect();
-        let visible = Signature {
-            inputs: signature.inputs.iter().filter(|port| !is_ours(&port.name)).cloned().collect(),
-            outputs: signature
-                .outputs
-                .iter()
-                .zip(&shown)
-                .filter(|(_, shown)| **shown)
-                .map(|(port, _)| port.clone())
-                .collect(),
-            ..signature.clone()
-        };
         let inputs = signature.inputs.iter().map(|port| port.name.clone()).collect();
-        Ok(Self { states, controls, visible, inputs, shown })
-    }
-
-    pub(super) const fn visible(&self) -> &Signature {
-        &self.visible
+        Ok(Self { states, controls, batches, inputs })
     }
 
     /// What a sequence begins with.
@@ -88,7 +59,7 @@ impl Layout {
     /// What would not fit the model, before the request waits for anything.
     pub(super) fn check(&self, id: &SequenceId, inputs: &[Tensor]) -> Result<()> {
         self.controls.iter().try_for_each(|control| control.check(id))?;
-        let many = inputs.iter().position(|tensor| self.visible.max_batch_size > 0 && tensor.rows() != 1);
+        let many = inputs.iter().position(|tensor| self.batches && tensor.rows() != 1);
         match many {
             Some(at) => Err(Error::invalid(format!("inputs[{at}].shape"), "a request of a sequence has one row")),
             None => Ok(()),
@@ -106,11 +77,9 @@ impl Layout {
         Ok(all)
     }
 
-    /// What callers see of an answer, and the state that the next request takes.
-    pub(super) fn split(&self, outputs: Outputs) -> std::result::Result<(Outputs, Vec<Tensor>), Failure> {
-        let state = self.states.iter().map(|state| state.next(&outputs)).collect::<Result<_>>()?;
-        let shown = outputs.into_iter().zip(&self.shown).filter(|(_, shown)| **shown).map(|(output, _)| output);
-        Ok((shown.collect(), state))
+    /// The state that the next request takes.
+    pub(super) fn next(&self, outputs: &[Tensor]) -> std::result::Result<Vec<Tensor>, Failure> {
+        Ok(self.states.iter().map(|state| state.next(outputs)).collect::<Result<_>>()?)
     }
 }
 

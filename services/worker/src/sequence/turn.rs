@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
-use weft_engine::{Inputs, Outputs, Tensor};
+use weft_engine::{Inputs, Tensor};
 use weft_types::{Deadline, Error, Reason, Result, SystemClock};
 
 use super::line::Line;
@@ -95,10 +95,10 @@ impl Turn {
         sequences.layout.complete(sequence, inputs, state)
     }
 
-    /// Takes the state over, and returns what the caller is to see.
-    pub(super) fn commit(mut self, outputs: Outputs) -> std::result::Result<Outputs, Failure> {
+    /// Takes the state over.
+    pub(super) fn commit(mut self, outputs: &[Tensor]) -> std::result::Result<(), Failure> {
         let Place { sequences, sequence, line, is_answered } = &mut self.place;
-        let (shown, state) = sequences.layout.split(outputs)?;
+        let state = sequences.layout.next(outputs)?;
         if sequence.is_end {
             line.held().state = None;
             sequences.end(&sequence.id, line);
@@ -114,6 +114,6 @@ impl Turn {
             held.state = Some(state);
         }
         *is_answered = true;
-        Ok(shown)
+        Ok(())
     }
 }
