@@ -26,6 +26,9 @@ grpcio==1.85.1
 protobuf==6.33.6
 tritonclient[grpc]==2.73.0"
 
+# shellcheck source=tests/scripts/python.sh
+. "$root/tests/scripts/python.sh"
+
 say() { echo "models: $*"; }
 fail() { echo "models: $*" >&2; exit 1; }
 
@@ -36,10 +39,7 @@ digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 ensure_venv() {
     [ -f "$venv/pins" ] && [ "$(cat "$venv/pins")" = "$pins" ] && return
     say "installing magika and $runtime into $venv (about 60 MB to fetch)"
-    mkdir -p "$tools"
-    rm -rf "$venv"
-    python3 -m venv "$venv" >"$venv.log" 2>&1 ||
-        fail "python3 -m venv failed: install python3 and python3-venv (as root, tests/scripts/tools.sh test does it), see $venv.log"
+    new_venv "$venv" "$venv.log" || fail "there is no Python environment"
     printf '%s\n' "$pins" >"$venv/requirements.txt"
     pip install --quiet --only-binary=:all: -r "$venv/requirements.txt" || fail "the packages could not be installed"
     printf '%s' "$pins" >"$venv/pins"
@@ -52,8 +52,7 @@ fetch() {
     for pin in "$@"; do echo "${pin% *} --hash=sha256:${pin#* }"; done >"$folder/pins.txt"
     # A bar per file on a terminal, a line per file elsewhere.
     pip download --no-deps --only-binary=:all: --require-hashes --progress-bar on --dest "$folder" -r "$folder/pins.txt" |
-        grep -vE '^(Looking|Saved|Successfully)' || true
-    [ "$(find "$folder" -name '*.whl' | wc -l)" = "$#" ] || fail "a package could not be fetched: ${*%% *}"
+        sed -E '/^(Looking|Saved|Successfully)/d' || fail "a package could not be fetched: ${*%% *}"
 }
 
 # Writes files of a folder's wheels to standard output, one after the other: content FOLDER PATTERN ...

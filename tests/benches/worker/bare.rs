@@ -36,7 +36,7 @@ impl Bare {
         std::fs::create_dir_all(&folder)?;
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python/peers/bare_onnx.py");
         let onnx = model.onnx()?.context("the bare loop runs an ONNX file")?;
-        let mut child = Command::new(tools::tool("peers/triton/bin/python").context("run tests/scripts/peers.sh")?)
+        let mut child = Command::new(tools::tool("models-venv/bin/python").context("run tests/scripts/models.sh")?)
             .arg(script)
             .arg(onnx)
             .arg(threads.to_string())

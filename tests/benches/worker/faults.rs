@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use weft_proto::inference::{RepositoryModelLoadRequest, RepositoryModelUnloadRequest};
 use weft_tests::calls::{Caller, PATIENCE, raw, until};
 use weft_tests::goal::Goal;
 use weft_tests::load::closed::Case;
@@ -71,16 +72,15 @@ pub(crate) async fn run(plan: &Plan) -> Result<Told> {
     }
     writeln!(told.text, "failed calls while one model's process is lost, and the time until it answers again")?;
     for (name, fault) in [("kill", Fault::Signal(Signal::KILL)), ("stop", Fault::Signal(Signal::STOP))] {
-        tell(&mut told, name, &lose(&subject, &cases, &fault).await.with_context(|| subject.mesh.log())?)?;
+        let lost = lose(&subject, &cases, (MAGIKA.name, &fault)).await.with_context(|| subject.mesh.log())?;
+        tell(&mut told, name, &lost)?;
     }
     drop(subject);
     let limits = ["--worker-engine-memory", LITTLE];
     let subject = Subject::start_with(&limits, Some(&repository), plan.threads, &models).await?;
-    tell(
-        &mut told,
-        "growth",
-        &lose(&subject, &cases, &Fault::Growth(Box::new(giant))).await.with_context(|| subject.mesh.log())?,
-    )?;
+    let growth = Fault::Growth(Box::new(giant));
+    let lost = lose(&subject, &cases, (MINILM.name, &growth)).await.with_context(|| subject.mesh.log())?;
+    tell(&mut told, "growth", &lost)?;
     Ok(told)
 }
 
@@ -141,10 +141,27 @@ impl Load {
     }
 }
 
-/// Lets a fault happen under load.
-async fn lose(subject: &Subject, cases: &[(&'static str, Arc<[Case]>)], fault: &Fault) -> Result<Lost> {
+/// The process of a model, which is the one that goes when the model does; it is loaded again, in another one.
+async fn process_of(subject: &Subject, model: &str) -> Result<u32> {
+    let mut inference = subject.router.inference();
+    let children = || subject.children().into_iter().collect::<BTreeSet<u32>>();
+    let all = children();
+    let unload = RepositoryModelUnloadRequest { model_name: model.to_owned(), ..Default::default() };
+    inference.repository_model_unload(unload).await.context("unload")?;
+    until("the model's process to end", async || children().len() < all.len()).await?;
+    let others = children();
+    let load = RepositoryModelLoadRequest { model_name: model.to_owned(), ..Default::default() };
+    inference.repository_model_load(load).await.context("load")?;
+    subject.worker.wait_ready(model).await?;
+    let own: Vec<u32> = children().difference(&others).copied().collect();
+    let [own] = own[..] else { bail!("{model} has {} processes", own.len()) };
+    Ok(own)
+}
+
+/// Lets a fault happen to a model under load.
+async fn lose(subject: &Subject, cases: &[(&'static str, Arc<[Case]>)], (lost, fault): (&str, &Fault)) -> Result<Lost> {
+    let victim = process_of(subject, lost).await?;
     let before: BTreeSet<u32> = subject.children().into_iter().collect();
-    let victim = before.first().copied().context("an engine's process")?;
     let load = Load::start(&subject.worker, cases);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let struck = SystemClock::now();
@@ -160,7 +177,7 @@ async fn lose(subject: &Subject, cases: &[(&'static str, Arc<[Case]>)], fault: &
     }
     until("the lost process to be replaced", async || {
         let now: BTreeSet<u32> = subject.children().into_iter().collect();
-        now.len() >= before.len() && now != before
+        now.len() >= before.len() && !now.contains(&victim)
     })
     .await?;
     for (model, _) in cases {
@@ -172,10 +189,8 @@ async fn lose(subject: &Subject, cases: &[(&'static str, Arc<[Case]>)], fault: &
         let of_model = calls.iter().filter(|calls| calls.model == model).flat_map(|calls| &calls.ended);
         of_model.filter(|(_, is_right)| !is_right).map(|(at, _)| *at).collect::<Vec<Instant>>()
     };
-    // The process does not say whose it is: the model with most failures is the one that has lost it.
-    let all: Vec<(&str, Vec<Instant>)> = cases.iter().map(|(model, _)| (*model, failed(model))).collect();
-    let (lost, own) = all.iter().max_by_key(|(_, failures)| failures.len()).context("models")?;
-    let others = all.iter().filter(|(model, _)| model != lost).map(|(_, failures)| failures.len()).sum();
+    let own = failed(lost);
+    let others = cases.iter().filter(|(model, _)| *model != lost).map(|(model, _)| failed(model).len()).sum();
     let last = own.iter().max().copied().unwrap_or(struck);
     Ok(Lost { own: own.len(), others, back: last.saturating_duration_since(struck) })
 }

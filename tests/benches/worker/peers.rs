@@ -9,7 +9,7 @@ use weft_tests::calls::Caller;
 use weft_tests::port::Port;
 use weft_tests::tools;
 
-use super::served::{self, Served};
+use super::served::{self, BATCHED, MOST_ROWS, Served};
 use super::server::Server;
 
 /// Who is compared with Weft.
@@ -99,17 +99,25 @@ fn triton(home: &Path, folder: &Path, models: &[Served], threads: usize, port: u
     Ok(command)
 }
 
-/// In one process: with workers of its own MLServer copies every request to another process, and is slower here.
+/// How long MLServer's batching waits for company, which it must be told.
+const MLSERVER_WAIT_MS: u8 = 1;
+
+/// Each model also with the batching that its documentation describes. In one process: with workers of its own MLServer copies every request to another process, and is slower here.
 fn mlserver(home: &Path, folder: &Path, models: &[Served], ports: [u16; 3]) -> Result<Command> {
     let settings = json!({
         "host": "127.0.0.1", "grpc_port": ports[0], "http_port": ports[1], "metrics_port": ports[2],
         "parallel_workers": 0, "debug": false,
     });
     std::fs::write(folder.join("settings.json"), settings.to_string())?;
-    for model in models {
-        let of_model = folder.join(model.name);
+    let batching = json!({ "max_batch_size": MOST_ROWS, "max_batch_time": f64::from(MLSERVER_WAIT_MS) / 1e3 });
+    for (model, suffix) in models.iter().flat_map(|model| [(model, ""), (model, BATCHED)]) {
+        let name = format!("{}{suffix}", model.name);
+        let of_model = folder.join(&name);
         std::fs::create_dir_all(&of_model)?;
-        let settings = json!({ "name": model.name, "implementation": "mlserver_runtime.Runtime" });
+        let mut settings = json!({ "name": name, "implementation": "mlserver_runtime.Runtime" });
+        if let (Some(settings), Some(batching), BATCHED) = (settings.as_object_mut(), batching.as_object(), suffix) {
+            settings.extend(batching.clone());
+        }
         std::fs::write(of_model.join("model-settings.json"), settings.to_string())?;
     }
     let mut command = Command::new(home.join("bin/mlserver"));

@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use weft_tests::load::closed::Case;
 use weft_tests::tools;
 
 /// The most items of a batch, for every server alike.
@@ -13,6 +15,11 @@ pub(crate) const MOST_ROWS: usize = 64;
 pub(crate) const DELAY_US: u64 = 5_000;
 /// Names of the variant of a model with that delay.
 pub(crate) const DELAYED: &str = "_delayed";
+
+/// Names of the variant that sorts out waiting requests by their own `timeout`, Triton's own means for deadlines.
+pub(crate) const TIMED: &str = "_timed";
+/// Names of the variant whose requests MLServer batches.
+pub(crate) const BATCHED: &str = "_batched";
 
 /// A tensor of one item.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +97,15 @@ impl Served {
     }
 }
 
+/// The same calls to a model's variant of this suffix.
+pub(crate) fn renamed(cases: &Arc<[Case]>, suffix: &str) -> Arc<[Case]> {
+    let renamed = cases.iter().cloned().map(|mut case| {
+        case.request.model_name.push_str(suffix);
+        case
+    });
+    renamed.collect()
+}
+
 /// What MLServer's and Ray's models read.
 pub(crate) fn description(models: &[Served], threads: usize) -> Result<Value> {
     let types =
@@ -104,11 +120,15 @@ pub(crate) fn description(models: &[Served], threads: usize) -> Result<Value> {
     Ok(json!({ "threads": threads, "models": described }))
 }
 
-/// A repository for Triton's Python backend, each model also with a fixed delay.
+/// A repository for Triton's Python backend, each model also with a fixed delay, and with timeouts.
 pub(crate) fn triton(folder: &Path, models: &[Served], threads: usize) -> Result<()> {
     let code = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python/peers/triton_model.py");
     for model in models {
-        let batching = [("", String::new()), (DELAYED, format!("max_queue_delay_microseconds: {DELAY_US}"))];
+        // A request's own timeout counts where it is the shorter one, so there must be one to be shorter than.
+        let timed = "default_queue_policy { timeout_action: REJECT allow_timeout_override: true \
+                     default_timeout_microseconds: 60000000 }";
+        let delayed = format!("max_queue_delay_microseconds: {DELAY_US}");
+        let batching = [("", String::new()), (DELAYED, delayed), (TIMED, timed.to_owned())];
         for (suffix, batching) in batching {
             let mut config = format!("backend: \"python\"\nmax_batch_size: {MOST_ROWS}\n{}", model.tensors());
             writeln!(config, "instance_group [ {{ kind: KIND_CPU count: 1 }} ]\ndynamic_batching {{ {batching} }}")?;

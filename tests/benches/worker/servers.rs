@@ -16,7 +16,7 @@ use super::bare::Bare;
 use super::onnx::LENGTH;
 use super::peers::{Kind, Peer};
 use super::plan::{Plan, Told};
-use super::served::{self, DIGITS, IDENTITY, MINILM, Served};
+use super::served::{self, BATCHED, DIGITS, IDENTITY, MINILM, Served};
 use super::subject::Subject;
 use super::tree;
 
@@ -29,6 +29,8 @@ enum Target {
     Worker,
     Router,
     Peer(Kind),
+    /// MLServer with its batching, which it can only do with a fixed delay.
+    MlServerBatched,
     /// Weft's worker once more, beside the peer that keeps the machine busy even when nobody calls.
     WorkerBesideRay,
 }
@@ -39,7 +41,13 @@ type Cell = (usize, usize, Target);
 type Calls = Vec<Arc<[Case]>>;
 
 /// A server as it is called, and the process at its root.
-type Way = (Target, Caller, u32);
+#[derive(Clone)]
+struct Way {
+    target: Target,
+    caller: Caller,
+    root: u32,
+    calls: Calls,
+}
 
 pub(crate) async fn run(plan: &Plan) -> Result<Told> {
     let repository = plan.folder.join("servers");
@@ -52,21 +60,25 @@ pub(crate) async fn run(plan: &Plan) -> Result<Told> {
     let subject = Subject::start(Some(&repository), plan.threads, &MODELS.map(|model| model.name)).await?;
     let (mut rounds, mut told) = (Rounds::default(), Told::default());
     let root = subject.mesh.id();
-    let mut targets =
-        vec![(Target::Worker, subject.worker.clone(), root), (Target::Router, subject.router.clone(), root)];
+    let way = |target, caller: &Caller, root| Way { target, caller: caller.clone(), root, calls: calls.clone() };
+    let of_peer = |peer: &Peer| way(Target::Peer(peer.kind), &peer.caller, peer.server.id());
+    let mut targets = vec![way(Target::Worker, &subject.worker, root), way(Target::Router, &subject.router, root)];
     let peers = [start(Kind::Triton, plan, &mut told).await?, start(Kind::MlServer, plan, &mut told).await?];
-    targets.extend(peers.iter().flatten().map(way));
-    measure(plan, &targets, &calls, &mut rounds).await?;
+    targets.extend(peers.iter().flatten().map(of_peer));
+    if let Some(mlserver) = &peers[1] {
+        for model in MODELS {
+            mlserver.caller.wait_ready(&format!("{}{BATCHED}", model.name)).await?;
+        }
+        let calls = calls.iter().map(|cases| served::renamed(cases, BATCHED)).collect();
+        targets.push(Way { target: Target::MlServerBatched, calls, ..of_peer(mlserver) });
+    }
+    measure(plan, &targets, &mut rounds).await?;
     drop(peers);
     if let Some(ray) = start(Kind::Ray, plan, &mut told).await? {
-        let targets = [(Target::WorkerBesideRay, subject.worker.clone(), root), way(&ray)];
-        measure(plan, &targets, &calls, &mut rounds).await?;
+        let targets = [way(Target::WorkerBesideRay, &subject.worker, root), of_peer(&ray)];
+        measure(plan, &targets, &mut rounds).await?;
     }
     tell(told, &rounds)
-}
-
-fn way(peer: &Peer) -> Way {
-    (Target::Peer(peer.kind), peer.caller.clone(), peer.server.id())
 }
 
 /// A peer that cannot be had is told of, and its cells stay empty.
@@ -80,15 +92,15 @@ async fn start(kind: Kind, plan: &Plan, told: &mut Told) -> Result<Option<Peer>>
     }
 }
 
-async fn measure(plan: &Plan, targets: &[Way], calls: &Calls, rounds: &mut Rounds<Cell>) -> Result<()> {
+async fn measure(plan: &Plan, targets: &[Way], rounds: &mut Rounds<Cell>) -> Result<()> {
     for round in 0..=plan.rounds() {
-        for (model, cases) in calls.iter().enumerate() {
+        for model in 0..MODELS.len() {
             for in_flight in IN_FLIGHT {
-                for (target, caller, root) in targets {
+                for Way { target, caller, root, calls } in targets {
                     // The round before the first is not counted.
                     let lasting = if round == 0 { Duration::from_millis(100) } else { plan.slice() };
                     let before = tree::processor_time(*root);
-                    let slice = closed::run(caller, cases, in_flight, lasting).await;
+                    let slice = closed::run(caller, &calls[model], in_flight, lasting).await;
                     let slice = slice.with_context(|| format!("{target:?}, {in_flight} in flight"))?;
                     let slice = Slice { cpu: Some(tree::processor_time(*root).saturating_sub(before)), ..slice };
                     if round > 0 {
@@ -125,7 +137,7 @@ fn tell(mut told: Told, rounds: &Rounds<Cell>) -> Result<Told> {
     writeln!(text, "model     in flight  server             calls/s     p50 us     p99 us   times  cpu us/call")?;
     let targets = [Target::Worker, Target::Router]
         .into_iter()
-        .chain([Kind::Triton, Kind::MlServer].map(Target::Peer))
+        .chain([Target::Peer(Kind::Triton), Target::Peer(Kind::MlServer), Target::MlServerBatched])
         .chain([Target::WorkerBesideRay, Target::Peer(Kind::Ray)]);
     for (model, in_flight) in (0..MODELS.len()).flat_map(|model| IN_FLIGHT.map(|in_flight| (model, in_flight))) {
         for target in targets.clone() {
@@ -134,7 +146,7 @@ fn tell(mut told: Told, rounds: &Rounds<Cell>) -> Result<Told> {
             if rate.is_finite() {
                 writeln!(
                     text,
-                    "{:<9} {in_flight:>9}  {:<15} {rate:>10.0} {:>10.0} {:>10.0} {:>7.2} {:>12.0}",
+                    "{:<9} {in_flight:>9}  {:<17} {rate:>8.0} {:>10.0} {:>10.0} {:>7.2} {:>12.0}",
                     MODELS[model].name,
                     name(target),
                     rounds.median(cell, |slice| slice.percentile_us(50)),
@@ -145,9 +157,14 @@ fn tell(mut told: Told, rounds: &Rounds<Cell>) -> Result<Told> {
             }
         }
     }
-    for (kind, least) in [(Kind::Triton, 3.0), (Kind::MlServer, 5.0)] {
+    let (triton, mlserver) = (Target::Peer(Kind::Triton), Target::Peer(Kind::MlServer));
+    for (kind, settings, least) in
+        [(Kind::Triton, vec![triton], 3.0), (Kind::MlServer, vec![mlserver, Target::MlServerBatched], 5.0)]
+    {
         for (model, in_flight) in (0..2).flat_map(|model| [8, 64].map(|in_flight| (model, in_flight))) {
-            let ratio = rounds.rate_ratio((model, in_flight, Target::Worker), (model, in_flight, Target::Peer(kind)));
+            // Against the better of its settings.
+            let ratio = |target| rounds.rate_ratio((model, in_flight, Target::Worker), (model, in_flight, target));
+            let ratio = settings.iter().map(|target| ratio(*target)).fold(f64::NAN, f64::min);
             let name = format!("{}_{in_flight}_in_flight_to_{}", MODELS[model].name, kind.name());
             told.goals.push(Goal::at_least(name, least, ratio));
         }
@@ -168,6 +185,7 @@ fn name(target: Target) -> &'static str {
         Target::Worker => "weft worker",
         Target::Router => "weft router",
         Target::Peer(kind) => kind.name(),
+        Target::MlServerBatched => "mlserver, batches",
         Target::WorkerBesideRay => "weft beside ray",
     }
 }

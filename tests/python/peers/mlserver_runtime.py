@@ -9,7 +9,7 @@ from onnx_models import Served
 
 class Runtime(MLModel):
     async def load(self):
-        self.served = Served(self.settings.name)
+        self.served = Served(self.settings.name.removesuffix("_batched"))
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

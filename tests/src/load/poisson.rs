@@ -9,6 +9,8 @@ use anyhow::{Result, anyhow};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinSet;
+use weft_proto::inference::InferParameter;
+use weft_proto::inference::infer_parameter::ParameterChoice;
 use weft_types::SystemClock;
 
 use super::closed::Case;
@@ -24,6 +26,8 @@ pub struct Plan {
     pub per_second: f64,
     /// What each call gets from when it should have been sent.
     pub deadline: Duration,
+    /// Whether a call also tells what it has left as the parameter `timeout`, which is where Triton's batcher looks.
+    pub tells_timeout: bool,
     /// How long calls arrive.
     pub lasting: Duration,
     /// The same seed gives the same arrivals.
@@ -83,7 +87,8 @@ pub async fn run(caller: &Caller, cases: &Arc<[Case]>, plan: &Plan) -> Result<Ou
         }
         outcome.calls += 1;
         if under_way.len() < OUTSTANDING {
-            under_way.spawn(call(caller.clone(), Arc::clone(cases), index, due + plan.deadline));
+            let request = call(caller.clone(), Arc::clone(cases), index, (due + plan.deadline, plan.tells_timeout));
+            under_way.spawn(request);
         }
     }
     while let Some(ended) = under_way.join_next().await {
@@ -106,11 +111,18 @@ impl Outcome {
     }
 }
 
-async fn call(caller: Caller, cases: Arc<[Case]>, index: usize, deadline: Instant) -> Ending {
+async fn call(caller: Caller, cases: Arc<[Case]>, index: usize, (deadline, tells_timeout): (Instant, bool)) -> Ending {
     let case = &cases[index % cases.len()];
     let left = deadline.saturating_duration_since(SystemClock::now());
+    let mut request = case.request.clone();
+    if tells_timeout {
+        // None at all means without end.
+        let micros = i64::try_from(left.as_micros()).unwrap_or(i64::MAX).max(1);
+        let timeout = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(micros)) };
+        request.parameters.insert("timeout".to_owned(), timeout);
+    }
     // A server is told the deadline in whole microseconds or milliseconds, and may answer a little after it.
-    let answer = caller.infer(case.request.clone(), left).await;
+    let answer = caller.infer(request, left).await;
     let now = SystemClock::now();
     match answer {
         Ok(answer) if case.check(answer.get_ref()).is_err() => Ending::Wrong,
@@ -127,7 +139,13 @@ mod tests {
 
     #[test]
     fn arrivals_are_repeatable_and_as_dense_as_wanted() {
-        let plan = Plan { per_second: 500.0, deadline: Duration::ZERO, lasting: Duration::ZERO, seed: 7 };
+        let plan = Plan {
+            per_second: 500.0,
+            deadline: Duration::ZERO,
+            tells_timeout: false,
+            lasting: Duration::ZERO,
+            seed: 7,
+        };
         let all: Vec<Duration> = gaps(&plan).take(20_000).collect();
         assert_eq!(all, gaps(&plan).take(20_000).collect::<Vec<_>>());
         let mean = all.iter().sum::<Duration>().as_secs_f64() / 20_000.0;

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_engine::{DataType, Engine};
 use weft_proto::error_of;
@@ -11,6 +12,9 @@ use weft_proto::weft::state::v1::ReplicaState;
 use super::*;
 use crate::fake::{Handle, World, fake};
 use crate::grpc::tests::{LONG, client};
+
+/// Far longer than a load takes: one that succeeds fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A worker with a model of this signature and this configuration.
 async fn placed(config: &str, signature: Signature) -> (World, Handle) {
@@ -134,7 +138,8 @@ async fn what_the_configuration_says_of_a_tensor_must_be_true() {
     ];
     for (config, expected) in cases {
         let (world, _handle) = placed(config, signature(&[("X", &[4])], &[("Y", &[4])])).await;
-        let reason = world.told("m", ReplicaState::Failed).await.reason;
+        let told = tokio::time::timeout(PATIENCE, world.told("m", ReplicaState::Failed)).await;
+        let reason = told.unwrap_or_else(|_| panic!("{config} was loaded")).reason;
         assert!(reason.contains(expected), "{config}: {reason}");
     }
 }
