@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use weft_proto::inference::{RepositoryModelLoadRequest, RepositoryModelUnloadRequest};
+use weft_proto::inference::model_infer_request::InferInputTensor;
+use weft_proto::inference::{ModelInferRequest, RepositoryModelLoadRequest, RepositoryModelUnloadRequest};
 use weft_tests::calls::{Caller, PATIENCE, raw, until};
 use weft_tests::goal::Goal;
 use weft_tests::load::closed::Case;
@@ -33,7 +35,7 @@ const LONGEST: usize = 512;
 enum Fault {
     Signal(Signal),
     /// A call that takes more memory than there may be.
-    Growth(Box<Case>),
+    Growth(Box<ModelInferRequest>),
 }
 
 /// The calls to one model under load, by when they ended.
@@ -56,7 +58,6 @@ pub(crate) async fn run(plan: &Plan) -> Result<Told> {
         cases.push((model.name, Bare::start(model, plan.threads, &plan.folder)?.cases(1, LENGTH)?));
     }
     let models: Vec<&str> = cases.iter().map(|(name, _)| *name).collect();
-    let giant = Bare::start(MINILM, plan.threads, &plan.folder)?.cases(MOST_ROWS, LONGEST)?[0].clone();
     let subject = Subject::start(Some(&repository), plan.threads, &models).await?;
     let mut told = Told::default();
     if subject.children().is_empty() {
@@ -78,7 +79,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Told> {
     drop(subject);
     let limits = ["--worker-engine-memory", LITTLE];
     let subject = Subject::start_with(&limits, Some(&repository), plan.threads, &models).await?;
-    let growth = Fault::Growth(Box::new(giant));
+    let growth = Fault::Growth(Box::new(giant()));
     let lost = lose(&subject, &cases, (MINILM.name, &growth)).await.with_context(|| subject.mesh.log())?;
     tell(&mut told, "growth", &lost)?;
     Ok(told)
@@ -100,6 +101,20 @@ fn tell(told: &mut Told, name: &str, lost: &Lost) -> Result<()> {
     )?;
     told.goals.push(Goal::at_most(format!("engine_{name}_failed_calls_of_others"), 0.0, *others as f64));
     Ok(())
+}
+
+/// A batch of long texts; what would be answered does not matter, as nothing is.
+fn giant() -> ModelInferRequest {
+    let ones: Bytes = 1_i64.to_le_bytes().repeat(MOST_ROWS * LONGEST).into();
+    let shape = [MOST_ROWS, LONGEST].map(|size| i64::try_from(size).unwrap_or(i64::MAX));
+    let mut request = ModelInferRequest { model_name: MINILM.name.to_owned(), ..Default::default() };
+    for input in MINILM.inputs {
+        let (name, datatype) = (input.name.to_owned(), input.datatype.to_owned());
+        let shape = shape.to_vec();
+        request.inputs.push(InferInputTensor { name, datatype, shape, ..Default::default() });
+        request.raw_input_contents.push(ones.clone());
+    }
+    request
 }
 
 fn small() -> Case {
@@ -171,7 +186,7 @@ async fn lose(subject: &Subject, cases: &[(&'static str, Arc<[Case]>)], (lost, f
             kill_process(id, *signal)?;
         }
         Fault::Growth(giant) => {
-            let answer = subject.worker.infer(giant.request.clone(), PATIENCE).await;
+            let answer = subject.worker.infer((**giant).clone(), PATIENCE).await;
             ensure!(answer.is_err(), "a batch of {LONGEST} tokens a text has fitted into {LITTLE}");
         }
     }
