@@ -9,6 +9,7 @@
 //! - `sequence`, `text`, `sample`: one sequence, its whole characters and stop texts, its next token
 //! - `memory`, `ledger`: the KV cache: who holds which tokens, kept prefixes, preempted sequences
 //! - `steps`: the loop
+//! - `log`: what llama.cpp says of it
 //!
 //! llama.cpp's abort callback is not reachable through the safe crate, so a step that has begun ends; its length is bounded
 //! instead (see [`weft_policy::step::Pace`]).
@@ -20,6 +21,7 @@ use crate::protocol::{Event, Load, Loaded, command};
 
 mod grammar;
 mod ledger;
+mod log;
 mod memory;
 mod model;
 mod prompt;
@@ -59,15 +61,17 @@ impl Runner {
         let body = move || serve(&load, &received, &ready, &sink);
         let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn(body);
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-        let loaded = outcome.recv().map_err(|_| "the loading thread ended".to_owned())??;
+        let loaded = outcome
+            .recv()
+            .map_err(|_| "the model cannot be computed; standard error of its process says why".to_owned())??;
         Ok((Self { commands: Some(commands), thread: Some(thread) }, loaded))
     }
 
     /// Hands over a `Generate`, `Taken` or `Cancel`; others are ignored. Takes effect before the next step; blocks while very
-    /// many wait for that. Without effect when the thread has ended.
+    /// many wait for that.
     pub fn send(&self, command: command::Body) {
         if let Some(commands) = &self.commands {
-            // It fails only after a panic of the thread, which has been reported by the panic hook.
+            // The thread outlives this, or the process has ended with it.
             let _ = commands.send(command);
         }
     }
@@ -83,14 +87,28 @@ impl Drop for Runner {
     }
 }
 
-/// The thread: loads, reports, steps until the commands end.
+/// Ends the process when the thread panics: nobody would step its sequences any more, nor answer a cancel. The worker sees the
+/// loss, tells every caller and loads the model again.
+struct Vital;
+
+impl Drop for Vital {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+/// The thread: loads, reports, steps until the commands end. A panic before the report is a failed load.
 fn serve(
     load: &Load,
     commands: &Receiver<command::Body>,
     ready: &SyncSender<Result<Loaded, String>>,
     sink: &dyn Fn(Event),
 ) {
-    let opened = model::open(load);
+    let log = log::Log::default();
+    let _listening = tracing::subscriber::set_default(log.clone());
+    let opened = model::open(load, &log);
     let (model, settings) = match opened {
         Ok(opened) => opened,
         Err(problem) => {
@@ -98,13 +116,14 @@ fn serve(
             return;
         }
     };
-    let prepared = model::context(&model, &settings)
+    let prepared = model::context(&model, &settings, &log)
         .and_then(|context| steps::Steps::prepare(&model, context, &settings, sink))
         .map(|steps| (model::loaded(&model, load, &settings), steps));
     match prepared {
         Ok((loaded, mut steps)) => {
             // The receiver waits for exactly this.
             let _ = ready.send(Ok(loaded));
+            let _vital = Vital;
             steps.run(commands);
         }
         Err(problem) => {

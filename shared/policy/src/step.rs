@@ -229,13 +229,19 @@ fn reclaim(snapshot: &Snapshot<'_>, order: &[&Sequence], chosen: &[&Sequence]) -
 fn turns(capacity: &Capacity, chosen: &[&Sequence], pace: &Pace) -> Vec<Turn> {
     let decoding = chosen.iter().filter(|one| one.left <= 1).count();
     let decoding = u32::try_from(decoding).unwrap_or(u32::MAX);
-    let mut budget = pace.chunk(decoding).min(capacity.batch_tokens.saturating_sub(decoding));
+    let most = capacity.batch_tokens.saturating_sub(decoding);
+    let mut budget = pace.chunk(decoding).min(most);
+    // A step of its own for the last few tokens of a prompt costs more than they do in this one, and nobody waits for it.
+    let mut spare = if decoding == 0 { (budget / 4).min(most - budget) } else { 0 };
     let turn = |one: &&Sequence| {
         let tokens = if one.left <= 1 {
             one.left
         } else {
-            let tokens = one.left.saturating_sub(one.shared).min(budget);
-            budget -= tokens;
+            let left = one.left.saturating_sub(one.shared);
+            let beyond = left.saturating_sub(budget);
+            let tokens = if beyond <= spare { left } else { budget };
+            spare -= tokens.saturating_sub(budget);
+            budget -= tokens.min(budget);
             tokens
         };
         Turn { id: one.id, tokens }

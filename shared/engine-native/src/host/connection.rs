@@ -22,6 +22,10 @@ use crate::protocol::{Command, Event, command, event, frame, language};
 /// What may wait to be taken by an engine process that does not read. Beyond it new work is refused.
 const MAX_BACKLOG_BYTES: usize = 64 << 20;
 
+/// Steps of a language model, each as long as the longest of late, after which it must have seen a cancel: one that it is in,
+/// and some in hand for one that is longer than any before.
+const GRACE_STEPS: u32 = 4;
+
 /// The connection to one engine process.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -144,9 +148,11 @@ impl Connection {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
     }
 
-    /// Whether something has not stopped for so long since it was cancelled.
-    pub(super) fn ignores_cancel(&self, grace: Duration) -> bool {
-        let now = SystemClock::now();
+    /// Whether something has not stopped for so long since it was cancelled, nor within several steps of a language model,
+    /// which stops between two.
+    pub(super) fn ignores_cancel(&self, grace: Duration, now: Instant) -> bool {
+        let longest_step = Duration::from_micros(self.occupancy().longest_step_us);
+        let grace = grace.max(longest_step.saturating_mul(GRACE_STEPS));
         let overdue = |entry: &Entry| entry.cancelled.is_some_and(|since| now.saturating_duration_since(since) > grace);
         self.pending().entries.values().any(overdue)
     }
@@ -317,5 +323,23 @@ impl Drop for Ticket {
         if !self.is_over {
             self.connection.abandon(self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancel_may_take_as_long_as_some_steps() {
+        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        let connection = Arc::new(Connection::new(ours));
+        drop(connection.begin(1, Vec::new()).expect("begun"));
+        let after = |seconds| SystemClock::now() + Duration::from_secs(seconds);
+        let grace = Duration::from_secs(2);
+        assert!(!connection.ignores_cancel(grace, after(1)) && connection.ignores_cancel(grace, after(3)));
+        let slow = language::Occupancy { longest_step_us: 1_000_000, ..language::Occupancy::default() };
+        connection.deliver(Event { body: Some(event::Body::Occupancy(slow)) });
+        assert!(!connection.ignores_cancel(grace, after(3)) && connection.ignores_cancel(grace, after(5)));
     }
 }

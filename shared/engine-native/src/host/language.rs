@@ -39,7 +39,7 @@ impl Language for Remote {
     }
 
     fn occupancy(&self) -> Occupancy {
-        let language::Occupancy { running, waiting, kv_tokens } = self.connection.occupancy();
+        let language::Occupancy { running, waiting, kv_tokens, .. } = self.connection.occupancy();
         Occupancy { running, waiting, kv_tokens }
     }
 

@@ -22,6 +22,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Interval;
+use weft_types::SystemClock;
 
 use super::connection::Connection;
 
@@ -164,9 +165,8 @@ async fn exceeds(look: &mut Interval, pid: Option<u32>, connection: &Connection,
         if pid.and_then(resident_bytes).is_some_and(|resident| resident > limits.memory_bytes) {
             return format!("it took more than its limit of {} MiB of memory", limits.memory_bytes >> 20);
         }
-        if connection.ignores_cancel(limits.cancel_grace) {
-            let grace = limits.cancel_grace.as_millis();
-            return format!("it went on computing for more than {grace} ms after it was told to stop");
+        if connection.ignores_cancel(limits.cancel_grace, SystemClock::now()) {
+            return "it went on computing for too long after it was told to stop".to_owned();
         }
     }
 }

@@ -25,7 +25,6 @@ struct Prefix {
 pub(super) struct Source {
     /// Of the sequence or prefix that has them.
     pub(super) key: u64,
-    cache: i32,
     /// How many tokens both have from the beginning.
     pub(super) end: usize,
 }
@@ -35,8 +34,8 @@ pub(super) struct Memory<'a> {
     pub(super) context: LlamaContext<'a>,
     settings: Settings,
     ledger: Ledger,
-    /// Sequence numbers that nobody uses.
-    numbers: Vec<i32>,
+    /// The sequence or prefix that has each sequence number, if any.
+    holders: Vec<Option<u64>>,
     prefixes: Vec<Prefix>,
     /// Counts up with each use of a prefix.
     uses: u64,
@@ -44,9 +43,8 @@ pub(super) struct Memory<'a> {
 
 impl<'a> Memory<'a> {
     pub(super) fn new(context: LlamaContext<'a>, settings: Settings) -> Self {
-        let most = i32::try_from(settings.sequences()).unwrap_or(i32::MAX);
-        let (ledger, numbers) = (Ledger::default(), (0..most).rev().collect());
-        Self { context, settings, ledger, numbers, prefixes: Vec::new(), uses: 0 }
+        let holders = vec![None; settings.sequences() as usize];
+        Self { context, settings, ledger: Ledger::default(), holders, prefixes: Vec::new(), uses: 0 }
     }
 
     pub(super) fn used(&self) -> u32 {
@@ -75,21 +73,23 @@ impl<'a> Memory<'a> {
     /// Who has the most of a sequence's tokens, if it is worth sharing. The last token is computed in any case, for its logits.
     pub(super) fn source(&self, one: &Sequence, all: &[Sequence]) -> Option<Source> {
         let wanted = &one.tokens[..one.tokens.len() - 1];
-        let kept = self.prefixes.iter().map(|prefix| (prefix.key, prefix.cache, prefix.tokens.as_slice()));
-        let live = all.iter().filter(|other| other.key != one.key);
-        let live = live.filter_map(|other| Some((other.key, other.cache?, &other.tokens[..other.computed])));
-        let found = kept.chain(live).map(|(key, cache, tokens)| Source { key, cache, end: common(wanted, tokens) });
+        let kept = self.prefixes.iter().map(|prefix| (prefix.key, prefix.tokens.as_slice()));
+        let live = all.iter().filter(|other| other.key != one.key && other.cache.is_some());
+        let live = live.map(|other| (other.key, &other.tokens[..other.computed]));
+        let found = kept.chain(live).map(|(key, tokens)| Source { key, end: common(wanted, tokens) });
         found.filter(|source| source.end >= one.computed + LEAST_SHARED).max_by_key(|source| source.end)
     }
 
-    /// Lets a sequence hold what its source has, too.
+    /// Lets a sequence hold what its source has, too. A source that had to give up its number since is of no use: then the
+    /// sequence computes those tokens itself.
     pub(super) fn share(&mut self, one: &mut Sequence, source: Source) -> Result<(), String> {
-        let cache = self.number(one, Some(source.key))?;
+        let Some(from) = self.number_of(source.key) else { return Ok(()) };
+        let cache = self.number(one)?;
         let (start, end) = (count(one.computed), count(source.end));
         self.context
-            .copy_kv_cache_seq(source.cache, cache, Some(start), Some(end))
+            .copy_kv_cache_seq(from, cache, Some(start), Some(end))
             .map_err(|error| format!("cannot share a prefix: {error}"))?;
-        self.ledger.share(source.cache, cache, end);
+        self.ledger.share(from, cache, end);
         one.cached += end - start;
         one.computed = source.end;
         self.uses += 1;
@@ -99,21 +99,26 @@ impl<'a> Memory<'a> {
         Ok(())
     }
 
-    /// The sequence's number in the cache, a new one if it has none. When all are taken, the prefix that was longest of no use
-    /// goes, but not the one that is about to be shared.
-    pub(super) fn number(&mut self, one: &mut Sequence, spared: Option<u64>) -> Result<i32, String> {
+    fn number_of(&self, key: u64) -> Option<i32> {
+        i32::try_from(self.holders.iter().position(|holder| *holder == Some(key))?).ok()
+    }
+
+    /// How many sequence numbers nobody has.
+    pub(super) fn numbers(&self) -> usize {
+        self.holders.iter().filter(|holder| holder.is_none()).count()
+    }
+
+    /// The sequence's number in the cache, a new one if it has none.
+    pub(super) fn number(&mut self, one: &mut Sequence) -> Result<i32, String> {
         if let Some(cache) = one.cache {
             return Ok(cache);
         }
-        if self.numbers.is_empty() {
-            let others = self.prefixes.iter().filter(|prefix| Some(prefix.key) != spared);
-            if let Some(key) = others.min_by_key(|prefix| prefix.used).map(|prefix| prefix.key) {
-                self.evict(key);
-            }
-        }
-        let number = self.numbers.pop().ok_or_else(|| "too many sequences are paused".to_owned())?;
-        one.cache = Some(number);
-        Ok(number)
+        let free = self.holders.iter().position(Option::is_none);
+        let number = free.and_then(|free| Some((free, i32::try_from(free).ok()?)));
+        let (free, cache) = number.ok_or_else(|| "there are more sequences than the cache tells apart".to_owned())?;
+        self.holders[free] = Some(one.key);
+        one.cache = Some(cache);
+        Ok(cache)
     }
 
     /// Notes that a step has added tokens.
@@ -123,11 +128,21 @@ impl<'a> Memory<'a> {
         }
     }
 
+    /// Takes out what a failed step may have added.
+    pub(super) fn rewind(&mut self, one: &Sequence) {
+        if let Some(cache) = one.cache {
+            // When it fails, the next step of this sequence does, too.
+            let _ = self.context.kv_cache_seq_rm(cache, Some(count(one.computed)), None);
+        }
+    }
+
     fn release(&mut self, cache: i32) {
         // The removal of a whole sequence cannot fail.
         let _ = self.context.kv_cache_seq_rm(cache, None, None);
         self.ledger.release(cache);
-        self.numbers.push(cache);
+        if let Some(holder) = usize::try_from(cache).ok().and_then(|cache| self.holders.get_mut(cache)) {
+            *holder = None;
+        }
     }
 
     /// Gives up a kept prefix.
@@ -136,6 +151,14 @@ impl<'a> Memory<'a> {
             let prefix = self.prefixes.swap_remove(place);
             self.release(prefix.cache);
         }
+    }
+
+    /// Gives up the prefix that was longest of no use, but none of the spared. Returns whether there was one.
+    pub(super) fn evict_one(&mut self, spared: &[u64]) -> bool {
+        let others = self.prefixes.iter().filter(|prefix| !spared.contains(&prefix.key));
+        let oldest = others.min_by_key(|prefix| prefix.used).map(|prefix| prefix.key);
+        oldest.into_iter().for_each(|key| self.evict(key));
+        oldest.is_some()
     }
 
     /// Gives up all kept prefixes. Returns whether there was one.
@@ -160,7 +183,7 @@ impl<'a> Memory<'a> {
     /// Puts a sequence's part back into the cache; when that fails it will be computed again.
     pub(super) fn restore(&mut self, one: &mut Sequence) -> Result<(), String> {
         let Some(state) = one.saved.take() else { return Ok(()) };
-        let cache = self.number(one, None)?;
+        let cache = self.number(one)?;
         if self.context.state_seq_set(&state, cache).is_ok() {
             self.ledger.grow(cache, count(one.computed));
         } else {

@@ -1,31 +1,41 @@
 //! The loop: commands in, one step, pieces out.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use weft_policy::step::Pace;
-use weft_types::{Deadline, SystemClock};
+use weft_types::SystemClock;
 
 use super::memory::{Memory, Source};
 use super::sequence::{Maker, Sequence};
 use super::settings::Settings;
-use crate::protocol::language::{Generate, Occupancy};
+use crate::protocol::language::Occupancy;
 use crate::protocol::{Event, Failed, command, event};
 
+mod intake;
 mod turn;
 mod warm;
+
+use intake::Arrival;
+
+/// How long the longest step is remembered.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// One model's sequences, and what they step on.
 pub(super) struct Steps<'a> {
     maker: Maker<'a>,
     memory: Memory<'a>,
     batch: LlamaBatch<'static>,
+    /// Requests that have not been read; they count as waiting.
+    arrivals: VecDeque<Arrival>,
     /// In the order of their arrival.
     sequences: Vec<Sequence>,
     pace: Pace,
+    longest: Longest,
     next_key: u64,
     sink: &'a dyn Fn(Event),
     told: Occupancy,
@@ -45,8 +55,10 @@ impl<'a> Steps<'a> {
             maker: Maker { model, settings: *settings, ends },
             memory: Memory::new(context, *settings),
             batch: LlamaBatch::new(settings.batch_tokens as usize, 1),
+            arrivals: VecDeque::new(),
             sequences: Vec::new(),
             pace: Pace::default(),
+            longest: Longest::default(),
             next_key: 0,
             sink,
             told: Occupancy::default(),
@@ -63,78 +75,6 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Takes the commands that have come; waits for one while nobody can step. Returns whether to go on.
-    fn take(&mut self, commands: &Receiver<command::Body>) -> bool {
-        loop {
-            match commands.try_recv() {
-                Ok(command) => self.command(command),
-                Err(TryRecvError::Disconnected) => return false,
-                Err(TryRecvError::Empty) => break,
-            }
-        }
-        if self.sequences.iter().any(|one| !one.paused()) {
-            return true;
-        }
-        // A cancelled one may have left; the occupancy must not wait for the next command.
-        self.tell();
-        let waited = match self.patience() {
-            Some(patience) => commands.recv_timeout(patience),
-            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        match waited {
-            Ok(command) => self.command(command),
-            // A deadline has passed; the step ends its sequence.
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-        true
-    }
-
-    /// How long until the next deadline, if any.
-    fn patience(&self) -> Option<Duration> {
-        let now = SystemClock::now();
-        self.sequences.iter().map(|one| one.deadline.remaining(now)).min()
-    }
-
-    fn command(&mut self, command: command::Body) {
-        match command {
-            command::Body::Generate(request) => self.admit(request),
-            command::Body::Taken(taken) => {
-                if let Some(one) = self.sequences.iter_mut().find(|one| one.id == taken.id) {
-                    one.taken(taken.tokens);
-                }
-            }
-            command::Body::Cancel(id) => {
-                if let Some(place) = self.sequences.iter().position(|one| one.id == id) {
-                    let one = self.sequences.remove(place);
-                    self.memory.keep(one);
-                }
-                // Also for one that is not known: whoever cancels waits for this, unless its end is on the way.
-                self.emit(event::Body::Stopped(id));
-            }
-            command::Body::Load(_) | command::Body::Execute(_) => {}
-        }
-    }
-
-    /// Queues a sequence, or says why not.
-    fn admit(&mut self, request: Generate) {
-        let id = request.id;
-        let settings = &self.maker.settings;
-        if self.sequences.len() >= (settings.slots + settings.queue) as usize {
-            let problem = format!("{} sequences wait already", settings.queue);
-            return self.fail(id, "full", "", problem);
-        }
-        let deadline = Deadline::after(SystemClock::now(), Duration::from_micros(request.deadline_us));
-        match self.maker.make(request, self.next_key, deadline) {
-            Ok(sequence) => {
-                self.next_key += 1;
-                self.sequences.push(sequence);
-                self.emit(event::Body::Queued(id));
-            }
-            Err(refusal) => self.fail(id, "input", refusal.field, refusal.problem),
-        }
-    }
-
     fn step(&mut self) {
         let began = SystemClock::now();
         let sources: Vec<Option<Source>> = self.sequences.iter().map(|one| self.source(one)).collect();
@@ -147,13 +87,19 @@ impl<'a> Steps<'a> {
         if parts.is_empty() {
             return;
         }
-        match self.memory.context.decode(&mut self.batch) {
+        let outcome = self.memory.context.decode(&mut self.batch);
+        match &outcome {
             Ok(()) => self.advance(&parts),
-            Err(error) => return self.recover(&parts, &error),
+            Err(error) => self.recover(&parts, error),
+        }
+        let ended = SystemClock::now();
+        let took = ended.saturating_duration_since(began);
+        self.longest.observe(took, ended);
+        if outcome.is_err() {
+            return;
         }
         let decoded: usize = parts.iter().filter(|part| part.decodes).count();
         let prompt: usize = parts.iter().filter(|part| !part.decodes).map(|part| part.tokens).sum();
-        let took = SystemClock::now().saturating_duration_since(began);
         self.pace.observe(count(decoded), count(prompt), took);
     }
 
@@ -192,8 +138,9 @@ impl<'a> Steps<'a> {
     /// Says how full the model is, when that has changed.
     fn tell(&mut self) {
         let running = self.sequences.iter().filter(|one| one.running).count();
-        let waiting = count(self.sequences.len() - running);
-        let now = Occupancy { running: count(running), waiting, kv_tokens: self.memory.used() };
+        let waiting = count(self.sequences.len() - running + self.arrivals.len());
+        let longest_step_us = u64::try_from(self.longest.took.as_micros()).unwrap_or(u64::MAX);
+        let now = Occupancy { running: count(running), waiting, kv_tokens: self.memory.used(), longest_step_us };
         if now != self.told {
             self.told = now;
             self.emit(event::Body::Occupancy(now));
@@ -201,6 +148,25 @@ impl<'a> Steps<'a> {
     }
 }
 
+/// The longest step of late: what a cancel may have to wait for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Longest {
+    took: Duration,
+    at: Option<Instant>,
+}
+
+impl Longest {
+    fn observe(&mut self, took: Duration, now: Instant) {
+        let is_old = self.at.is_none_or(|at| now.saturating_duration_since(at) > REMEMBERED);
+        if is_old || took > self.took {
+            *self = Self { took, at: Some(now) };
+        }
+    }
+}
+
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

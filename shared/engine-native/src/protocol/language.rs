@@ -215,4 +215,7 @@ pub struct Occupancy {
     /// Tokens held.
     #[prost(uint32, tag = "3")]
     pub kv_tokens: u32,
+    /// Microseconds that the longest step of late took; a cancel waits for the end of a step.
+    #[prost(uint64, tag = "4")]
+    pub longest_step_us: u64,
 }

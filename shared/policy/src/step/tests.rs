@@ -117,6 +117,28 @@ fn a_prompt_goes_in_parts_beside_those_that_decode() {
 }
 
 #[test]
+fn the_tail_of_a_prompt_is_not_put_off_while_nobody_decodes() {
+    let now = SystemClock::now();
+    let mut pace = Pace::default();
+    pace.observe(0, 10, Duration::from_millis(25));
+    assert_eq!(pace.chunk(0), 100);
+    let capacity = Capacity { slots: 4, kv_tokens: 1000, batch_tokens: 512 };
+    let prompts = |tokens: &[u32], capacity| {
+        let all: Vec<Sequence> = (1u64..).zip(tokens).map(|(id, left)| waiting(id, *left, now)).collect();
+        let snapshot = Snapshot { capacity, free: 1000, sequences: &all, prefixes: &[] };
+        plan(&snapshot, &pace, now).turns.iter().map(|turn| turn.tokens).collect::<Vec<u32>>()
+    };
+    assert_eq!(prompts(&[125], capacity), [125]);
+    assert_eq!(prompts(&[126], capacity), [100]);
+    assert_eq!(prompts(&[110, 20, 9], capacity), [110, 0, 9], "all of them together exceed it by a quarter at most");
+    assert_eq!(prompts(&[90, 20, 20], capacity), [90, 20, 0]);
+    assert_eq!(prompts(&[125], Capacity { batch_tokens: 110, ..capacity }), [100], "a batch is never larger");
+    let decoding = [sequence(1, now), waiting(2, 9, now)];
+    let snapshot = Snapshot { capacity, free: 1000, sequences: &decoding, prefixes: &[] };
+    assert_eq!(turns_of(&plan(&snapshot, &pace, now)), [(1, 1), (2, 8)], "who decodes waits no longer");
+}
+
+#[test]
 fn what_nobody_waits_for_goes_before_all_else() {
     let now = SystemClock::now();
     let late = Sequence { deadline: Deadline::after(now, Duration::ZERO), ..sequence(2, now) };

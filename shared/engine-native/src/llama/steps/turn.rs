@@ -58,6 +58,7 @@ impl Steps<'_> {
     /// Gives slots and memory to whom the plan gives them: what is shared is taken over first, then the others give up theirs,
     /// then what was taken out comes back.
     pub(super) fn rearrange(&mut self, plan: &Plan, sources: &[Option<Source>]) {
+        self.free_numbers(plan, sources);
         let mut stuck = Vec::new();
         for (one, source) in self.sequences.iter_mut().zip(sources) {
             let chosen = plan.turns.iter().any(|turn| turn.id == one.key);
@@ -71,7 +72,7 @@ impl Steps<'_> {
         for turn in &plan.turns {
             let Some(one) = self.sequences.iter_mut().find(|one| one.key == turn.id) else { continue };
             one.running = true;
-            let numbered = self.memory.restore(one).and_then(|()| self.memory.number(one, None));
+            let numbered = self.memory.restore(one).and_then(|()| self.memory.number(one));
             if let Err(problem) = numbered {
                 stuck.push((one.key, problem));
             }
@@ -81,10 +82,36 @@ impl Steps<'_> {
         }
     }
 
+    /// Sees to it that everybody with a slot can have a sequence number, of which there are fewer than sequences and prefixes.
+    /// Prefixes give theirs up first, then sequences without a slot, the least urgent first; who is about to be shared does so last.
+    fn free_numbers(&mut self, plan: &Plan, sources: &[Option<Source>]) {
+        let chosen = |key: u64| plan.turns.iter().any(|turn| turn.id == key);
+        let needed = self.sequences.iter().filter(|one| one.cache.is_none() && chosen(one.key)).count();
+        let all = self.sequences.iter().zip(sources);
+        let spared: Vec<u64> =
+            all.filter(|(one, _)| chosen(one.key)).filter_map(|(_, source)| Some((*source)?.key)).collect();
+        while self.memory.numbers() < needed {
+            if self.memory.evict_one(&spared) {
+                continue;
+            }
+            let aside = self.aside();
+            let idle = self.sequences.iter_mut().filter(|one| one.cache.is_some() && !chosen(one.key));
+            match idle.max_by_key(|one| (!spared.contains(&one.key), one.paused(), one.band, one.key)) {
+                Some(one) => self.memory.save(one, aside),
+                None if self.memory.evict_one(&[]) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// Bytes of all that was taken out of the cache.
+    fn aside(&self) -> usize {
+        self.sequences.iter().filter_map(|one| one.saved.as_ref()).map(|state| state.byte_len()).sum()
+    }
+
     /// Takes slots and memory from those that the plan takes them from.
     fn give_up(&mut self, plan: &Plan) {
-        let aside = |one: &Sequence| one.saved.as_ref().map_or(0, |state| state.byte_len());
-        let mut all_aside: usize = self.sequences.iter().map(aside).sum();
+        let mut aside = self.aside();
         for one in &mut self.sequences {
             let (saved, parked) = (plan.saved.contains(&one.key), plan.parked.contains(&one.key));
             if one.running && (saved || parked) {
@@ -92,8 +119,8 @@ impl Steps<'_> {
                 one.preemptions += u32::from(!one.paused());
             }
             if saved {
-                self.memory.save(one, all_aside);
-                all_aside += aside(one);
+                self.memory.save(one, aside);
+                aside += one.saved.as_ref().map_or(0, |state| state.byte_len());
             }
         }
         plan.evicted.iter().for_each(|key| self.memory.evict(*key));
@@ -142,12 +169,21 @@ impl Steps<'_> {
         }
     }
 
-    /// After a step that failed. Without room nothing has been changed, and kept prefixes may make some.
+    /// After a step that failed. Without room nothing has been changed, and kept prefixes may make some. Otherwise each sequence
+    /// is tried alone, so that none fails for another's fault.
     pub(super) fn recover(&mut self, parts: &[Part], error: &DecodeError) {
         if *error == DecodeError::NoKvCacheSlot && self.memory.evict_all() {
             return;
         }
-        let keys: Vec<u64> = parts.iter().map(|part| part.key).collect();
-        self.abandon(&keys, &format!("the engine could not compute a step: {error}"));
+        for part in parts {
+            if let Some(one) = self.sequences.iter().find(|one| one.key == part.key) {
+                self.memory.rewind(one);
+            }
+            let alone = self.fill(&[Turn { id: part.key, tokens: count(part.tokens) }]);
+            match self.memory.context.decode(&mut self.batch) {
+                Ok(()) => self.advance(&alone),
+                Err(error) => self.abandon(&[part.key], &format!("the engine could not compute a step: {error}")),
+            }
+        }
     }
 }

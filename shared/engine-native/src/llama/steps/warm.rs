@@ -19,7 +19,9 @@ impl Steps<'_> {
             for (start, tokens) in [(0, prompt), (prompt, 1)] {
                 let began = SystemClock::now();
                 self.compute(start, tokens)?;
-                let took = SystemClock::now().saturating_duration_since(began);
+                let ended = SystemClock::now();
+                let took = ended.saturating_duration_since(began);
+                self.longest.observe(took, ended);
                 let (decoded, prompt) = if tokens == 1 { (1, 0) } else { (0, count(tokens)) };
                 if round == ROUNDS {
                     self.pace.observe(decoded, prompt, took);
@@ -40,6 +42,13 @@ impl Steps<'_> {
         if tokens == 0 {
             return Ok(());
         }
-        self.memory.context.decode(&mut self.batch).map_err(|error| format!("the model cannot compute: {error}"))
+        let computed = self.memory.context.decode(&mut self.batch);
+        computed.map_err(|error| format!("the model cannot compute: {error}"))?;
+        // Who gives none panics here, where that is a failed load.
+        let logits = self.memory.context.get_logits_ith(self.batch.n_tokens() - 1);
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return Err("the model computes what is not a number".to_owned());
+        }
+        Ok(())
     }
 }

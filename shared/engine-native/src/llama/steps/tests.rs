@@ -1,0 +1,195 @@
+//! With a real model (`make models`), step by step: what comes together is decided here, not by the speed of threads.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+use crate::llama::log::Log;
+use crate::llama::model;
+use crate::protocol::language::{Generate, Taken, Tokens, prompt};
+use crate::protocol::{Load, command};
+
+/// What came, by sequence: tokens, how many were shared when it ended, and what it failed with.
+#[derive(Debug, Default)]
+struct Told {
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    cached: Option<u32>,
+    failed: Option<(String, String)>,
+}
+
+/// A loaded model, and what it has said.
+struct Bench<'a, 'b> {
+    steps: &'b mut Steps<'a>,
+    said: &'b RefCell<Vec<event::Body>>,
+    next: u64,
+}
+
+fn with(parameters: &[(&str, &str)], test: impl FnOnce(&mut Bench<'_, '_>)) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/gemma3/1/model.gguf");
+    let load = Load {
+        path: path.to_string_lossy().into_owned().into_bytes(),
+        threads: 1,
+        parameters: parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        ..Load::default()
+    };
+    let (model, settings) = model::open(&load, &Log::default()).expect("the model is there: run `make models`");
+    let context = model::context(&model, &settings, &Log::default()).expect("a context");
+    let said = RefCell::new(Vec::new());
+    let sink = |event: Event| said.borrow_mut().extend(event.body);
+    let mut steps = Steps::prepare(&model, context, &settings, &sink).expect("prepared");
+    test(&mut Bench { steps: &mut steps, said: &said, next: 1 });
+}
+
+fn ask(tokens: impl IntoIterator<Item = u32>, max_tokens: u32) -> Generate {
+    Generate {
+        prompt: Some(prompt::Body::Tokens(Tokens { ids: tokens.into_iter().collect() })),
+        max_tokens,
+        ignore_eos: true,
+        logprobs: true,
+        band: 2,
+        deadline_us: 600_000_000,
+        credit: 100_000,
+        ..Generate::default()
+    }
+}
+
+/// Twenty tokens that no other number has.
+fn prompt(number: u32) -> impl Iterator<Item = u32> {
+    (0..20).map(move |at| 5_000 + number * 211 + at * 37)
+}
+
+impl Bench<'_, '_> {
+    fn send(&mut self, request: Generate) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.steps.command(command::Body::Generate(Generate { id, ..request }));
+        id
+    }
+
+    /// Steps until nobody can, and tells what has come since the beginning.
+    fn finish(&mut self) -> BTreeMap<u64, Told> {
+        while !self.steps.arrivals.is_empty() || self.steps.sequences.iter().any(|one| !one.paused()) {
+            self.steps.read();
+            self.steps.step();
+        }
+        self.told()
+    }
+
+    fn told(&self) -> BTreeMap<u64, Told> {
+        let mut all: BTreeMap<u64, Told> = BTreeMap::new();
+        for body in self.said.borrow().iter() {
+            match body {
+                event::Body::Piece(piece) => {
+                    let told = all.entry(piece.id).or_default();
+                    told.tokens.extend(&piece.tokens);
+                    told.logprobs.extend(&piece.logprobs);
+                    told.cached = piece.end.as_ref().map(|end| end.cached_tokens);
+                }
+                event::Body::Failed(failed) => {
+                    all.entry(failed.id).or_default().failed = Some((failed.kind.clone(), failed.problem.clone()));
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+}
+
+#[test]
+fn what_is_shared_is_the_right_one_although_numbers_are_short() {
+    with(&[("slots", "2")], |bench| {
+        let numbers = u32::try_from(bench.steps.memory.numbers()).expect("few");
+        let first = bench.send(ask(prompt(0), 2));
+        for number in 1..numbers {
+            bench.send(ask(prompt(number), 1));
+        }
+        bench.finish();
+        assert_eq!(bench.steps.memory.numbers(), 0, "each is held by a prefix");
+        // Both begin in the same step. The first to get a number must not take it from the source of the second, which is
+        // the prefix that was longest of no use.
+        let newest = bench.send(ask(prompt(numbers - 1).chain([77]), 1));
+        let oldest = bench.send(ask(prompt(0), 2));
+        let told = bench.finish();
+        assert_eq!((told[&newest].cached, told[&oldest].cached), (Some(20), Some(19)));
+        assert_eq!(told[&oldest].tokens, told[&first].tokens);
+        assert!((told[&oldest].logprobs[0] - told[&first].logprobs[0]).abs() < 0.3);
+    });
+}
+
+#[test]
+fn a_source_that_is_gone_is_not_shared() {
+    with(&[("slots", "2")], |bench| {
+        let first = bench.send(ask(prompt(0), 2));
+        let other = bench.send(ask(prompt(1), 1));
+        bench.finish();
+        let again = bench.send(ask(prompt(0), 2));
+        bench.steps.read();
+        let sources: Vec<_> = bench.steps.sequences.iter().map(|one| bench.steps.source(one)).collect();
+        let plan = bench.steps.plan(&sources);
+        assert!(sources[0].is_some(), "{other} is no source of it");
+        // Somebody else has its number by then.
+        bench.steps.memory.evict(sources[0].expect("there").key);
+        let stranger = bench.send(ask(prompt(2), 1));
+        bench.steps.read();
+        let stranger = bench.steps.sequences.iter_mut().find(|one| one.id == stranger).expect("queued");
+        bench.steps.memory.number(stranger).expect("a number");
+        bench.steps.rearrange(&plan, &sources);
+        let told = bench.finish();
+        assert_eq!((told[&again].cached, &told[&again].tokens), (Some(0), &told[&first].tokens));
+    });
+}
+
+#[test]
+fn more_readers_may_be_behind_than_there_are_numbers() {
+    with(&[("slots", "1")], |bench| {
+        let numbers = u32::try_from(bench.steps.memory.numbers()).expect("few");
+        let ids: Vec<u64> =
+            (0..numbers + 6).map(|at| bench.send(Generate { credit: 1, ..ask([2, 600 + at], 2) })).collect();
+        let told = bench.finish();
+        assert!(ids.iter().all(|id| told[id].failed.is_none() && told[id].tokens.len() == 1), "{told:?}");
+        for id in &ids {
+            bench.steps.command(command::Body::Taken(Taken { id: *id, tokens: 8 }));
+        }
+        let told = bench.finish();
+        assert!(ids.iter().all(|id| told[id].failed.is_none() && told[id].tokens.len() == 2), "{told:?}");
+    });
+}
+
+#[test]
+fn a_step_that_cannot_be_computed_fails_only_whom_it_must() {
+    with(&[("slots", "3")], |bench| {
+        let ids: Vec<u64> = (0..3).map(|number| bench.send(ask(prompt(number), 4))).collect();
+        bench.steps.read();
+        bench.steps.step();
+        while bench.steps.sequences.iter().any(|one| one.left() > 1) {
+            bench.steps.step();
+        }
+        // The cache lacks what the second one believes to be there.
+        let cache = bench.steps.sequences[1].cache.expect("it runs");
+        bench.steps.memory.context.kv_cache_seq_rm(cache, Some(3), None).expect("removed");
+        let told = bench.finish();
+        assert_eq!(told[&ids[1]].failed.as_ref().map(|(kind, _)| kind.as_str()), Some("run"));
+        for id in [ids[0], ids[2]] {
+            assert!(told[&id].failed.is_none() && told[&id].tokens.len() == 4, "{told:?}");
+        }
+    });
+}
+
+#[test]
+fn a_cancel_does_not_wait_for_what_is_to_be_read() {
+    with(&[("slots", "2"), ("queue", "2")], |bench| {
+        let text = |bytes: usize| Generate { prompt: Some(prompt::Body::Text("a ".repeat(bytes / 2))), ..ask([], 1) };
+        let ids: Vec<u64> = [text(40_000), text(4_000), text(100), text(100)].map(|one| bench.send(one)).to_vec();
+        let full = bench.send(text(100));
+        bench.steps.command(command::Body::Cancel(ids[1]));
+        let is_stopped = |body: &event::Body| matches!(body, event::Body::Stopped(id) if *id == ids[1]);
+        assert!(bench.said.borrow().iter().any(is_stopped), "nothing was read before");
+        assert_eq!(bench.told()[&full].failed.as_ref().map(|(kind, _)| kind.as_str()), Some("full"));
+        bench.steps.read();
+        assert_eq!(bench.steps.arrivals.len(), 2, "a long text is read alone");
+        bench.steps.read();
+        assert_eq!((bench.steps.arrivals.len(), bench.steps.sequences.len()), (0, 2));
+    });
+}
