@@ -64,6 +64,8 @@ pub struct Host(Arc<Shared>);
 
 struct Shared {
     options: HostOptions,
+    /// What is started: the program, or this process's own file where it is the same.
+    start: Option<PathBuf>,
     tasks: Tasks,
     starter: OnceLock<Starter>,
     /// Every process that was started; those that are gone are dropped as others are added.
@@ -89,7 +91,10 @@ pub struct EngineProcess {
 impl Host {
     /// A host. Nothing is started before the first load.
     pub fn new(options: HostOptions, tasks: Tasks) -> Self {
-        Self(Arc::new(Shared { options, tasks, starter: OnceLock::new(), started: Mutex::default() }))
+        // The program may be replaced while this runs; the kernel still has the one that this is.
+        let own = std::env::current_exe().ok().filter(|own| options.program.as_ref() == Some(own));
+        let start = own.map(|_| PathBuf::from("/proc/self/exe")).or_else(|| options.program.clone());
+        Self(Arc::new(Shared { options, start, tasks, starter: OnceLock::new(), started: Mutex::default() }))
     }
 
     /// The engine of this name, as a configuration names it: `onnxruntime`, `llama`, or one of this build's own engines (`tract`), which

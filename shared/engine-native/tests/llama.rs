@@ -13,6 +13,7 @@ use weft_engine_native::llama::Runner;
 use weft_engine_native::protocol::language::{Bias, Chat, End, Generate, Sampling, Taken, Tokens, Turn, prompt};
 use weft_engine_native::protocol::{Event, Failed, Load, command, event};
 
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/gemma3/1/model.gguf");
 const PROMPT: &str = "The capital of France is";
 /// An engine that is stuck fails the test; a slow machine does not.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -47,7 +48,10 @@ impl Answer {
 }
 
 fn try_load(parameters: &[(&str, &str)]) -> Result<Model, String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/gemma3/1/model.gguf");
+    load_file(Path::new(MODEL), parameters)
+}
+
+fn load_file(path: &Path, parameters: &[(&str, &str)]) -> Result<Model, String> {
     let (sender, events) = sync_channel(1 << 16);
     let load = Load {
         engine: "llama".into(),
@@ -309,6 +313,37 @@ fn grammars_are_followed() {
     assert!(["\"size\":1", "\"size\":2"].contains(&size) && ["\"ok\":true", "\"ok\":false"].contains(&ok), "{json}");
 }
 
+#[test]
+fn a_grammar_that_takes_too_long_ends_its_own_sequence_only() {
+    let mut model = load(&[("slots", "2")]);
+    let other = model.send(ask("Once upon", 60));
+    // With each letter there are twice as many ways to go on. The bias has the model say a single one again and again.
+    let one = Sampling { gbnf: "root ::= \"a\"".into(), ..sampling() };
+    let letter = model.answer(Generate { sampling: Some(one), ..ask(PROMPT, 1) }).tokens[0];
+    let sampling = Sampling {
+        gbnf: "root ::= x | y\nx ::= \"a\" root \"b\"\ny ::= [a-z] root \"c\" | \"d\"".into(),
+        logit_bias: vec![Bias { token: letter, bias: 1e5 }],
+        ..sampling()
+    };
+    let costly = model.answer(Generate { sampling: Some(sampling), ..ask(PROMPT, 1000) });
+    assert_eq!((costly.failed().0, costly.failed().1), ("input", "grammar"), "{costly:?}");
+    let (next, mut answers) = (model.send(ask(PROMPT, 3)), BTreeMap::new());
+    model.ends(&mut answers, &[next]);
+    assert!(answers.get(&other).is_none_or(|other| other.failed.is_none()), "{answers:?}");
+}
+
+#[test]
+fn grammars_can_be_switched_off() {
+    let mut model = load(&[("grammars", "off")]);
+    let gbnf = Sampling { gbnf: "root ::= \"a\"".into(), ..sampling() };
+    let schema = Sampling { json_schema: "{}".into(), ..sampling() };
+    for (field, sampling) in [("grammar", gbnf), ("json_schema", schema)] {
+        let answer = model.answer(Generate { sampling: Some(sampling), ..ask(PROMPT, 4) });
+        assert_eq!((answer.failed().0, answer.failed().1), ("input", field));
+    }
+    assert_eq!(model.answer(Generate { sampling: Some(sampling()), ..ask(PROMPT, 2) }).end().output_tokens, 2);
+}
+
 /// Requests that cannot be served, and the field at fault.
 fn bad_requests() -> Vec<(&'static str, Generate)> {
     let with = |change: fn(&mut Sampling)| {
@@ -385,6 +420,47 @@ fn nobody_waits_for_what_has_expired() {
     assert_eq!(model.answer(ask(PROMPT, 3)).end().output_tokens, 3);
 }
 
+/// The model's file with further keys at the beginning of its table. Tensors are aligned to 32 bytes, so what is inserted is
+/// filled up to that.
+fn with_keys(keys: &[(&str, &str)], is_causal: bool) -> tempfile::NamedTempFile {
+    let mut bytes = std::fs::read(MODEL).expect("the model is there: run `make models`");
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let string = |key: &str, value: &str| [text(key), 8u32.to_le_bytes().to_vec(), text(value)].concat();
+    let mut inserted: Vec<u8> = keys.iter().flat_map(|(key, value)| string(key, value)).collect();
+    let flag = [text("gemma3.attention.causal"), 7u32.to_le_bytes().to_vec(), vec![u8::from(is_causal)]].concat();
+    inserted.extend(flag);
+    let fill = 32 - (inserted.len() + string("filled.up", "").len()) % 32;
+    inserted.extend(string("filled.up", &"-".repeat(fill)));
+    let added = keys.len() as u64 + 2;
+    let count = u64::from_le_bytes(bytes[16..24].try_into().expect("eight")) + added;
+    bytes[16..24].copy_from_slice(&count.to_le_bytes());
+    bytes.splice(24..24, inserted);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), bytes).expect("written");
+    file
+}
+
+#[test]
+fn a_conversation_is_laid_out_as_the_file_says() {
+    let template = "{% for message in messages %}<start_of_turn>{{ message['role'] }}{% endfor %}";
+    let file = with_keys(&[("tokenizer.chat_template", template)], true);
+    let mut model = load_file(file.path(), &[]).expect("loaded");
+    let turns = |content: &str| vec![Turn { role: "user".into(), content: content.into() }];
+    let chat = |content| Generate { prompt: Some(prompt::Body::Chat(Chat { turns: turns(content) })), ..ask("", 8) };
+    let answer = model.answer(chat("Hello"));
+    // The layout has a token for each of: begin, start of turn, user, new line, the word, end of turn, new line, start of turn,
+    // model, new line.
+    assert_eq!((answer.end().prompt_tokens, answer.end().output_tokens), (10, 8), "{answer:?}");
+    assert_eq!(model.answer(chat("")).end().prompt_tokens, 9);
+}
+
+#[test]
+fn what_makes_embeddings_is_refused() {
+    let file = with_keys(&[], false);
+    let problem = load_file(file.path(), &[]).err().expect("refused");
+    assert!(problem.contains("embeddings"), "{problem}");
+}
+
 #[test]
 fn what_cannot_be_loaded_is_told() {
     let problem = try_load(&[("slots", "none")]).err().expect("refused");
@@ -394,5 +470,7 @@ fn what_cannot_be_loaded_is_told() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), b"GGUF, but nothing else").expect("written");
     let load = Load { path: file.path().to_string_lossy().into_owned().into_bytes(), threads: 1, ..Load::default() };
-    assert!(Runner::load(&load, |_| {}).is_err());
+    let problem = Runner::load(&load, |_| {}).err().expect("refused");
+    let told = problem.strip_prefix("llama.cpp cannot load the file: ").unwrap_or_default();
+    assert!(!told.is_empty() && !problem.contains(&*file.path().to_string_lossy()), "{problem}");
 }

@@ -81,7 +81,7 @@ fn a_process_that_hangs_is_ended_once_nobody_waits_for_it() {
         drop(execution);
         assert!(host.statistics().in_use > 0, "memory was given back that the process may still write to");
         let (reason, ()) = tokio::join!(hung.lost(), answers_meanwhile(&other));
-        assert_eq!(reason, "it went on computing for more than 300 ms after it was told to stop");
+        assert_eq!(reason, "it went on computing for too long after it was told to stop");
         until(|| host.statistics().in_use == 0).await;
     });
     assert!(!is_alive(victim));

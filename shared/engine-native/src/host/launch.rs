@@ -26,7 +26,7 @@ const MEMORY_PER_FILE: u64 = 3;
 /// Loads a model in a process of its own. Dropping the future ends the process.
 pub(super) async fn load(shared: &Shared, engine: &'static str, spec: &Spec) -> Result<Arc<dyn Model>, Error> {
     let options = &shared.options;
-    let program = options.program.clone().ok_or_else(|| refused("engine processes are not available here"))?;
+    let program = shared.start.clone().ok_or_else(|| refused("engine processes are not available here"))?;
     let library = library(shared, engine)?;
     let opened = open(engine, spec).await?;
     let arena = Arena::try_new(options.arena_bytes).map_err(|error| failed("shared memory cannot be made", &error))?;

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::FusedFuture as _;
@@ -37,6 +37,13 @@ const LEAVE_GRACE: Duration = Duration::from_millis(500);
 
 /// The longest line of a process's standard error that is logged whole.
 const MAX_LINE_BYTES: u64 = 2048;
+
+/// Lines of a process's standard error that are logged in one span of time; of more, only their number is.
+const MAX_LINES: u32 = 100;
+const SPAN: Duration = Duration::from_secs(60);
+
+/// What llama.cpp prints past its own log when a schema has a pattern that it cannot follow. It holds what a caller has sent.
+const CALLERS_WORDS: &str = "WARNING: JSON schema conversion";
 
 /// Starts that may wait for the thread. Loads are far fewer; one more fails.
 const MAX_WAITING: usize = 1024;
@@ -85,6 +92,9 @@ impl Starter {
 fn spawn(program: PathBuf, input: OwnedFd) -> io::Result<Child> {
     let mut command = Command::new(program);
     command.arg("engine").env_clear().current_dir("/").kill_on_drop(true);
+    // llama.cpp's threads wait for each other at every node of a graph. By default they spin there for so long that, where another
+    // process has one of the cores, the one that is waited for cannot run; after so few rounds they sleep, which costs nothing else.
+    command.env("GOMP_SPINCOUNT", "1000");
     command.stdin(Stdio::from(input)).stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn()
 }
@@ -198,6 +208,7 @@ async fn log(lines: Option<ChildStderr>, model: &str) {
     let Some(lines) = lines else { return };
     let mut lines = BufReader::new(lines);
     let mut line = Vec::new();
+    let mut flow = Flow::default();
     loop {
         line.clear();
         // A line beyond the bound comes in pieces.
@@ -205,8 +216,73 @@ async fn log(lines: Option<ChildStderr>, model: &str) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);
-                tracing::warn!(model, text = text.trim_end(), "an engine process says");
+                match flow.admit(SystemClock::now()) {
+                    _ if text.starts_with(CALLERS_WORDS) => {
+                        tracing::debug!(model, text = text.trim_end(), "an engine process says");
+                    }
+                    Some(left_out) => {
+                        if left_out > 0 {
+                            tracing::warn!(model, left_out, "an engine process said more than is logged");
+                        }
+                        tracing::warn!(model, text = text.trim_end(), "an engine process says");
+                    }
+                    None => {}
+                }
             }
         }
+    }
+}
+
+/// Lets so many lines through in each span of time.
+#[derive(Debug, Default)]
+struct Flow {
+    since: Option<Instant>,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Flow {
+    /// `None` for a line that is left out, else how many were left out before it.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= SPAN) {
+            (self.since, self.lines) = (Some(now), 0);
+        }
+        if self.lines == MAX_LINES {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_becomes_a_number() {
+        let (mut flow, start) = (Flow::default(), SystemClock::now());
+        let passed: Vec<_> = (0..150).filter_map(|_| flow.admit(start)).collect();
+        assert_eq!(passed, [0; 100]);
+        assert_eq!([flow.admit(start + SPAN), flow.admit(start + SPAN)], [Some(50), Some(0)]);
+    }
+
+    #[tokio::test]
+    async fn the_environment_stays_here() {
+        let (input, _output) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .expect("a pair");
+        // It says what a process was given, and ends.
+        let script = tempfile::Builder::new().suffix(".sh").tempfile().expect("a file");
+        fs::write(script.path(), "#!/bin/sh\ntr '\\0' '\\n' < /proc/self/environ >&2\n").expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(script.path(), mode).expect("executable");
+        let path = script.into_temp_path();
+        let child = spawn(path.to_path_buf(), input).expect("started");
+        let output = child.wait_with_output().await.expect("ended");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.lines().any(|line| line == "GOMP_SPINCOUNT=1000"), "{said}");
+        assert!(!said.contains("PATH="), "{said}");
     }
 }

@@ -4,6 +4,7 @@
 //! found here first, and only those few go through its chain; the outcome is the same.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
@@ -36,9 +37,18 @@ pub(super) struct Sampler {
     window: VecDeque<LlamaToken>,
 }
 
-/// Nothing may come: the grammar is complete, or contradicts the rest of the request.
+/// What one token may cost a grammar, in time of the processor. llama.cpp follows all readings of an ambiguous grammar at once,
+/// and there can be twice as many with each character; everybody else's next token waits for them.
+const GRAMMAR_TIME: Duration = Duration::from_millis(500);
+
+/// Why no token comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Nothing;
+pub(super) enum Halt {
+    /// Nothing may come: the grammar is complete, or contradicts the rest of the request.
+    Nothing,
+    /// The grammar takes too long.
+    Costly,
+}
 
 impl Sampler {
     /// `prompt` fills the window of the penalties; `banned` tokens never come; `seed` counts when the caller gave none.
@@ -66,18 +76,22 @@ impl Sampler {
     }
 
     /// Draws the next token from the logits of all tokens, and remembers it.
-    pub(super) fn draw(&mut self, logits: &[f32]) -> Result<LlamaToken, Nothing> {
+    pub(super) fn draw(&mut self, logits: &[f32]) -> Result<LlamaToken, Halt> {
+        let began = self.grammar.is_some().then(processor_time);
         let changed = self.changed(logits);
         let token = self.pick(rank::likeliest(logits, &changed, self.wanted()));
         let allowed = token.filter(|token| self.grammar_allows(*token));
         let token = match allowed {
             Some(token) => token,
-            None => self.pick_by_grammar(logits, &changed).ok_or(Nothing)?,
+            None => self.pick_by_grammar(logits, &changed).ok_or(Halt::Nothing)?,
         };
         if let Some(grammar) = &mut self.grammar
             && grammar.try_accept(token).is_err()
         {
-            return Err(Nothing);
+            return Err(Halt::Nothing);
+        }
+        if began.is_some_and(|began| processor_time().saturating_sub(began) > GRAMMAR_TIME) {
+            return Err(Halt::Costly);
         }
         self.remember(token);
         Ok(token)
@@ -182,6 +196,12 @@ impl Sampler {
         }
         None
     }
+}
+
+/// What this thread has computed so far. Unlike the time of day it does not pass while others have the processor.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// What draws from the candidates: llama.cpp's usual order.

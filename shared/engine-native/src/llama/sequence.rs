@@ -6,7 +6,7 @@ use llama_cpp_2::token::LlamaToken;
 use weft_policy::step;
 use weft_types::Deadline;
 
-use super::sample::Sampler;
+use super::sample::{Halt, Sampler};
 use super::settings::Settings;
 use super::text::{Ready, Text};
 use super::{prompt, prompt::Refusal};
@@ -52,6 +52,8 @@ pub(super) enum Next {
     More,
     Stop,
     Length,
+    /// Its grammar takes too long.
+    Costly,
 }
 
 /// What new sequences are made with.
@@ -69,11 +71,16 @@ impl Maker<'_> {
             let problem = format!("at most {MOST_STOPS} texts of at most {MOST_STOP_BYTES} bytes can be watched for");
             return Err(Refusal::new("stop", problem));
         }
+        let sampling = request.sampling.unwrap_or_else(greedy);
+        if !self.settings.grammars && !(sampling.gbnf.is_empty() && sampling.json_schema.is_empty()) {
+            let field = if sampling.gbnf.is_empty() { "json_schema" } else { "grammar" };
+            return Err(Refusal::new(field, "is not followed: grammars are switched off for this model"));
+        }
         let tokens = prompt::tokens(self.model, request.prompt, self.settings.context)?;
         let banned = if request.ignore_eos { self.ends.as_slice() } else { &[] };
         // The golden ratio spreads neighbouring keys over all seeds.
         let seed = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
-        let sampler = Sampler::new(self.model, request.sampling.unwrap_or_else(greedy), &tokens, banned, seed)?;
+        let sampler = Sampler::new(self.model, sampling, &tokens, banned, seed)?;
         // The last token is not computed, so it needs no room.
         let room = self.settings.context as usize + 1;
         let most = if request.max_tokens == 0 { room } else { tokens.len() + request.max_tokens as usize };
@@ -135,7 +142,11 @@ impl Sequence {
 
     /// Draws the next token from the logits of the last.
     pub(super) fn draw(&mut self, model: &LlamaModel, logits: &[f32]) -> Next {
-        let Ok(token) = self.sampler.draw(logits) else { return Next::Stop };
+        let token = match self.sampler.draw(logits) {
+            Ok(token) => token,
+            Err(Halt::Nothing) => return Next::Stop,
+            Err(Halt::Costly) => return Next::Costly,
+        };
         if model.vocab().is_eog(token) {
             return Next::Stop;
         }
@@ -157,7 +168,7 @@ impl Sequence {
         }
         let Ready { text, tokens, logprobs } = ready;
         let end = match next {
-            Next::More => None,
+            Next::More | Next::Costly => None,
             Next::Stop => Some(self.end("stop")),
             Next::Length => Some(self.end("length")),
         };

@@ -37,6 +37,8 @@ pub(super) struct Settings {
     pub(super) saved_bytes: usize,
     /// Threads that compute.
     pub(super) threads: u32,
+    /// Whether callers may send grammars and schemas.
+    pub(super) grammars: bool,
 }
 
 impl Settings {
@@ -60,7 +62,12 @@ impl Settings {
         let saved = number("saved_mib", USUAL_SAVED, 0, 1 << 20)?;
         let threads = if threads > 0 { threads } else { cores() };
         let saved_bytes = (saved as usize) << 20;
-        Ok(Self { context, slots, kv_tokens, queue, batch_tokens, saved_bytes, threads })
+        let grammars = match parameters.get("grammars").map_or("on", |text| text.trim()) {
+            "on" => true,
+            "off" => false,
+            _ => return Err("parameter `grammars` must be `on` or `off`".to_owned()),
+        };
+        Ok(Self { context, slots, kv_tokens, queue, batch_tokens, saved_bytes, threads, grammars })
     }
 
     /// How many sequence numbers the context needs.
@@ -108,6 +115,7 @@ mod tests {
             ("queue", "1e3"),
             ("batch_tokens", "4"),
             ("saved_mib", ""),
+            ("grammars", "no"),
         ];
         for (name, value) in bad {
             let problem = parse(&[(name, value)]).expect_err(value);

@@ -158,6 +158,10 @@ impl Steps<'_> {
             self.memory.grow(one, part.tokens);
             let Some(last) = part.last else { continue };
             let next = one.draw(self.maker.model, self.memory.context.get_logits_ith(last));
+            if next == Next::Costly {
+                self.give_up_on(place);
+                continue;
+            }
             let piece = one.piece(next);
             if next != Next::More {
                 let one = self.sequences.remove(place);
@@ -167,6 +171,14 @@ impl Steps<'_> {
                 self.emit(event::Body::Piece(piece));
             }
         }
+    }
+
+    /// Ends a sequence whose grammar takes so long that all others wait for it.
+    fn give_up_on(&mut self, place: usize) {
+        let one = self.sequences.remove(place);
+        let (id, problem) = (one.id, "is so ambiguous that following it takes too long");
+        self.memory.keep(one);
+        self.fail(id, "input", "grammar", problem.to_owned());
     }
 
     /// After a step that failed. Without room nothing has been changed, and kept prefixes may make some. Otherwise each sequence
