@@ -20,6 +20,8 @@ pub(crate) struct Generated {
     pub(crate) began: Instant,
     /// When each piece came, and how many tokens it held.
     pub(crate) pieces: Vec<(Instant, usize)>,
+    /// Tokens of the prompt that were not computed, for they were known.
+    pub(crate) cached: usize,
 }
 
 impl Generated {
@@ -49,6 +51,7 @@ pub(crate) fn request(prompt: &[i32], tokens: usize) -> ModelInferRequest {
         ("max_tokens", whole(tokens)),
         ("ignore_eos", ParameterChoice::BoolParam(true)),
         ("return_num_output_tokens", ParameterChoice::BoolParam(true)),
+        ("return_num_cached_tokens", ParameterChoice::BoolParam(true)),
     ];
     for (name, choice) in parameters {
         request.parameters.insert(name.to_owned(), InferParameter { parameter_choice: Some(choice) });
@@ -82,21 +85,22 @@ pub(crate) async fn open(
 
 /// Generates to the end.
 pub(crate) async fn run(caller: Caller, request: ModelInferRequest) -> Result<Generated> {
-    let mut generated = Generated { began: SystemClock::now(), pieces: Vec::new() };
+    let mut generated = Generated { began: SystemClock::now(), pieces: Vec::new(), cached: 0 };
     let mut answers = std::pin::pin!(open(&caller, request).await?);
     while let Some(answer) = answers.next().await {
         let answer = answer?;
-        generated.pieces.push((SystemClock::now(), tokens(&answer)?));
+        generated.pieces.push((SystemClock::now(), number(&answer, "num_output_tokens")?));
         if is_final(&answer) {
+            generated.cached = number(&answer, "num_cached_tokens")?;
             return Ok(generated);
         }
     }
     bail!("the stream ended before its last response")
 }
 
-fn tokens(answer: &ModelInferResponse) -> Result<usize> {
-    let at = answer.outputs.iter().position(|output| output.name == "num_output_tokens");
-    let contents = at.and_then(|at| answer.raw_output_contents.get(at)).context("num_output_tokens")?;
+fn number(answer: &ModelInferResponse, name: &'static str) -> Result<usize> {
+    let at = answer.outputs.iter().position(|output| output.name == name);
+    let contents = at.and_then(|at| answer.raw_output_contents.get(at)).context(name)?;
     let count: [u8; 4] = contents.as_ref().try_into().context("a UINT32")?;
     Ok(u32::from_le_bytes(count) as usize)
 }

@@ -35,6 +35,8 @@ const SHARED: usize = 500;
 struct Rates {
     prefill: f64,
     decode: f64,
+    /// Prompts and answers, from the first to the last.
+    total: f64,
 }
 
 pub(crate) async fn run(plan: &Plan) -> Result<Told> {
@@ -68,12 +70,13 @@ async fn rates(plan: &Plan, subject: &Subject, file: &Path, told: &mut Told) -> 
     let floor = bandwidth::measure(plan.threads)? / std::fs::metadata(file)?.len() as f64;
     writeln!(told.text, "{PROMPT} tokens of prompt, {GENERATED} generated; prefill and decode in tokens/s")?;
     writeln!(told.text, "streams  prefill  llama.cpp  ratio   decode  llama.cpp  ratio  of the bandwidth floor")?;
+    let mut totals = String::new();
     for (at, streams) in STREAMS.into_iter().enumerate() {
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
         for round in 0..rounds(plan) {
             // Prompts that no round before has seen.
             let seed = i32::try_from((at * 100 + round) * 100)?;
-            ours.push(together(&subject.worker, streams, seed).await?);
+            ours.push(phases(&subject.worker, streams, seed).await?);
             bare.extend(batched_bench(file, streams, plan.threads)?);
         }
         let of = |rates: &[Rates], figure: fn(&Rates) -> f64| median(rates.iter().map(figure).collect());
@@ -81,6 +84,15 @@ async fn rates(plan: &Plan, subject: &Subject, file: &Path, told: &mut Told) -> 
             median(ours.iter().zip(&bare).map(|(one, other)| figure(one) / figure(other)).collect())
         };
         let (prefill, decode) = (|rates: &Rates| rates.prefill, |rates: &Rates| rates.decode);
+        let total = |rates: &Rates| rates.total;
+        writeln!(
+            totals,
+            "language_total_{streams}_streams: everything at once {:.0} tokens/s, llama.cpp's phases one after the other {:.0}, \
+             ratio {:.2}",
+            of(&ours, total),
+            of(&bare, total),
+            ratio(total)
+        )?;
         writeln!(
             told.text,
             "{streams:>7} {:>8.0} {:>10.0} {:>6.2} {:>8.1} {:>10.1} {:>6.2} {:>23.2}",
@@ -99,6 +111,7 @@ async fn rates(plan: &Plan, subject: &Subject, file: &Path, told: &mut Told) -> 
         ));
         told.goals.push(Goal::at_least(format!("language_decode_{streams}_streams_to_llama_cpp"), 0.95, ratio(decode)));
     }
+    told.text.push_str(&totals);
     writeln!(
         told.text,
         "bandwidth floor: {floor:.0} steps/s, were every step nothing but one reading of the file's bytes"
@@ -106,20 +119,39 @@ async fn rates(plan: &Plan, subject: &Subject, file: &Path, told: &mut Told) -> 
     Ok(())
 }
 
-/// So many generations that begin at once, as `llama-batched-bench` counts: prefill ends with the last first piece.
-async fn together(caller: &Caller, streams: usize, seed: i32) -> Result<Rates> {
+/// The phases of `llama-batched-bench`, one after the other: all prompts with nothing decoding beside them, then all answers with
+/// no prompt beside them, since their prompts are kept. Then what it does not have: other prompts with their answers, all at once.
+async fn phases(caller: &Caller, streams: usize, seed: i32) -> Result<Rates> {
+    let prompts = |seed: i32, tokens| (0..streams).map(move |at| (prompt(seed + at as i32, PROMPT), tokens));
     let started = SystemClock::now();
-    let all = generate_all(caller, (0..streams).map(|at| (prompt(seed + at as i32, PROMPT), GENERATED))).await?;
-    let prefilled = all.iter().filter_map(|one| one.pieces.first()).map(|(at, _)| *at).max().context("pieces")?;
+    let first = generate_all(caller, prompts(seed, 1)).await?;
+    let prefilled = first.iter().filter_map(|one| one.pieces.first()).map(|(at, _)| *at).max().context("pieces")?;
+    let decode = decode(&generate_all(caller, prompts(seed, GENERATED + 1)).await?)?;
+    let (again, fresh) = (SystemClock::now(), i32::try_from(streams)?);
+    let all = generate_all(caller, prompts(seed + fresh, GENERATED)).await?;
     let ended = all.iter().filter_map(|one| one.pieces.last()).map(|(at, _)| *at).max().context("pieces")?;
     ensure!(all.iter().all(|one| one.tokens() == GENERATED), "a stream has not the tokens that were asked for");
-    // What came until then was decoded beside the other prompts, and is counted with neither.
-    let decoded: usize =
-        all.iter().flat_map(|one| &one.pieces).filter(|(at, _)| *at > prefilled).map(|(_, tokens)| tokens).sum();
+    let computed = |of: &[Generated]| of.iter().map(|one| PROMPT - one.cached).sum::<usize>();
+    ensure!(computed(&first) == streams * PROMPT, "a prompt was known before");
     Ok(Rates {
-        prefill: (streams * PROMPT) as f64 / prefilled.saturating_duration_since(started).as_secs_f64(),
-        decode: decoded as f64 / ended.saturating_duration_since(prefilled).as_secs_f64(),
+        prefill: computed(&first) as f64 / prefilled.saturating_duration_since(started).as_secs_f64(),
+        decode,
+        total: (computed(&all) + streams * GENERATED) as f64 / ended.saturating_duration_since(again).as_secs_f64(),
     })
+}
+
+/// Tokens a second while all decode: from when all have their first until the first has its last.
+fn decode(all: &[Generated]) -> Result<f64> {
+    ensure!(
+        all.iter().all(|one| one.cached + 1 == PROMPT),
+        "a prompt was not kept, so it was computed beside others' answers"
+    );
+    let begun = all.iter().filter_map(|one| one.pieces.first()).map(|(at, _)| *at).max().context("pieces")?;
+    let ended = all.iter().filter_map(|one| one.pieces.last()).map(|(at, _)| *at).min().context("pieces")?;
+    ensure!(begun < ended, "a stream ended before all had begun");
+    let within = all.iter().flat_map(|one| &one.pieces).filter(|(at, _)| *at > begun && *at <= ended);
+    let tokens: usize = within.map(|(_, tokens)| tokens).sum();
+    Ok(tokens as f64 / ended.saturating_duration_since(begun).as_secs_f64())
 }
 
 async fn generate_all(caller: &Caller, wanted: impl Iterator<Item = (Vec<i32>, usize)>) -> Result<Vec<Generated>> {
@@ -148,7 +180,7 @@ fn batched_bench(file: &Path, streams: usize, threads: usize) -> Result<Option<R
     let line = line.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     let figures: Value = serde_json::from_str(line)?;
     let figure = |name: &str| figures[name].as_f64().with_context(|| format!("{name} in {line}"));
-    Ok(Some(Rates { prefill: figure("speed_pp")?, decode: figure("speed_tg")? }))
+    Ok(Some(Rates { prefill: figure("speed_pp")?, decode: figure("speed_tg")?, total: figure("speed")? }))
 }
 
 /// What four streams feel of a long prompt that arrives.

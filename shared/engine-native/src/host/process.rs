@@ -42,9 +42,6 @@ const MAX_LINE_BYTES: u64 = 2048;
 const MAX_LINES: u32 = 100;
 const SPAN: Duration = Duration::from_secs(60);
 
-/// What llama.cpp prints past its own log when a schema has a pattern that it cannot follow. It holds what a caller has sent.
-const CALLERS_WORDS: &str = "WARNING: JSON schema conversion";
-
 /// Starts that may wait for the thread. Loads are far fewer; one more fails.
 const MAX_WAITING: usize = 1024;
 
@@ -216,18 +213,11 @@ async fn log(lines: Option<ChildStderr>, model: &str) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = String::from_utf8_lossy(&line);
-                match flow.admit(SystemClock::now()) {
-                    _ if text.starts_with(CALLERS_WORDS) => {
-                        tracing::debug!(model, text = text.trim_end(), "an engine process says");
-                    }
-                    Some(left_out) => {
-                        if left_out > 0 {
-                            tracing::warn!(model, left_out, "an engine process said more than is logged");
-                        }
-                        tracing::warn!(model, text = text.trim_end(), "an engine process says");
-                    }
-                    None => {}
+                let Some(left_out) = flow.admit(SystemClock::now()) else { continue };
+                if left_out > 0 {
+                    tracing::warn!(model, left_out, "an engine process said more than is logged");
                 }
+                tracing::warn!(model, text = text.trim_end(), "an engine process says");
             }
         }
     }
