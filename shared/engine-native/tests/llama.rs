@@ -470,7 +470,7 @@ fn what_cannot_be_loaded_is_told() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), b"GGUF, but nothing else").expect("written");
     let load = Load { path: file.path().to_string_lossy().into_owned().into_bytes(), threads: 1, ..Load::default() };
-    let problem = Runner::load(&load, |_| {}).err().expect("refused");
+    let problem = Runner::load(&load, |_| {}).expect_err("refused");
     let told = problem.strip_prefix("llama.cpp cannot load the file: ").unwrap_or_default();
     assert!(!told.is_empty() && !problem.contains(&*file.path().to_string_lossy()), "{problem}");
 }

@@ -72,7 +72,8 @@ impl Maker<'_> {
             return Err(Refusal::new("stop", problem));
         }
         let sampling = request.sampling.unwrap_or_else(greedy);
-        if !self.settings.grammars && !(sampling.gbnf.is_empty() && sampling.json_schema.is_empty()) {
+        let has_grammar = !sampling.gbnf.is_empty() || !sampling.json_schema.is_empty();
+        if has_grammar && !self.settings.grammars {
             let field = if sampling.gbnf.is_empty() { "json_schema" } else { "grammar" };
             return Err(Refusal::new(field, "is not followed: grammars are switched off for this model"));
         }
