@@ -53,7 +53,8 @@ impl Model for Hosted {
             return Ok(());
         }
         // Free axes are not guessed: those models are warm after their first requests.
-        let Some(request) = batching::made_up(&self.signature.inputs, 1) else { return Ok(()) };
+        let made = batching::made_up(&self.signature.inputs, 1, self.arena.limit())?;
+        let Some(request) = made else { return Ok(()) };
         self.execute(vec![request]).await?.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 

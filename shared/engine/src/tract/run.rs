@@ -20,6 +20,9 @@ use crate::{Error, Inputs, Outputs, Port, Signature, Spec, Tensor};
 /// Plans for shapes beyond the batch sizes: of models whose other axes are free, too.
 const LEAST_PLANS: usize = 8;
 
+/// The most bytes of one row of made-up input: beyond what a gRPC message brings.
+const MOST_MADE_UP_BYTES: u64 = 256 << 20;
+
 /// One execution: it counts as running while this lives, and looks here whether anybody still waits for it.
 pub(super) struct Execution {
     permit: Permit,
@@ -93,7 +96,7 @@ impl Loaded {
                 self.plan(shapes)?;
             }
         }
-        let Some(request) = made_up(&self.graph.inputs, 1) else {
+        let Some(request) = made_up(&self.graph.inputs, 1, MOST_MADE_UP_BYTES)? else {
             return Ok(());
         };
         self.execute(&[request], execution)?.into_iter().try_for_each(|answer| answer.map(|_| ()))
