@@ -1,6 +1,7 @@
 //! The execution port: what the worker asks of an engine.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub enum Source {
     Bytes(bytes::Bytes),
     /// A model file in the worker's repository.
     File(PathBuf),
+    /// The same, already open: what it holds has been compared with what it must be.
+    Open(Arc<File>),
 }
 
 /// What to load.

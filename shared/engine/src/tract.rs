@@ -10,8 +10,8 @@ mod graph;
 mod plans;
 mod run;
 
+use std::fs::File;
 use std::io::{Cursor, Read, Seek};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -130,18 +130,22 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn read(source: &Source) -> Result<Bytes, Error> {
     match source {
         Source::Bytes(bytes) => Ok(bytes.clone()),
-        Source::File(path) => read_file(path).map(Bytes::from),
+        Source::File(path) => {
+            let (file, _) = format::open_plain(path, MAX_FILE_BYTES)?;
+            read_file(&file).map(Bytes::from)
+        }
+        Source::Open(file) => read_file(file).map(Bytes::from),
         Source::Builtin => Err(Error::Load("this engine has no models of its own".to_owned())),
     }
 }
 
 /// A file that would be refused is not read into memory first. It may change or grow meanwhile, so the bound is on what is
 /// read, and what is read is checked again.
-fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+fn read_file(mut file: &File) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::Load(format!("the model file cannot be read ({})", error.kind()));
-    let (mut file, length) = format::open_plain(path, MAX_FILE_BYTES)?;
-    format::onnx::check(&file)?;
+    format::onnx::check(file)?;
     file.rewind().map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
     let mut bytes = Vec::new();
     let room = bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX));
     room.map_err(|_| Error::Load("there is no memory for the model file".to_owned()))?;

@@ -19,6 +19,12 @@ use weft_types::SystemClock;
 use crate::arena::Buffer;
 use crate::protocol::{Command, Event, command, event, frame, language};
 
+/// A stop may take so many times as long as the longest execution so far, since engines look only between the parts of a graph.
+const GRACE_FACTOR: u32 = 4;
+
+/// However long executions take, this is how long a stop may take at most.
+const MAX_GRACE: Duration = Duration::from_secs(60);
+
 /// What may wait to be taken by an engine process that does not read. Beyond it new work is refused.
 const MAX_BACKLOG_BYTES: usize = 64 << 20;
 
@@ -42,11 +48,14 @@ struct Pending {
     next: u64,
     entries: HashMap<u64, Entry>,
     lost: Option<String>,
+    /// The longest execution so far, stopped ones included.
+    longest: Duration,
 }
 
 #[derive(Debug)]
 struct Entry {
     events: mpsc::Sender<Delivery>,
+    begun: Instant,
     /// When its ticket was dropped.
     cancelled: Option<Instant>,
     held: Vec<Buffer>,
@@ -86,7 +95,7 @@ impl Connection {
         }
         let id = pending.next;
         pending.next += 1;
-        pending.entries.insert(id, Entry { events, cancelled: None, held });
+        pending.entries.insert(id, Entry { events, begun: SystemClock::now(), cancelled: None, held });
         Ok(Ticket { id, events: receiver, connection: Arc::clone(self), is_over: false })
     }
 
@@ -144,11 +153,14 @@ impl Connection {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
     }
 
-    /// Whether something has not stopped for so long since it was cancelled.
-    pub(super) fn ignores_cancel(&self, grace: Duration) -> bool {
+    /// The grace, if something has not stopped for longer since it was cancelled. A model whose executions are known to take long is
+    /// given more than `least`.
+    pub(super) fn ignores_cancel(&self, least: Duration) -> Option<Duration> {
         let now = SystemClock::now();
+        let pending = self.pending();
+        let grace = least.max(pending.longest.saturating_mul(GRACE_FACTOR).min(MAX_GRACE));
         let overdue = |entry: &Entry| entry.cancelled.is_some_and(|since| now.saturating_duration_since(since) > grace);
-        self.pending().entries.values().any(overdue)
+        pending.entries.values().any(overdue).then_some(grace)
     }
 
     /// The process is gone: fails everything that waits for it, and gives back what it held.
@@ -214,7 +226,7 @@ impl Connection {
                 Err(error) => return format!("it cannot be read from ({})", error.kind()),
             }
             loop {
-                match frame::read::<Event>(&mut buffer) {
+                match frame::read::<Event>(&mut buffer, frame::MAX_EVENT_BYTES) {
                     Ok(Some(event)) => self.deliver(event),
                     Ok(None) => break,
                     Err(problem) => return format!("it sent {problem}"),
@@ -234,6 +246,11 @@ impl Connection {
         let mut pending = self.pending();
         let (events, held) = if body.is_last() {
             let Some(entry) = pending.entries.remove(&id) else { return };
+            if !entry.held.is_empty() {
+                // Executions hold buffers; loads and sequences do not.
+                let took = SystemClock::now().saturating_duration_since(entry.begun);
+                pending.longest = pending.longest.max(took);
+            }
             (entry.events, entry.held)
         } else {
             let Some(entry) = pending.entries.get(&id) else { return };
@@ -285,6 +302,17 @@ impl Ticket {
     /// The number.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Sends what begins it. What is refused has not begun: the engine process has never heard of its number, and would not answer
+    /// to it being cancelled.
+    pub(crate) fn start(&mut self, body: command::Body) -> Result<(), Error> {
+        let sent = self.connection.send(body);
+        if sent.is_err() {
+            self.is_over = true;
+            self.connection.pending().entries.remove(&self.id);
+        }
+        sent
     }
 
     /// Where commands about it go.

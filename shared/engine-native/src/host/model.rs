@@ -70,7 +70,10 @@ impl Model for Hosted {
                 // One request's failure is not the others': each gets the answer it would have had alone.
                 Err(_) => {
                     for at in group {
-                        answers[at] = self.alone(&batch[at]).await;
+                        answers[at] = match self.alone(&batch[at]).await {
+                            Err(error @ Error::Lost(_)) => return Err(error),
+                            answer => answer,
+                        };
                     }
                 }
             }
@@ -152,14 +155,18 @@ impl Hosted {
             let limit = self.arena.limit() >> 20;
             Error::Full(format!("inputs and outputs do not fit into the {limit} MiB that they may take together"))
         };
-        let [mut inputs, room] = self.arena.take([gathering.length, wanted]).await.map_err(too_large)?;
+        let connection = &self.owner.0;
+        let [mut inputs, room] = tokio::select! {
+            taken = self.arena.take([gathering.length, wanted]) => taken.map_err(too_large)?,
+            // Room may be held by whoever reads answers slowly; without the process nobody needs it.
+            reason = connection.lost() => return Err(Error::Lost(reason)),
+        };
         gathering.fill(inputs.bytes_mut())?;
         let tensors = gathering.tensors(inputs.offset());
         let region = Region { offset: room.offset(), length: room.length() };
-        let connection = &self.owner.0;
         let mut ticket = connection.begin(1, vec![inputs, room])?;
         let execute = Execute { id: ticket.id(), inputs: tensors, room: Some(region) };
-        connection.send(command::Body::Execute(execute))?;
+        ticket.start(command::Body::Execute(execute))?;
         match ticket.next().await? {
             Delivery { body: event::Body::Executed(executed), mut held } => {
                 held.pop().map(|room| (executed, room)).ok_or_else(no_answer)
