@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
-use weft_engine::{Error, Inputs, Model, Source, Spec, Tensor};
+use weft_engine::{Engine, Error, Inputs, Model, Source, Spec, Tensor, Tract};
 use weft_engine_native::{Host, HostOptions};
 
 use crate::conformance::{answers, digits_request, digits_spec, endless};
@@ -160,16 +160,50 @@ fn what_can_never_fit_is_refused_and_what_fits_later_waits() {
     run(async {
         let refusal = model.execute(vec![request(9)]).await.unwrap().remove(0);
         assert!(matches!(refusal, Err(Error::Full(_))), "{:?}", refusal.map(|_| "it was answered"));
-        let first = model.execute(vec![request(3)]).await.unwrap().remove(0).unwrap();
-        let mut second = model.execute(vec![request(3)]);
-        // The first answer is still held, and takes the room that the second needs.
-        while host.statistics().refusals < 2 {
-            assert!(futures_util::poll!(&mut second).is_pending());
-            tokio::task::yield_now().await;
-        }
+        let first = model.execute(vec![request(2)]).await.unwrap().remove(0).unwrap();
+        let waiting = async || {
+            let (before, mut execution) = (host.statistics().refusals, model.execute(vec![request(3)]));
+            // The first answer is still held, and takes the room that this one needs.
+            while host.statistics().refusals == before {
+                assert!(futures_util::poll!(&mut execution).is_pending());
+                tokio::task::yield_now().await;
+            }
+            execution
+        };
+        let second = waiting().await;
         drop(first);
-        assert_eq!(second.await.unwrap().remove(0).unwrap()[0].shape, [3, 1 << 18]);
+        let second = second.await.unwrap().remove(0).unwrap();
+        assert_eq!(second[0].shape, [3, 1 << 18]);
+        assert_eq!(host.statistics().in_use, 0, "an answer of more than its share keeps room from others");
+        let _third = model.execute(vec![request(2)]).await.unwrap();
+        let fourth = waiting().await;
+        signal(pid(&host, "double"), Signal::KILL);
+        assert!(matches!(fourth.await, Err(Error::Lost(_))), "it waits for room in a process that is gone");
     });
+}
+
+#[test]
+fn what_the_runtime_passes_on_is_not_what_was_there_before() {
+    let host = host(options());
+    let model = load(&*host.engine("onnxruntime"), &spec("passed on", Source::Bytes(graphs::passed_on()), 0));
+    for call in 0..4 {
+        let elements = [call as f32, 10.0 * call as f32];
+        let answer = answers(&*model, &[vec![Tensor::of("X", &[1, 2], &elements)]], &[]).remove(0);
+        let outputs: Vec<Vec<f32>> = answer.iter().map(|output| output.elements().unwrap().collect()).collect();
+        let expected = [elements.to_vec(), elements.map(|element| 2.0 * element).to_vec(), vec![7.0, 8.0]];
+        assert_eq!(outputs, expected, "call {call}");
+    }
+}
+
+#[test]
+fn a_shape_beyond_all_memory_is_refused_and_not_allocated() {
+    let host = host(options());
+    let engines: [Arc<dyn Engine>; 2] = [host.engine("onnxruntime"), Arc::new(Tract::new())];
+    for engine in engines {
+        let model = load(&*engine, &spec("enormous", Source::Bytes(graphs::enormous()), 4));
+        let Err(Error::Load(problem)) = run(model.warm()) else { panic!("{} was warmed", engine.name()) };
+        assert!(problem.contains("do not fit"), "{problem}");
+    }
 }
 
 #[test]
