@@ -37,11 +37,7 @@ impl HostedEngine {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| Error::Load(format!("cannot start threads ({})", error.kind())))?;
-        // Only this side knows the sizes that batches are split into, so it is warmed here; the worker's own warming is one more call.
-        let model = runtime.block_on(async {
-            let model = engine.load(&spec).await?;
-            model.warm().await.map(|()| model)
-        })?;
+        let model = runtime.block_on(engine.load(&spec))?;
         let signature = Some(model.signature().into());
         let loaded = Loaded { signature, size_bytes: model.size_bytes(), capacity: None };
         Ok((Self { runtime, model, memory }, loaded))

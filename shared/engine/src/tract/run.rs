@@ -68,7 +68,7 @@ impl Loaded {
         let plans = Plans::new(sizes(spec.max_batch_size).count().max(LEAST_PLANS));
         let size_bytes = estimate_bytes(bytes.len() as u64, spec.max_batch_size);
         let loaded = Self { graph, plans, signature, size_bytes };
-        loaded.check_runnable()?;
+        loaded.make_plans()?;
         Ok(loaded)
     }
 
@@ -80,22 +80,16 @@ impl Loaded {
         self.size_bytes
     }
 
-    /// An operator that the runtime lacks shows when a plan is made, so one is made now where the shapes are known.
-    fn check_runnable(&self) -> Result<(), Error> {
-        match self.made_up_shapes(1) {
-            Some(shapes) => self.plan(shapes).map(|_| ()).map_err(|error| Error::Load(error.to_string())),
-            None => Ok(()),
-        }
+    /// Makes the plan for every batch size, which also shows an operator that the runtime lacks. Free axes are not guessed: their plans
+    /// are made by the first requests.
+    fn make_plans(&self) -> Result<(), Error> {
+        let sizes = std::iter::once(1).chain(sizes(self.signature.max_batch_size));
+        let mut shapes = sizes.filter_map(|size| self.made_up_shapes(size));
+        shapes.try_for_each(|shapes| self.plan(shapes).map(drop)).map_err(|error| Error::Load(error.to_string()))
     }
 
-    /// Makes the plan for every batch size and executes the smallest. Free axes are not guessed: their plans are made
-    /// by the first requests.
+    /// Executes the smallest batch.
     pub(super) fn warm(&self, execution: &Execution) -> Result<(), Error> {
-        for size in sizes(self.signature.max_batch_size) {
-            if let Some(shapes) = self.made_up_shapes(size).filter(|_| !execution.stopped()) {
-                self.plan(shapes)?;
-            }
-        }
         let Some(request) = made_up(&self.graph.inputs, 1, MOST_MADE_UP_BYTES)? else {
             return Ok(());
         };
