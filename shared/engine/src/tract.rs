@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::running::Running;
-use crate::{Engine, Error, Inputs, Model, Outputs, Signature, Source, Spec, format};
+use crate::{Batch, Engine, Error, Model, Outputs, Signature, Source, Spec, format};
 use run::{Execution, Loaded};
 
 /// The longest model file that is read: protobuf, which ONNX is written in, ends there.
@@ -107,8 +107,13 @@ impl Model for Handle {
         self.run(Loaded::warm).await
     }
 
-    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error> {
-        self.run(move |loaded, execution| loaded.execute(&batch, execution)).await
+    async fn execute(&self, batch: Batch) -> Result<Vec<Result<Outputs, Error>>, Error> {
+        // The batch, and what it holds, go with the work.
+        self.run(move |loaded, execution| {
+            let batch = batch;
+            loaded.execute(&batch.requests, execution)
+        })
+        .await
     }
 }
 
@@ -169,7 +174,7 @@ mod tests {
         let gone = Arc::downgrade(&loaded);
         let handle = Handle { loaded, running: Running::default() };
         handle.warm().await.unwrap();
-        handle.execute(vec![vec![Tensor::of("PIXELS", &[1, 64], &[0f32; 64])]]).await.unwrap();
+        handle.execute(vec![vec![Tensor::of("PIXELS", &[1, 64], &[0f32; 64])]].into()).await.unwrap();
         assert_eq!(handle.running.count(), 0);
         drop(handle);
         assert!(gone.upgrade().is_none(), "something keeps the graph");

@@ -38,12 +38,11 @@ pub(super) async fn load(shared: &Shared, key: &Key) -> Result<Arc<Replica>, Str
     if let Some(manifest) = &entry.manifest {
         spec.source = verify(manifest.clone(), key, spec.source).await?;
     }
-    let is_embedded = matches!(spec.source, Source::Builtin | Source::Bytes(_));
     let model = caught("load", shared.options.load_limit, engine.load(&spec)).await?;
     check(model.signature(), &offer.config)?;
     let sequences = Sequences::of(&offer.config, model.signature(), sequence_limits(shared))?;
     caught("first execution", shared.options.warm_limit, model.warm()).await?;
-    let plan = plan(shared, (&offer.engine, is_embedded), &offer.config, model.signature());
+    let plan = plan(shared, &offer.engine, &offer.config, model.signature());
     let metrics = shared.scope.metrics().model(name, *version);
     let identity = Identity { name: name.clone(), version: *version, config: offer.config.clone() };
     let quarantine = shared.quarantines.of(key);
@@ -218,7 +217,7 @@ impl<'a> Batching<'a> {
     }
 }
 
-fn plan(shared: &Shared, (engine, is_embedded): (&str, bool), config: &ModelConfig, signature: &Signature) -> Plan {
+fn plan(shared: &Shared, engine: &str, config: &ModelConfig, signature: &Signature) -> Plan {
     let dynamic = match &config.scheduling_choice {
         Some(SchedulingChoice::DynamicBatching(dynamic)) => Some(dynamic),
         _ => None,
@@ -240,8 +239,6 @@ fn plan(shared: &Shared, (engine, is_embedded): (&str, bool), config: &ModelConf
             .filter(|level| *level > 0)
             .unwrap_or(DEFAULT_BAND),
         bands: dynamic.map(Bands::of).unwrap_or_default(),
-        // What is part of the program runs in this process.
-        mortal: !is_embedded,
         ordered: is_ordered,
         // What a builtin does takes as long as its input says, `sleep` above all: the past tells nothing.
         predictable: engine != "builtin",

@@ -13,7 +13,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weft_engine::Error;
+use weft_engine::{Error, Hold};
 use weft_types::SystemClock;
 
 use crate::arena::Buffer;
@@ -59,6 +59,8 @@ struct Entry {
     /// When its ticket was dropped.
     cancelled: Option<Instant>,
     held: Vec<Buffer>,
+    /// Who watches this learns that it is over as this entry goes.
+    _hold: Option<Hold>,
 }
 
 /// An event, and with the last one what was held until then.
@@ -95,7 +97,7 @@ impl Connection {
         }
         let id = pending.next;
         pending.next += 1;
-        pending.entries.insert(id, Entry { events, begun: SystemClock::now(), cancelled: None, held });
+        pending.entries.insert(id, Entry { events, begun: SystemClock::now(), cancelled: None, held, _hold: None });
         Ok(Ticket { id, events: receiver, connection: Arc::clone(self), is_over: false })
     }
 
@@ -170,6 +172,7 @@ impl Connection {
             pending.lost = Some(reason.clone());
             std::mem::take(&mut pending.entries)
         };
+        // First why, then that: who learns that something has stopped can ask whether the process was lost.
         self.lost.send_replace(Some(reason));
         drop(entries);
     }
@@ -302,6 +305,13 @@ impl Ticket {
     /// The number.
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Has something kept until the engine process has forgotten the number, or is gone.
+    pub(crate) fn keep(&self, hold: Hold) {
+        if let Some(entry) = self.connection.pending().entries.get_mut(&self.id) {
+            entry._hold = Some(hold);
+        }
     }
 
     /// Sends what begins it. What is refused has not begun: the engine process has never heard of its number, and would not answer
