@@ -104,6 +104,22 @@ fn doubling() -> Parts {
     }
 }
 
+/// `X` FP32 `[-1, -1]` to `X` as it is, and doubled to `Y`; and the weights `W`.
+pub fn passed_on() -> Bytes {
+    let mut parts = doubling();
+    parts.weights.push(tensor("W", &[2], &[7.0, 8.0]));
+    parts.outputs.insert(0, value("X", OnnxType::Float, &[-1, -1]));
+    parts.outputs.push(value("W", OnnxType::Float, &[2]));
+    parts.model()
+}
+
+/// `X` FP32 of any number of rows, each of them larger than any memory.
+pub fn enormous() -> Bytes {
+    let (inputs, outputs) =
+        (vec![value("X", OnnxType::Float, &[-1, 1 << 45])], vec![value("Y", OnnxType::Float, &[-1, 1 << 45])]);
+    Parts { inputs, outputs, ..doubling() }.model()
+}
+
 /// `X` FP32 `[-1, -1]` doubled to `Y`.
 pub fn double() -> Bytes {
     doubling().model()

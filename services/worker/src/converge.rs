@@ -255,7 +255,7 @@ impl Converger {
                 self.fail(&key, now, format!("its process was lost: {reason}"));
                 // After nobody new can find it: what waits there goes elsewhere.
                 if let Some(replica) = held {
-                    replica.lose(now);
+                    replica.lose();
                 }
             }
             Outcome::Unloaded => {

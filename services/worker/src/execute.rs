@@ -43,8 +43,15 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
     }
     // The batch keeps its inputs, which are views: they are looked at again if the process is lost.
     let inputs = batch.iter().map(|work| work.inputs.clone()).collect();
+    let (inputs, stopped) = weft_engine::Batch::watched(inputs);
     let ending = compute(replica, inputs, &mut batch).await;
-    // The model's future is gone by now: what follows measures and tells.
+    if matches!(ending, Ending::Unwanted) {
+        // What nobody waits for takes its place until it has stopped, and is measured until then.
+        tokio::select! {
+            () = stopped.wait() => {}
+            () = replica.aborted() => {}
+        }
+    }
     let ended = SystemClock::now();
     let took = ended.saturating_duration_since(started);
     let batch = Batch { work: batch, rows, started, took };
@@ -69,8 +76,8 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
     }
 }
 
-async fn compute(replica: &Replica, inputs: Vec<weft_engine::Inputs>, batch: &mut [Work]) -> Ending {
-    let expected = inputs.len();
+async fn compute(replica: &Replica, inputs: weft_engine::Batch, batch: &mut [Work]) -> Ending {
+    let expected = inputs.requests.len();
     let execution = AssertUnwindSafe(replica.model.execute(inputs)).catch_unwind();
     // Whichever ends first, the others are dropped at the end of this statement: that is what stops the model.
     tokio::select! {
@@ -128,9 +135,11 @@ impl Batch {
         Timing { queue, compute: self.took, rows: self.rows }
     }
 
-    fn stopped(mut self, replica: &Replica, ended: Instant) {
-        let inputs = self.work.iter_mut().map(|work| std::mem::take(&mut work.inputs)).collect();
-        replica.leave(inputs, ended);
+    fn stopped(self, replica: &Replica, ended: Instant) {
+        if replica.model.lost().now_or_never().is_some() {
+            // It did not stop: its process was ended, or ended by itself.
+            replica.blame(self.work.iter().map(|work| Digest::of(&work.inputs)));
+        }
         // A caller that has not left yet is about to: its deadline has passed.
         let last = self.work.iter().map(|work| work.caller.left().unwrap_or_else(|| work.deadline.instant())).max();
         let after = last.map_or(Duration::ZERO, |left| ended.saturating_duration_since(left));

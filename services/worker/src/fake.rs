@@ -8,7 +8,7 @@ mod world;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use weft_engine::{DataType, Engine, Error, Inputs, Model, Outputs, Port, Signature, Spec, Tensor};
+use weft_engine::{Batch, DataType, Engine, Error, Hold, Inputs, Model, Outputs, Port, Signature, Spec, Tensor};
 
 pub(crate) use world::World;
 
@@ -16,6 +16,8 @@ pub(crate) use world::World;
 pub(crate) struct Execution {
     pub(crate) batch: Vec<Inputs>,
     answer: oneshot::Sender<What>,
+    /// While the test holds it, it computes.
+    _hold: Hold,
 }
 
 enum What {
@@ -62,6 +64,11 @@ impl Execution {
 
     /// Waits until the execution has been dropped.
     pub(crate) async fn dropped(mut self) {
+        self.left().await;
+    }
+
+    /// Waits until the execution has been dropped, and goes on computing.
+    pub(crate) async fn left(&mut self) {
         self.answer.closed().await;
     }
 }
@@ -180,9 +187,10 @@ impl Model for Loaded {
         Ok(())
     }
 
-    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error> {
+    async fn execute(&self, batch: Batch) -> Result<Vec<Result<Outputs, Error>>, Error> {
         let (answer, driven) = oneshot::channel();
-        self.executions.send(Execution { batch: batch.clone(), answer }).await.expect("the test is there");
+        let Batch { requests: batch, hold } = batch;
+        self.executions.send(Execution { batch: batch.clone(), answer, _hold: hold }).await.expect("the test is there");
         match driven.await {
             Ok(What::Echo) => Ok(batch.into_iter().map(|inputs| Ok(inputs.into_iter().map(echo).collect())).collect()),
             Ok(What::Answer(answers)) => Ok(answers.into_iter().map(Ok).collect()),

@@ -33,6 +33,10 @@ pub struct Options {
     pub max_queue_delay: Duration,
     /// The most models that load at once: loading competes with serving for the processor.
     pub parallel_loads: usize,
+    /// How long a model may take to load; then it has failed, and another takes its turn.
+    pub load_limit: Duration,
+    /// How long the first execution, on made-up input, may take.
+    pub warm_limit: Duration,
     /// How long the worker's records outlive it: the time after which its death is noticed at the latest.
     pub lease_ttl: Duration,
     /// How long a replica goes on taking calls after it has announced its drain, so that routers see it first.
@@ -62,6 +66,8 @@ impl Options {
             queue_bytes: 256 << 20,
             max_queue_delay: Duration::ZERO,
             parallel_loads: 2,
+            load_limit: Duration::from_secs(600),
+            warm_limit: Duration::from_secs(60),
             lease_ttl: Duration::from_secs(5),
             drain_notice: Duration::from_millis(250),
             drain_grace: Duration::from_secs(30),

@@ -1,6 +1,6 @@
 //! A loaded model version with its queue and its executors.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use weft_engine::{Inputs, Model};
+use weft_engine::Model;
 use weft_policy::Latency;
 use weft_policy::batch::Settings;
 use weft_policy::learn::Ahead;
@@ -21,11 +21,6 @@ use crate::quarantine::{Digest, Quarantine};
 use crate::queue::{Bands, Limits, Queue};
 use crate::sequence::Sequences;
 use crate::stats::Stats;
-
-/// For so long an execution that nobody waits for may still be what a lost process was at: longer than any engine gets to stop.
-const STOPPING: Duration = Duration::from_secs(5);
-/// The most of these that are kept in mind, since each keeps its inputs in memory.
-const LEFT: usize = 8;
 
 /// The lowest band: what a caller asks for beyond it is the same.
 const LAST_BAND: u64 = 255;
@@ -42,8 +37,6 @@ pub(crate) struct Plan {
     pub(crate) default_band: u64,
     /// What holds for each band.
     pub(crate) bands: Bands,
-    /// Whether the model is held by a process of its own, which can be lost.
-    pub(crate) mortal: bool,
     /// Whether answers come in the order of the requests: then one execution runs at once.
     pub(crate) ordered: bool,
     /// Whether the time of an execution follows from its rows, so that a deadline can be refused beforehand.
@@ -84,9 +77,6 @@ pub(crate) struct Replica {
     /// The inputs blamed for the loss of this replica's process, once it is lost: each counts once for each loss.
     // Held for map operations only, never across an await.
     lost: Mutex<Option<BTreeSet<Digest>>>,
-    /// What was executed when its last caller left: the engine may still be at it, and be ended because it does not stop.
-    // Held for list operations only, never across an await.
-    left: Mutex<VecDeque<(Instant, Vec<Inputs>)>>,
     /// One permit for each execution that may run at once.
     permits: Arc<Semaphore>,
     /// How many executions run at once.
@@ -124,7 +114,6 @@ impl Replica {
             quarantine: Arc::default(),
             stateful: None,
             lost: Mutex::default(),
-            left: Mutex::default(),
             face: Face::new(&identity.config, model.signature()),
             identity,
             plan,
@@ -153,26 +142,10 @@ impl Replica {
         self.lost().is_some()
     }
 
-    /// The process is lost. What waits is sent elsewhere; what was being executed learns it from the engine. What nobody waited
-    /// for any more may have been what the process could not stop.
-    pub(crate) fn lose(&self, now: Instant) {
+    /// The process is lost. What waits is sent elsewhere; what was being executed learns it from the engine.
+    pub(crate) fn lose(&self) {
         self.queue.abandon(&gone());
-        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
-        let recent = left.into_iter().filter(|(at, _)| now.saturating_duration_since(*at) <= STOPPING);
-        self.blame(recent.flat_map(|(_, batch)| batch).map(|inputs| Digest::of(&inputs)));
-    }
-
-    /// Nobody waits any more for this batch, which the engine was told to stop.
-    pub(crate) fn leave(&self, batch: Vec<Inputs>, now: Instant) {
-        if !self.plan.mortal {
-            return;
-        }
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.retain(|(at, _)| now.saturating_duration_since(*at) <= STOPPING);
-        if left.len() >= LEFT {
-            left.pop_front();
-        }
-        left.push_back((now, batch));
+        self.blame(std::iter::empty());
     }
 
     /// These were being executed when the process was lost.

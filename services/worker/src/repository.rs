@@ -114,15 +114,18 @@ impl Repository {
             Ok(name) => name,
             Err(error) => return self.report(&folder.name, format!("the name {error}")),
         };
-        let settings = read_config(scan, folder).and_then(|config| {
+        let read = || -> Result<_, Vec<String>> {
+            let manifest = read_manifest(&scan.root, folder).map_err(|problem| vec![problem])?;
+            let config = read_config(scan, folder, manifest.as_ref())?;
             let holds = |ending: &str| scan.holds(folder, ending);
-            Settings::new(&name, config, Around { holds: &holds, has: &|engine| scan.engines.contains(engine) })
-        });
-        let settings = match settings {
-            Ok(settings) => settings,
+            let around = Around { holds: &holds, has: &|engine| scan.engines.contains(engine) };
+            Ok((Settings::new(&name, config, around)?, manifest))
+        };
+        let (settings, manifest) = match read() {
+            Ok(read) => read,
             Err(problems) => return problems.into_iter().for_each(|problem| self.report(&folder.name, problem)),
         };
-        let (versions, problems) = versions(&scan.root, folder, &name, &settings);
+        let (versions, problems) = versions(&scan.root, folder, (&name, &settings), manifest.as_ref());
         if versions.is_empty() && problems.is_empty() {
             self.report(&folder.name, "there is no version that its configuration allows".to_owned());
         }
@@ -193,11 +196,21 @@ fn has_ending(name: &str, ending: &str) -> bool {
     Path::new(name).extension().is_some_and(|own| own == ending)
 }
 
-/// The model's configuration; one without any is served as it is, unbatched.
-fn read_config(scan: &Scan<'_>, folder: &Folder) -> Result<ModelConfig, Vec<String>> {
-    let (root, schema) = (&scan.root, &scan.schema);
-    let pbtxt = root.text(folder, "config.pbtxt").map_err(|problem| vec![problem])?;
-    let toml = root.text(folder, "config.toml").map_err(|problem| vec![problem])?;
+fn read_manifest(root: &Root, folder: &Folder) -> Result<Option<Manifest>, String> {
+    let text = root.text(folder, manifest::NAME)?;
+    text.map(|text| Manifest::parse(folder.path(), &text)).transpose()
+}
+
+/// The model's configuration; one without any is served as it is, unbatched. It is what its manifest says before it is parsed.
+fn read_config(scan: &Scan<'_>, folder: &Folder, manifest: Option<&Manifest>) -> Result<ModelConfig, Vec<String>> {
+    let schema = &scan.schema;
+    let read = |name: &str| {
+        let text = scan.root.text(folder, name)?;
+        manifest.map_or(Ok(()), |manifest| manifest.check(name, text.as_deref()))?;
+        Ok(text)
+    };
+    let pbtxt = read("config.pbtxt").map_err(|problem: String| vec![problem])?;
+    let toml = read("config.toml").map_err(|problem| vec![problem])?;
     match (pbtxt, toml) {
         (Some(text), None) => schema.read_text(&text).map_err(|problem| vec![format!("config.pbtxt: {problem}")]),
         (None, Some(text)) => schema.read_toml(&text).map_err(|problem| vec![format!("config.toml: {problem}")]),
@@ -210,25 +223,19 @@ fn read_config(scan: &Scan<'_>, folder: &Folder) -> Result<ModelConfig, Vec<Stri
 fn versions(
     root: &Root,
     folder: &Folder,
-    name: &ModelName,
-    settings: &Settings,
+    (name, settings): (&ModelName, &Settings),
+    manifest: Option<&Manifest>,
 ) -> (BTreeMap<Version, VersionEntry>, Vec<String>) {
-    let read = || -> Result<_, String> {
-        let text = root.text(folder, manifest::NAME)?;
-        let manifest = text.map(|text| Manifest::parse(folder.path(), &text)).transpose()?;
-        Ok((root.versions(folder)?, manifest))
-    };
-    let (folders, manifest) = match read() {
-        Ok(read) => read,
+    let folders = match root.versions(folder) {
+        Ok(folders) => folders,
         Err(problem) => return (BTreeMap::new(), vec![problem]),
     };
     let (mut versions, mut problems) = (BTreeMap::new(), Vec::new());
     for version in settings.choose(folders.keys().copied()) {
         let source = match settings.engine {
             Engine::Builtin => Ok(builtin_entry(name, settings)),
-            _ => {
-                model_file(root, &folders[&version], settings).map(|file| entry(name, settings, file, manifest.clone()))
-            }
+            _ => model_file(root, &folders[&version], settings)
+                .map(|file| entry(name, settings, file, manifest.cloned())),
         };
         match source {
             Ok(entry) => drop(versions.insert(version, entry)),

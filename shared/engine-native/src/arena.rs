@@ -8,6 +8,7 @@ mod memory;
 mod slots;
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -20,6 +21,9 @@ use slots::{Refusal, Slot, Slots};
 /// What tensors are aligned to within a buffer: a line of the cache, and the widest register.
 pub(crate) const ALIGNMENT: u64 = 64;
 
+/// The share of an arena that answers may hold: the rest is always free for work, however slowly answers are read.
+const PINNED_SHARE: u64 = 4;
+
 /// The shared memory of one engine process. Clones are the same memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Arena(Arc<Inner>);
@@ -30,6 +34,8 @@ struct Inner {
     memory: Memory,
     slots: Mutex<Slots>,
     given_back: Notify,
+    /// Bytes of answers that stand here for as long as anybody reads them.
+    pinned: AtomicU64,
 }
 
 /// There is not, and never will be, room for what was asked.
@@ -45,7 +51,13 @@ impl Arena {
             memory.prefer_huge(start);
         }
         let limit = slots.limit();
-        Ok(Self(Arc::new(Inner { limit, memory, slots: Mutex::new(slots), given_back: Notify::new() })))
+        Ok(Self(Arc::new(Inner {
+            limit,
+            memory,
+            slots: Mutex::new(slots),
+            given_back: Notify::new(),
+            pinned: AtomicU64::new(0),
+        })))
     }
 
     /// How it is used, for as long as it is there.
@@ -127,6 +139,13 @@ impl Inner {
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Counts an answer that stays here, if there is room for it.
+    fn pin(&self, length: u64) -> bool {
+        let most = self.limit / PINNED_SHARE;
+        let add = |pinned: u64| pinned.checked_add(length).filter(|pinned| *pinned <= most);
+        self.pinned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
 }
 
 /// A part of an arena that nobody else in this process uses. Dropping it gives it back.
@@ -155,14 +174,24 @@ impl Buffer {
         unsafe { self.arena.memory.bytes_mut(offset, length) }.unwrap_or_default()
     }
 
-    /// The first bytes, for reading, once the other process has written them and forgotten the buffer. The rest counts as free.
+    /// The first bytes, for reading, once the other process has written them and forgotten the buffer. The rest counts as free. They
+    /// stay where they are unless much is being read already: then they are copied, and the buffer is given back at once.
     pub(crate) fn freeze(mut self, used: u64) -> Bytes {
         self.length = used.min(self.length);
         if let Some(slot) = &mut self.slot {
             self.arena.slots().shrink(slot, self.length);
             self.arena.given_back.notify_waiters();
         }
-        Bytes::from_owner(Frozen(self))
+        match self.arena.pin(self.length) {
+            true => Bytes::from_owner(Frozen(self)),
+            false => Bytes::copy_from_slice(self.bytes()),
+        }
+    }
+
+    /// Its bytes, once the other process has forgotten it.
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the slot is this buffer's alone, and a buffer that is written is borrowed mutably.
+        unsafe { self.arena.memory.bytes(self.offset(), self.length) }.unwrap_or_default()
     }
 }
 
@@ -184,8 +213,13 @@ struct Frozen(Buffer);
 
 impl AsRef<[u8]> for Frozen {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: a frozen buffer is only read here, and its slot is its own until it is dropped.
-        unsafe { self.0.arena.memory.bytes(self.0.offset(), self.0.length) }.unwrap_or_default()
+        self.0.bytes()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.0.arena.pinned.fetch_sub(self.0.length, Ordering::Relaxed);
     }
 }
 
@@ -214,6 +248,27 @@ mod tests {
         assert_eq!((&slice[..], in_use(&arena)), (&b"ef"[..], 4096));
         drop(slice);
         assert_eq!(in_use(&arena), 0);
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_reads_leave_room_for_work() {
+        let arena = arena();
+        let mut answers = Vec::new();
+        for mark in 0..8 {
+            let [mut buffer] = arena.take([128 << 10]).await.unwrap();
+            buffer.bytes_mut().fill(mark);
+            answers.push(buffer.freeze(u64::MAX));
+        }
+        assert_eq!(in_use(&arena), 256 << 10);
+        assert!(futures_util::FutureExt::now_or_never(arena.take([768 << 10])).is_some(), "work waits for a reader");
+        for (mark, answer) in answers.drain(..).zip(0..8).map(|(answer, mark)| (mark, answer)) {
+            assert!(answer.len() == 128 << 10 && answer.iter().all(|byte| *byte == mark), "answer {mark}");
+        }
+        assert_eq!(in_use(&arena), 0);
+        let [buffer] = arena.take([128 << 10]).await.unwrap();
+        let answer = buffer.freeze(u64::MAX);
+        assert_eq!(in_use(&arena), 128 << 10, "what is read no more still counts");
+        drop(answer);
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! The engine process: what `weft engine` runs.
 //!
-//! Its standard input is a socket to the worker. It takes over the arena and the model's file, loads the model on the engine that it is
-//! told, gives up what it needs no more ([`confine`]), and then runs commands until the socket ends, at which it ends at once, whatever it
-//! is doing. Threads are plain ones: one reads commands, one for each execution that may run at once computes.
+//! Its standard input is a socket to the worker. It gives up what no engine needs ([`confine`]), takes over the arena and the model's file,
+//! loads the model on the engine that it is told, and then runs commands until the socket ends, at which it ends at once, whatever it is
+//! doing. Threads are plain ones: one reads commands, one for each execution that may run at once computes.
 
 mod channel;
 mod confine;
@@ -33,14 +33,13 @@ type Work = Box<dyn Fn(command::Body)>;
 ///
 /// A text for whoever has started it by hand.
 pub fn run() -> Result<(), String> {
-    confine::before_load();
+    confine::apply();
     let told = "this command is started by a worker, with a socket as its standard input";
     let (mut incoming, outgoing, files) = channel::open().map_err(|error| format!("{told} ({error})"))?;
     let memory = Memory::open(files.arena).map_err(|error| format!("the arena cannot be mapped ({error})"))?;
     match incoming.next() {
         Some(command::Body::Load(load)) => match begin(load, &File::from(files.model), memory, &outgoing) {
             Ok((work, loaded)) => {
-                confine::after_load();
                 outgoing.send(event::Body::Loaded(loaded));
                 serve(&mut incoming, &work);
             }

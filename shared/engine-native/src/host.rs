@@ -125,7 +125,8 @@ impl Shared {
     /// The library, as a path or as a name that the loader finds.
     fn onnxruntime(&self) -> Option<PathBuf> {
         match &self.options.onnxruntime {
-            Some(path) => path.is_file().then(|| path.clone()),
+            // The process that loads it stands in another folder.
+            Some(path) => std::path::absolute(path).ok().filter(|path| path.is_file()),
             None => find_library(self.options.program.as_deref().and_then(Path::parent)),
         }
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use ort::AsPointer as _;
 use ort::session::Session;
 use ort::sys::{OrtRunOptions, OrtValue};
-use weft_engine::{DataType, Error, batching};
+use weft_engine::{DataType, Error, Port, batching};
 
 use crate::arena::Memory;
 use crate::child::Backend;
@@ -35,6 +35,8 @@ pub(crate) struct Onnx {
     outputs: Vec<CString>,
     memory: Arc<Memory>,
     shapes: Shapes,
+    /// An output has an input's name. The runtime answers with the input itself then, and writes nowhere.
+    passes_on: bool,
 }
 
 impl Onnx {
@@ -44,7 +46,9 @@ impl Onnx {
         let session = session::open(load, instances)?;
         let signature = describe::signature(&session, load, instances)?;
         let name = |name: &str| CString::new(name).map_err(|_| Error::Load("a name holds a zero byte".to_owned()));
+        let is_input = |output: &Port| signature.inputs.iter().any(|input| input.name == output.name);
         let onnx = Self {
+            passes_on: signature.outputs.iter().any(is_input),
             inputs: signature.inputs.iter().map(|port| name(&port.name)).collect::<Result<_, _>>()?,
             outputs: signature.outputs.iter().map(|port| name(&port.name)).collect::<Result<_, _>>()?,
             shapes: Shapes::default(),
@@ -99,6 +103,9 @@ impl Onnx {
     /// Executes with outputs written where the worker wants them, if all their shapes are known. `None` when they are not, or
     /// turn out to be others.
     fn in_place(&self, run: &Run, execute: &Execute, room: Region) -> Option<Executed> {
+        if self.passes_on {
+            return None;
+        }
         let executed = lay_out(self.shapes.get(&execute.inputs)?, room)?;
         if executed.needed > 0 {
             return Some(executed);

@@ -48,7 +48,7 @@ async fn a_warm_execution_allocates_no_tensors() {
     let input =
         Tensor { name: "INPUT".to_owned(), datatype: DataType::Uint8, shape: vec![data.len()], data: data.clone() };
     let execute = async || {
-        let mut answers = model.execute(vec![vec![input.clone()]]).await.unwrap();
+        let mut answers = model.execute(vec![vec![input.clone()]].into()).await.unwrap();
         answers.remove(0).unwrap().remove(0).data
     };
     for _ in 0..5 {

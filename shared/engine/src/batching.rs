@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZero;
 
-use crate::{Error, Inputs, Port, Signature, Tensor};
+use crate::{DataType, Error, Inputs, Port, Signature, Tensor};
 
 /// The most inputs, and outputs, that a model may have.
 pub const MAX_PORTS: usize = 64;
@@ -70,15 +70,42 @@ pub fn made_up_shapes(inputs: &[Port], rows: usize) -> Option<Vec<Vec<usize>>> {
     inputs.iter().map(shape).collect()
 }
 
-/// A request of zeros and empty texts, where the shapes of all inputs are known but for their rows.
-pub fn made_up(inputs: &[Port], rows: usize) -> Option<Inputs> {
-    let shapes = made_up_shapes(inputs, rows)?;
-    inputs.iter().zip(shapes).map(|(port, shape)| zeros(port, shape)).collect()
+/// A request of zeros and empty texts, where the shapes of all inputs are known but for their rows. A file may declare any shape, so
+/// one that takes more than `most_bytes` together is refused before anything is allocated.
+pub fn made_up(inputs: &[Port], rows: usize, most_bytes: u64) -> Result<Option<Inputs>, Error> {
+    let Some(shapes) = made_up_shapes(inputs, rows) else { return Ok(None) };
+    let lengths: Option<Vec<usize>> = inputs.iter().zip(&shapes).map(|(port, shape)| length(port, shape)).collect();
+    let together = |lengths: &Vec<usize>| lengths.iter().try_fold(0u64, |sum, length| sum.checked_add(*length as u64));
+    let Some(lengths) = lengths.filter(|lengths| together(lengths).is_some_and(|bytes| bytes <= most_bytes)) else {
+        let limit = most_bytes >> 20;
+        return Err(Error::Load(format!("its inputs do not fit into the {limit} MiB that they may take together")));
+    };
+    let zeros = |((port, shape), length): ((&Port, Vec<usize>), usize)| {
+        Some(Tensor { name: port.name.clone(), datatype: port.datatype?, shape, data: vec![0; length].into() })
+    };
+    Ok(inputs.iter().zip(shapes).zip(lengths).map(zeros).collect())
 }
 
-fn zeros(port: &Port, shape: Vec<usize>) -> Option<Tensor> {
-    let datatype = port.datatype?;
-    // An empty text is its length alone, which is zero.
-    let length = shape.iter().product::<usize>() * datatype.size().unwrap_or(4);
-    Some(Tensor { name: port.name.clone(), datatype, shape, data: vec![0; length].into() })
+/// The bytes of an input; an empty text is its length alone, which is zero. `None` when they are beyond counting.
+fn length(port: &Port, shape: &[usize]) -> Option<usize> {
+    let size = port.datatype.and_then(DataType::size).unwrap_or(4);
+    shape.iter().try_fold(size, |product, axis| product.checked_mul(*axis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_a_file_declares_are_not_allocated_before_they_are_looked_at() {
+        let port = |axes: &[i64]| Port::new("X", DataType::Fp32, axes);
+        let made = made_up(&[port(&[-1, 4]), port(&[3])], 2, 44);
+        let lengths = |inputs: Inputs| inputs.iter().map(|tensor| tensor.data.len()).collect::<Vec<_>>();
+        assert_eq!(made.map(|made| made.map(lengths)).ok(), Some(Some(vec![32, 12])));
+        assert!(made_up(&[port(&[-1, 4]), port(&[3])], 2, 43).is_err(), "together they are too large");
+        assert!(made_up(&[port(&[-1, 1 << 45])], 1, 1 << 28).is_err());
+        assert!(made_up(&[port(&[-1, i64::MAX, 4])], 1, u64::MAX).is_err(), "the size overflows");
+        assert!(made_up(&[port(&[i64::MAX]), port(&[i64::MAX])], 1, u64::MAX).is_err());
+        assert!(made_up(&[port(&[-1, -1])], 1, 1).is_ok_and(|made| made.is_none()), "a free axis was guessed");
+    }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use crate::running::Running;
-use crate::{DataType, Engine, Error, Inputs, Model, Outputs, Port, Signature, Spec, Tensor};
+use crate::{Batch, DataType, Engine, Error, Inputs, Model, Outputs, Port, Signature, Spec, Tensor};
 
 /// The engine `builtin`: `identity`, `sleep` and `fail`, chosen by the model's name or its parameter `model`.
 #[derive(Clone, Debug, Default)]
@@ -101,13 +101,13 @@ impl Model for Loaded {
         Ok(())
     }
 
-    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error> {
+    async fn execute(&self, batch: Batch) -> Result<Vec<Result<Outputs, Error>>, Error> {
         let _permit = self.running.enter();
         Ok(match self.kind {
-            Kind::Identity => batch.into_iter().map(identity).collect(),
+            Kind::Identity => batch.requests.into_iter().map(identity).collect(),
             // The timers are part of this future: dropping it ends them at once.
-            Kind::Sleep => join_all(batch.into_iter().map(sleep)).await,
-            Kind::Fail => batch.into_iter().map(|inputs| Err(fail(&inputs))).collect(),
+            Kind::Sleep => join_all(batch.requests.into_iter().map(sleep)).await,
+            Kind::Fail => batch.requests.into_iter().map(|inputs| Err(fail(&inputs))).collect(),
         })
     }
 }

@@ -23,7 +23,7 @@ pub use element::Element;
 pub use language::{
     Capacity, Finish, Generation, Grammar, Language, Occupancy, Piece, Prompt, Sampling, SequenceRequest, Turn, Usage,
 };
-pub use port::{Engine, Error, Inputs, Model, Outputs, Source, Spec};
+pub use port::{Batch, Engine, Error, Hold, Inputs, Model, Outputs, Source, Spec, Stopped};
 pub use signature::{MAX_AXES, Port, Signature};
 pub use tensor::{DataType, Tensor};
 pub use tract::{MAX_FILE_BYTES, Tract, estimate_bytes};

@@ -1,10 +1,12 @@
 //! The execution port: what the worker asks of an engine.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 use crate::{Language, Signature, Tensor};
 
@@ -17,6 +19,8 @@ pub enum Source {
     Bytes(bytes::Bytes),
     /// A model file in the worker's repository.
     File(PathBuf),
+    /// The same, already open: what it holds has been compared with what it must be.
+    Open(Arc<File>),
 }
 
 /// What to load.
@@ -70,6 +74,46 @@ pub type Inputs = Vec<Tensor>;
 /// The outputs of one request, in the signature's order.
 pub type Outputs = Vec<Tensor>;
 
+/// Requests that are executed together.
+#[derive(Debug)]
+pub struct Batch {
+    /// The requests.
+    pub requests: Vec<Inputs>,
+    /// To be kept for as long as anything computes for them.
+    pub hold: Hold,
+}
+
+impl Batch {
+    /// A batch, and what tells when nothing computes for it any more: that may be later than the moment its execution is dropped.
+    pub fn watched(requests: Vec<Inputs>) -> (Self, Stopped) {
+        let (sender, stopped) = oneshot::channel();
+        (Self { requests, hold: Hold(Some(Arc::new(sender))) }, Stopped(stopped))
+    }
+}
+
+impl From<Vec<Inputs>> for Batch {
+    /// A batch that nobody watches.
+    fn from(requests: Vec<Inputs>) -> Self {
+        Self { requests, hold: Hold(None) }
+    }
+}
+
+/// An engine keeps this, or clones of it, while it computes for a batch.
+#[derive(Clone, Debug)]
+pub struct Hold(#[expect(dead_code, reason = "its end is what tells")] Option<Arc<oneshot::Sender<()>>>);
+
+/// Tells when nothing computes for a batch any more.
+#[derive(Debug)]
+pub struct Stopped(oneshot::Receiver<()>);
+
+impl Stopped {
+    /// Ends then.
+    pub async fn wait(self) {
+        // Nothing is ever sent: the sender goes with the last hold.
+        let _ = self.0.await;
+    }
+}
+
 /// Loads models of one kind.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
@@ -92,7 +136,8 @@ pub trait Model: Send + Sync + 'static {
     ///
     /// Batching must not change an answer. Dropping the future stops the computation at its next yield point: between
     /// graph nodes for `tract`, at once for a builtin that waits.
-    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error>;
+    /// What goes on for longer keeps [`Batch::hold`] until it has stopped.
+    async fn execute(&self, batch: Batch) -> Result<Vec<Result<Outputs, Error>>, Error>;
 
     /// The model as a language model, where it is one: its requests are sequences that [`Language::generate`] steps.
     fn language(&self) -> Option<&dyn Language> {

@@ -10,8 +10,8 @@ mod graph;
 mod plans;
 mod run;
 
+use std::fs::File;
 use std::io::{Cursor, Read, Seek};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::running::Running;
-use crate::{Engine, Error, Inputs, Model, Outputs, Signature, Source, Spec, format};
+use crate::{Batch, Engine, Error, Model, Outputs, Signature, Source, Spec, format};
 use run::{Execution, Loaded};
 
 /// The longest model file that is read: protobuf, which ONNX is written in, ends there.
@@ -107,8 +107,13 @@ impl Model for Handle {
         self.run(Loaded::warm).await
     }
 
-    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error> {
-        self.run(move |loaded, execution| loaded.execute(&batch, execution)).await
+    async fn execute(&self, batch: Batch) -> Result<Vec<Result<Outputs, Error>>, Error> {
+        // The batch, and what it holds, go with the work.
+        self.run(move |loaded, execution| {
+            let batch = batch;
+            loaded.execute(&batch.requests, execution)
+        })
+        .await
     }
 }
 
@@ -130,18 +135,22 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 fn read(source: &Source) -> Result<Bytes, Error> {
     match source {
         Source::Bytes(bytes) => Ok(bytes.clone()),
-        Source::File(path) => read_file(path).map(Bytes::from),
+        Source::File(path) => {
+            let (file, _) = format::open_plain(path, MAX_FILE_BYTES)?;
+            read_file(&file).map(Bytes::from)
+        }
+        Source::Open(file) => read_file(file).map(Bytes::from),
         Source::Builtin => Err(Error::Load("this engine has no models of its own".to_owned())),
     }
 }
 
 /// A file that would be refused is not read into memory first. It may change or grow meanwhile, so the bound is on what is
 /// read, and what is read is checked again.
-fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+fn read_file(mut file: &File) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::Load(format!("the model file cannot be read ({})", error.kind()));
-    let (mut file, length) = format::open_plain(path, MAX_FILE_BYTES)?;
-    format::onnx::check(&file)?;
+    format::onnx::check(file)?;
     file.rewind().map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
     let mut bytes = Vec::new();
     let room = bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX));
     room.map_err(|_| Error::Load("there is no memory for the model file".to_owned()))?;
@@ -165,7 +174,7 @@ mod tests {
         let gone = Arc::downgrade(&loaded);
         let handle = Handle { loaded, running: Running::default() };
         handle.warm().await.unwrap();
-        handle.execute(vec![vec![Tensor::of("PIXELS", &[1, 64], &[0f32; 64])]]).await.unwrap();
+        handle.execute(vec![vec![Tensor::of("PIXELS", &[1, 64], &[0f32; 64])]].into()).await.unwrap();
         assert_eq!(handle.running.count(), 0);
         drop(handle);
         assert!(gone.upgrade().is_none(), "something keeps the graph");

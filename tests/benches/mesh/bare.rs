@@ -40,7 +40,7 @@ impl Bare {
             if began >= started + lasting {
                 break;
             }
-            let mut answers = self.model.execute(vec![vec![input.clone()]]).await?;
+            let mut answers = self.model.execute(vec![vec![input.clone()]].into()).await?;
             times.push(SystemClock::now().saturating_duration_since(began));
             let outputs = answers.pop().context("one request has one answer")??;
             let label = outputs.iter().find(|output| output.name == "LABEL").context("no LABEL in the answer")?;

@@ -5,7 +5,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use weft_engine::{Builtin, DataType, Engine, Error, Inputs, Model, Outputs, Source, Spec, Tensor, Tract, digits};
+use weft_engine::{
+    Batch, Builtin, DataType, Engine, Error, Inputs, Model, Outputs, Source, Spec, Tensor, Tract, digits,
+};
 use weft_engine_native::HostOptions;
 use weft_tests::graphs;
 
@@ -118,7 +120,7 @@ pub(crate) fn answers(model: &dyn Model, requests: &[Inputs], batches: &[usize])
     for size in batches.iter().copied().chain([requests.len()]) {
         let later = rest.split_off(size.min(rest.len()));
         let batch = std::mem::replace(&mut rest, later);
-        answers.extend(run(model.execute(batch)).unwrap().into_iter().map(|answer| answer.unwrap()));
+        answers.extend(run(model.execute(batch.into())).unwrap().into_iter().map(|answer| answer.unwrap()));
     }
     answers
 }
@@ -185,11 +187,13 @@ fn dropping_an_execution_stops_it() {
         let model = load(&*subject.engine, &subject.endless.0);
         assert_eq!((subject.running)(), 0, "{name}");
         run(async {
-            let execution = model.execute(vec![subject.endless.1.clone()]);
+            let (batch, stopped) = Batch::watched(vec![subject.endless.1.clone()]);
+            let execution = model.execute(batch);
             tokio::select! {
                 answer = execution => panic!("{name} answered: {answer:?}"),
                 () = until(|| (subject.progressed)()) => {}
             }
+            stopped.wait().await;
             until(|| (subject.running)() == 0).await;
             assert!(!(subject.ended)(), "{name} went on to the end");
             assert_eq!(futures_util::poll!(model.lost()), Poll::Pending, "{name} was not stopped but ended");
@@ -226,7 +230,7 @@ fn a_failing_request_fails_alone() {
         if good {
             batch.push(vec![Tensor::of("INDEX", &[2, 1], &[1i64, 3])]);
         }
-        let answers = run(model.execute(batch)).unwrap();
+        let answers = run(model.execute(batch.into())).unwrap();
         assert!(answers[..2].iter().all(|answer| matches!(answer, Err(Error::Run(_)))), "{name}: {answers:?}");
         if good {
             let answer: Vec<f32> = answers[2].as_ref().unwrap()[0].elements().unwrap().collect();
@@ -257,7 +261,7 @@ fn fail_says_what_it_was_told() {
     ];
     for (inputs, expected) in cases {
         let inputs = model.signature().check(inputs).unwrap();
-        match run(model.execute(vec![inputs])).unwrap().remove(0) {
+        match run(model.execute(vec![inputs].into())).unwrap().remove(0) {
             Err(Error::Status { code, message }) => assert_eq!((Some(code), message.as_str()), (expected, "no luck")),
             Err(Error::Input { field, .. }) => assert_eq!((None, field.as_str()), (expected, "CODE")),
             other => panic!("{other:?}"),
@@ -396,7 +400,7 @@ fn free_axes(engine: &dyn Engine) {
         assert_eq!(answer[0], Tensor::of("Y", &request[0].shape, &doubled));
     }
     let hollow = vec![Tensor::of("X", &[0, 1 << 40], &[0f32; 0])];
-    let refusal = run(model.execute(vec![hollow])).unwrap().remove(0);
+    let refusal = run(model.execute(vec![hollow].into())).unwrap().remove(0);
     assert!(matches!(refusal, Err(Error::Input { .. })), "{refusal:?}");
 }
 

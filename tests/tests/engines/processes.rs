@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
-use weft_engine::{Error, Inputs, Model, Source, Spec, Tensor};
+use weft_engine::{Batch, Engine, Error, Inputs, Model, Source, Spec, Tensor, Tract};
 use weft_engine_native::{Host, HostOptions};
 use weft_tests::graphs;
 
@@ -34,7 +34,7 @@ fn with_instances(spec: Spec, instances: usize) -> Spec {
 /// Ends once another model has answered, which it must be able to do.
 async fn answers_meanwhile(model: &Arc<dyn Model>) {
     for at in 0..20 {
-        let answer = model.execute(vec![digits_request(at, 3)]).await.unwrap();
+        let answer = model.execute(vec![digits_request(at, 3)].into()).await.unwrap();
         assert_eq!(answer[0].as_ref().unwrap()[1].shape, [3]);
     }
 }
@@ -47,7 +47,7 @@ fn a_killed_process_fails_its_own_callers_at_once() {
     let (lost, other) = (load(&*engine, &with_instances(endless, 3)), load(&*engine, &digits_spec()));
     let victim = pid(&host, "endless");
     run(async {
-        let callers = join_all((0..8).map(|_| lost.execute(vec![request.clone()])));
+        let callers = join_all((0..8).map(|_| lost.execute(vec![request.clone()].into())));
         let killed = async {
             until(|| cpu_ticks(victim) > 20).await;
             signal(victim, Signal::KILL);
@@ -58,7 +58,7 @@ fn a_killed_process_fails_its_own_callers_at_once() {
             assert_eq!(reason, "it was ended by signal 9");
         }
         assert_eq!(lost.lost().await, "it was ended by signal 9");
-        assert!(matches!(lost.execute(vec![request.clone()]).await, Err(Error::Lost(_))), "it was executed");
+        assert!(matches!(lost.execute(vec![request.clone()].into()).await, Err(Error::Lost(_))), "it was executed");
         assert_eq!(other.lost().now_or_never(), None);
         answers_meanwhile(&other).await;
         until(|| host.statistics().in_use == 0).await;
@@ -75,13 +75,17 @@ fn a_process_that_hangs_is_ended_once_nobody_waits_for_it() {
     let victim = pid(&host, "endless");
     run(async {
         signal(victim, Signal::STOP);
-        let mut execution = hung.execute(vec![request.clone()]);
+        let (batch, stopped) = Batch::watched(vec![request.clone()]);
+        let mut stopped = Box::pin(stopped.wait());
+        let mut execution = hung.execute(batch);
         assert!(futures_util::poll!(&mut execution).is_pending());
         assert!(host.statistics().in_use > 0);
         drop(execution);
+        assert!(futures_util::poll!(&mut stopped).is_pending(), "it may still compute");
         assert!(host.statistics().in_use > 0, "memory was given back that the process may still write to");
         let (reason, ()) = tokio::join!(hung.lost(), answers_meanwhile(&other));
-        assert_eq!(reason, "it went on computing for too long after it was told to stop");
+        assert_eq!(reason, "it went on computing for more than 300 ms after it was told to stop");
+        stopped.await;
         until(|| host.statistics().in_use == 0).await;
     });
     assert!(!is_alive(victim));
@@ -94,10 +98,10 @@ fn a_process_that_takes_too_much_memory_is_ended() {
     let (hungry, other) =
         (load(&*engine, &spec("hungry", Source::Bytes(graphs::hungry()), 0)), load(&*engine, &digits_spec()));
     run(async {
-        let little = hungry.execute(vec![vec![Tensor::of("SHAPE", &[1], &[1000i64])]]).await.unwrap();
+        let little = hungry.execute(vec![vec![Tensor::of("SHAPE", &[1], &[1000i64])]].into()).await.unwrap();
         assert_eq!(little[0].as_ref().unwrap()[0].elements::<f32>().unwrap().collect::<Vec<_>>(), [0.0]);
         // 8 GiB: more than the limit by far, and less than would fail at once.
-        let much = hungry.execute(vec![vec![Tensor::of("SHAPE", &[1], &[2i64 << 30])]]);
+        let much = hungry.execute(vec![vec![Tensor::of("SHAPE", &[1], &[2i64 << 30])]].into());
         let (outcome, ()) = tokio::join!(much, answers_meanwhile(&other));
         let Err(Error::Lost(reason)) = outcome else { panic!("{outcome:?}") };
         assert_eq!(reason, "it took more than its limit of 264 MiB of memory");
@@ -121,7 +125,7 @@ fn memory_comes_back_after_mixed_traffic_and_random_cancels() {
             let calls = (0..12).map(|_| (1 + draw(64), 1 + draw(3000), draw(6))).collect::<Vec<_>>();
             let calls = calls.into_iter().map(async |(rows, width, patience)| {
                 let elements: Vec<f32> = (0..rows * width).map(|at| at as f32).collect();
-                let execution = model.execute(vec![vec![Tensor::of("X", &[rows, width], &elements)]]);
+                let execution = model.execute(vec![vec![Tensor::of("X", &[rows, width], &elements)]].into());
                 if patience < 3 {
                     return give_up(execution, patience).await;
                 }
@@ -154,23 +158,58 @@ async fn give_up(execution: impl Future, turns: usize) -> bool {
 }
 
 #[test]
+#[expect(clippy::async_yields_async, reason = "an execution that has been seen to wait is what is wanted")]
 fn what_can_never_fit_is_refused_and_what_fits_later_waits() {
     let host = host(HostOptions { arena_bytes: 8 << 20, ..options() });
     let model = load(&*host.engine("onnxruntime"), &spec("double", Source::Bytes(graphs::double()), 0));
     let request = |megabytes: usize| vec![Tensor::of("X", &[megabytes, 1 << 18], &vec![1f32; megabytes << 18])];
     run(async {
-        let refusal = model.execute(vec![request(9)]).await.unwrap().remove(0);
+        let refusal = model.execute(vec![request(9)].into()).await.unwrap().remove(0);
         assert!(matches!(refusal, Err(Error::Full(_))), "{:?}", refusal.map(|_| "it was answered"));
-        let first = model.execute(vec![request(3)]).await.unwrap().remove(0).unwrap();
-        let mut second = model.execute(vec![request(3)]);
-        // The first answer is still held, and takes the room that the second needs.
-        while host.statistics().refusals < 2 {
-            assert!(futures_util::poll!(&mut second).is_pending());
-            tokio::task::yield_now().await;
-        }
+        let first = model.execute(vec![request(2)].into()).await.unwrap().remove(0).unwrap();
+        let waiting = async || {
+            let (before, mut execution) = (host.statistics().refusals, model.execute(vec![request(3)].into()));
+            // The first answer is still held, and takes the room that this one needs.
+            while host.statistics().refusals == before {
+                assert!(futures_util::poll!(&mut execution).is_pending());
+                tokio::task::yield_now().await;
+            }
+            execution
+        };
+        let second = waiting().await;
         drop(first);
-        assert_eq!(second.await.unwrap().remove(0).unwrap()[0].shape, [3, 1 << 18]);
+        let second = second.await.unwrap().remove(0).unwrap();
+        assert_eq!(second[0].shape, [3, 1 << 18]);
+        assert_eq!(host.statistics().in_use, 0, "an answer of more than its share keeps room from others");
+        let _third = model.execute(vec![request(2)].into()).await.unwrap();
+        let fourth = waiting().await;
+        signal(pid(&host, "double"), Signal::KILL);
+        assert!(matches!(fourth.await, Err(Error::Lost(_))), "it waits for room in a process that is gone");
     });
+}
+
+#[test]
+fn what_the_runtime_passes_on_is_not_what_was_there_before() {
+    let host = host(options());
+    let model = load(&*host.engine("onnxruntime"), &spec("passed on", Source::Bytes(graphs::passed_on()), 0));
+    for call in 0..4 {
+        let elements = [call as f32, 10.0 * call as f32];
+        let answer = answers(&*model, &[vec![Tensor::of("X", &[1, 2], &elements)]], &[]).remove(0);
+        let outputs: Vec<Vec<f32>> = answer.iter().map(|output| output.elements().unwrap().collect()).collect();
+        let expected = [elements.to_vec(), elements.map(|element| 2.0 * element).to_vec(), vec![7.0, 8.0]];
+        assert_eq!(outputs, expected, "call {call}");
+    }
+}
+
+#[test]
+fn a_shape_beyond_all_memory_is_refused_and_not_allocated() {
+    let host = host(options());
+    let engines: [Arc<dyn Engine>; 2] = [host.engine("onnxruntime"), Arc::new(Tract::new())];
+    for engine in engines {
+        let model = load(&*engine, &spec("enormous", Source::Bytes(graphs::enormous()), 4));
+        let Err(Error::Load(problem)) = run(model.warm()) else { panic!("{} was warmed", engine.name()) };
+        assert!(problem.contains("do not fit"), "{problem}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use weft_engine::{DataType, Port, Signature};
+use weft_engine::{DataType, Port, Signature, Source};
 use weft_policy::batch::Settings;
 use weft_proto::frame::MAX_TENSORS;
 use weft_proto::inference::model_config::SchedulingChoice;
@@ -34,13 +34,14 @@ pub(super) async fn load(shared: &Shared, key: &Key) -> Result<Arc<Replica>, Str
         shared.engines.get(offer.engine.as_str()).ok_or_else(|| format!("there is no engine {}", offer.engine))?;
     // Never closed, so a failure only means that the worker is gone.
     let _turn = shared.loads.acquire().await.map_err(|_| "the worker is ending")?;
+    let mut spec = entry.spec.clone();
     if let Some(manifest) = &entry.manifest {
-        verify(manifest.clone(), key).await?;
+        spec.source = verify(manifest.clone(), key, spec.source).await?;
     }
-    let model = caught(engine.load(&entry.spec)).await?;
+    let model = caught("load", shared.options.load_limit, engine.load(&spec)).await?;
     check(model.signature(), &offer.config)?;
     let sequences = Sequences::of(&offer.config, model.signature(), sequence_limits(shared))?;
-    caught(model.warm()).await?;
+    caught("first execution", shared.options.warm_limit, model.warm()).await?;
     let plan = plan(shared, &offer.engine, &offer.config, model.signature());
     let metrics = shared.scope.metrics().model(name, *version);
     let identity = Identity { name: name.clone(), version: *version, config: offer.config.clone() };
@@ -48,20 +49,28 @@ pub(super) async fn load(shared: &Shared, key: &Key) -> Result<Arc<Replica>, Str
     Ok(Arc::new(Replica::new(identity, plan, model, metrics).with_quarantine(quarantine).with_sequences(sequences)))
 }
 
-/// Compares the files with their manifest, on a thread that may block: they can be long.
-async fn verify(manifest: Manifest, (name, version): &Key) -> Result<(), String> {
+/// Compares the files with their manifest, on a thread that may block: they can be long. Returns the model's file open, so that what
+/// was compared is what is loaded.
+async fn verify(manifest: Manifest, (name, version): &Key, source: Source) -> Result<Source, String> {
     let version = *version;
-    let verified = tokio::task::spawn_blocking(move || manifest.verify(version)).await;
-    let digest = verified.unwrap_or_else(|_| Err("the files could not be compared with their manifest".to_owned()))?;
-    tracing::info!(model = %name, %version, sha256 = digest, "the files are what their manifest says");
-    Ok(())
+    let verified = tokio::task::spawn_blocking(move || manifest.verify(version, source)).await;
+    let verified =
+        verified.unwrap_or_else(|_| Err("the files could not be compared with their manifest".to_owned()))?;
+    tracing::info!(model = %name, %version, sha256 = verified.digest, "the files are what their manifest says");
+    Ok(verified.source)
 }
 
-/// An engine that panics has failed: it does not take the worker along.
-async fn caught<T>(work: impl Future<Output = Result<T, weft_engine::Error>>) -> Result<T, String> {
-    match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(outcome) => outcome.map_err(|error| presentable(&error.to_string())),
-        Err(_) => Err("the engine failed".to_owned()),
+/// An engine that panics has failed: it does not take the worker along. Nor does one that does not come to an end: dropping its
+/// future ends its process, or has it stop as soon as it can.
+async fn caught<T>(
+    what: &str,
+    limit: Duration,
+    work: impl Future<Output = Result<T, weft_engine::Error>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(outcome)) => outcome.map_err(|error| presentable(&error.to_string())),
+        Ok(Err(_)) => Err("the engine failed".to_owned()),
+        Err(_) => Err(format!("its {what} took longer than {} s", limit.as_secs_f32())),
     }
 }
 
@@ -238,7 +247,6 @@ fn plan(shared: &Shared, engine: &str, config: &ModelConfig, signature: &Signatu
             .filter(|level| *level > 0)
             .unwrap_or(DEFAULT_BAND),
         bands: dynamic.map(Bands::of).unwrap_or_default(),
-        mortal: !matches!(engine, "builtin" | "tract"),
         ordered: is_ordered,
         // What a builtin does takes as long as its input says, `sleep` above all: the past tells nothing.
         predictable: engine != "builtin",

@@ -87,6 +87,21 @@ async fn a_load_in_progress_holds_up_nobody_and_can_be_taken_back() {
 }
 
 #[tokio::test]
+async fn a_load_without_end_fails_and_gives_its_turn_to_another() {
+    let (world, handle) = World::start_with(signature(0, 1), |options| {
+        (options.parallel_loads, options.load_limit) = (1, Duration::from_millis(50));
+    })
+    .await;
+    handle.loads.forget_permits(Semaphore::MAX_PERMITS);
+    world.place("identity").await;
+    let record = world.told("identity", ReplicaState::Failed).await;
+    assert_eq!(record.reason, "its load took longer than 0.05 s");
+    world.place("sleep").await;
+    handle.loads.add_permits(8);
+    world.told("sleep", ReplicaState::Ready).await;
+}
+
+#[tokio::test]
 async fn a_failed_load_is_told_and_tried_again() {
     let (world, handle) = World::start(signature(0, 1)).await;
     handle.failures.store(1, Ordering::SeqCst);

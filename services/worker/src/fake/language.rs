@@ -8,7 +8,7 @@ use futures_util::stream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 use weft_engine::{
-    Capacity, Engine, Error, Finish, Generation, Inputs, Language, Model, Occupancy, Outputs, Piece, SequenceRequest,
+    Batch, Capacity, Engine, Error, Finish, Generation, Language, Model, Occupancy, Outputs, Piece, SequenceRequest,
     Signature, Spec, Usage,
 };
 use weft_proto::weft::state::v1::ReplicaState;
@@ -149,7 +149,7 @@ impl Model for Voice {
         Ok(())
     }
 
-    async fn execute(&self, _: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error> {
+    async fn execute(&self, _: Batch) -> Result<Vec<Result<Outputs, Error>>, Error> {
         panic!("a language model executes no batches")
     }
 

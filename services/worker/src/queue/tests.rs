@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
-use weft_engine::{DataType, Error as EngineError, Model, Outputs, Signature};
+use weft_engine::{Batch, DataType, Error as EngineError, Model, Outputs, Signature};
 use weft_policy::batch::Settings;
 use weft_proto::inference::{ModelConfig, ModelDynamicBatching};
 use weft_runtime::Tasks;
@@ -29,7 +29,6 @@ fn plan(model: &dyn Model, limit: usize) -> Plan {
         default_band: 2,
         bands: Bands::default(),
         ordered: false,
-        mortal: true,
         predictable: true,
         limits: Limits { requests: limit, bytes: 1 << 20 },
     }
@@ -428,14 +427,15 @@ impl Model for Chaos {
         Ok(())
     }
 
-    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, EngineError>>, EngineError> {
+    async fn execute(&self, batch: Batch) -> Result<Vec<Result<Outputs, EngineError>>, EngineError> {
         tokio::task::yield_now().await;
-        let marks: Vec<u8> = batch.iter().map(|inputs| inputs[0].data[0]).collect();
+        let marks: Vec<u8> = batch.requests.iter().map(|inputs| inputs[0].data[0]).collect();
         if marks.contains(&3) {
             std::future::pending::<()>().await;
         }
         assert!(!marks.contains(&2), "planted");
         Ok(batch
+            .requests
             .into_iter()
             .map(|inputs| if inputs[0].data[0] == 1 { Err(EngineError::Run("planted".into())) } else { Ok(inputs) })
             .collect())

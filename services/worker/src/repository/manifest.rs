@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use weft_engine::Source;
 use weft_types::Version;
 
 use super::files::unreadable;
@@ -27,6 +28,15 @@ const CHUNK: usize = 1 << 20;
 
 /// SHA-256, in lower-case hexadecimal digits.
 type Hex = String;
+
+/// A version whose files are what they must be.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    /// Of the list of its files, which stands for all of them.
+    pub(crate) digest: Hex,
+    /// The model, as it was read.
+    pub(crate) source: Source,
+}
 
 /// What a model's files must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,26 +60,45 @@ impl Manifest {
         Ok(Self { folder: folder.to_owned(), files: Arc::new(files) })
     }
 
-    /// Reads every file of a version and compares it; blocks for as long as that takes. Returns the digest of the list of
-    /// the version's files, which stands for all of them.
-    pub(crate) fn verify(&self, version: Version) -> Result<Hex, String> {
+    /// Compares the text of a file beside the versions, where it is listed; `None` when there is no such file.
+    pub(super) fn check(&self, name: &str, text: Option<&str>) -> Result<(), String> {
+        match (self.files.get(name), text) {
+            (Some(expected), Some(text)) if hex(&Sha256::digest(text)) != *expected => {
+                Err(format!("{name}: is not what {NAME} says"))
+            }
+            (Some(_), None) => Err(format!("{name}: is listed in {NAME} and missing")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads every file of a version and compares it; blocks for as long as that takes. The model's own file comes back open: it
+    /// may have another content under its name by the time it is loaded.
+    pub(crate) fn verify(&self, version: Version, source: Source) -> Result<Verified, String> {
         let top = version.to_string();
         let mut found = BTreeMap::new();
         walk(&self.folder.join(&top), &top, 0, &mut found)?;
         let below = format!("{top}/");
-        let mut whole = Sha256::new();
+        let (mut whole, mut model) = (Sha256::new(), None);
         for (path, expected) in self.files.range(below.clone()..).take_while(|(path, _)| path.starts_with(&below)) {
             let file = found.remove(path).ok_or_else(|| format!("{path}: is listed in {NAME} and missing"))?;
-            let actual = digest(&file).map_err(|problem| format!("{path}: {problem}"))?;
+            let (actual, open) = digest(&file).map_err(|problem| format!("{path}: {problem}"))?;
+            if matches!(&source, Source::File(path) if *path == file) {
+                model = Some(open);
+            }
             if actual != *expected {
                 return Err(format!("{path}: is not what {NAME} says"));
             }
             whole.update(format!("{actual}  {path}\n"));
         }
-        match found.into_keys().next() {
-            Some(path) => Err(format!("{path}: is not listed in {NAME}")),
-            None => Ok(hex(&whole.finalize())),
+        if let Some(path) = found.into_keys().next() {
+            return Err(format!("{path}: is not listed in {NAME}"));
         }
+        let source = match (source, model) {
+            (Source::File(_), Some(model)) => Source::Open(Arc::new(model)),
+            (Source::File(_), None) => return Err(format!("the model's file is not one of those in {NAME}")),
+            (other, _) => other,
+        };
+        Ok(Verified { digest: hex(&whole.finalize()), source })
     }
 }
 
@@ -117,14 +146,14 @@ fn plain(facts: &Metadata) -> Result<(), &'static str> {
     }
 }
 
-fn digest(path: &Path) -> Result<Hex, String> {
+fn digest(path: &Path) -> Result<(Hex, File), String> {
     let mut file = File::open(path).map_err(|error| unreadable(&error))?;
     // What was looked at before may have been exchanged since: what is open is looked at again.
     plain(&file.metadata().map_err(|error| unreadable(&error))?)?;
     let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
     loop {
         match file.read(&mut chunk).map_err(|error| unreadable(&error))? {
-            0 => return Ok(hex(&hash.finalize())),
+            0 => return Ok((hex(&hash.finalize()), file)),
             length => hash.update(&chunk[..length]),
         }
     }

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::{Read as _, Seek as _};
 use std::os::unix::fs::symlink;
 
 use tempfile::TempDir;
@@ -220,7 +221,35 @@ fn verify(root: &Path) -> Result<String, String> {
         return Err(problem.problem.clone());
     }
     let version = Version::new(1).unwrap();
-    offer(&repository, "m").versions[&version].manifest.as_ref().expect("there is one").verify(version)
+    let entry = &offer(&repository, "m").versions[&version];
+    let verified = entry.manifest.as_ref().expect("there is one").verify(version, entry.spec.source.clone())?;
+    // What is exchanged now is not what is loaded.
+    fs::rename(root.join("m/1/model.onnx"), root.join("m/1/before")).unwrap();
+    fs::write(root.join("m/1/model.onnx"), "other").unwrap();
+    let Source::Open(file) = verified.source else { panic!("{:?}", verified.source) };
+    let mut text = String::new();
+    (&*file).rewind().and_then(|()| (&*file).read_to_string(&mut text)).unwrap();
+    assert_eq!(text, HASHES[0].0);
+    Ok(verified.digest)
+}
+
+#[test]
+fn a_manifest_binds_the_configuration_that_it_lists() {
+    let [(weights, hash), (_, other_hash)] = HASHES;
+    let listed = |name: &str| format!("{hash}  1/model.onnx\n{other_hash}  {name}\n");
+    let problem = |config: &[(&str, &str)], name: &str| {
+        let (text, model) = (listed(name), [("m/1/model.onnx", weights)]);
+        let files: Vec<_> = model.iter().chain(config).copied().chain([("m/manifest.sha256", text.as_str())]).collect();
+        verify(folder(&files).path()).err()
+    };
+    let changed = "config.pbtxt: is not what manifest.sha256 says";
+    assert_eq!(problem(&[("m/config.pbtxt", "max_batch_size: 4")], "config.pbtxt").as_deref(), Some(changed));
+    let missing = "config.toml: is listed in manifest.sha256 and missing";
+    assert_eq!(problem(&[], "config.toml").as_deref(), Some(missing));
+    // `other` is no configuration: it was compared, and only then parsed.
+    let parsed = problem(&[("m/config.pbtxt", "other")], "config.pbtxt").unwrap();
+    assert!(parsed.starts_with("config.pbtxt: ") && parsed != changed, "{parsed}");
+    assert_eq!(problem(&[("m/config.pbtxt", "max_batch_size: 4")], "README"), None, "it is not listed");
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl Incoming {
     /// The next command; `None` at the end of the connection, which nonsense is, too.
     pub(super) fn next(&mut self) -> Option<command::Body> {
         loop {
-            match frame::read::<Command>(&mut self.buffer) {
+            match frame::read::<Command>(&mut self.buffer, frame::MAX_COMMAND_BYTES) {
                 Ok(Some(command)) => match command.body {
                     Some(body) => return Some(body),
                     None => continue,

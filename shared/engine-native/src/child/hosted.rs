@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use weft_engine::{Builtin, Engine, Error, Inputs, MAX_FILE_BYTES, Model, Outputs, Source, Spec, Tensor, Tract};
+use weft_engine::{Batch, Builtin, Engine, Error, Inputs, MAX_FILE_BYTES, Model, Outputs, Source, Spec, Tensor, Tract};
 
 use super::executors::Backend;
 use crate::arena::Memory;
@@ -85,7 +85,13 @@ impl Backend for HostedEngine {
     fn execute(&self, run: &CancellationToken, execute: &Execute) -> Result<Executed, Error> {
         let misplaced = || Error::Run("the tensors are not where they were said to be".to_owned());
         let inputs = self.inputs(execute).ok_or_else(misplaced)?;
-        let answer = self.runtime.block_on(run.run_until_cancelled(self.model.execute(vec![inputs])));
+        let (batch, stopped) = Batch::watched(vec![inputs]);
+        let answer = self.runtime.block_on(async {
+            let answer = run.run_until_cancelled(self.model.execute(batch)).await;
+            // What was stopped has stopped only when nothing computes any more.
+            stopped.wait().await;
+            answer
+        });
         let mut answers = answer.ok_or_else(|| Error::Run("stopped".to_owned()))??;
         let outputs = answers.pop().ok_or_else(|| Error::Run("the runtime lost an answer".to_owned()))??;
         self.outputs(&outputs, execute.room.unwrap_or_default()).ok_or_else(misplaced)

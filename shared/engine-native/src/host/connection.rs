@@ -13,18 +13,21 @@ use bytes::{Buf as _, BytesMut};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weft_engine::Error;
+use weft_engine::{Error, Hold};
 use weft_types::SystemClock;
 
 use crate::arena::Buffer;
 use crate::protocol::{Command, Event, command, event, frame, language};
 
+/// A stop may take so many times as long as the longest execution so far, since engines look only between the parts of a graph, or
+/// as the longest step of a language model of late, which looks only between two.
+const GRACE_FACTOR: u32 = 4;
+
+/// However long executions take, this is how long a stop may take at most.
+const MAX_GRACE: Duration = Duration::from_secs(60);
+
 /// What may wait to be taken by an engine process that does not read. Beyond it new work is refused.
 const MAX_BACKLOG_BYTES: usize = 64 << 20;
-
-/// Steps of a language model, each as long as the longest of late, after which it must have seen a cancel: one that it is in,
-/// and some in hand for one that is longer than any before.
-const GRACE_STEPS: u32 = 4;
 
 /// The connection to one engine process.
 #[derive(Debug)]
@@ -46,14 +49,19 @@ struct Pending {
     next: u64,
     entries: HashMap<u64, Entry>,
     lost: Option<String>,
+    /// The longest execution so far, stopped ones included.
+    longest: Duration,
 }
 
 #[derive(Debug)]
 struct Entry {
     events: mpsc::Sender<Delivery>,
+    begun: Instant,
     /// When its ticket was dropped.
     cancelled: Option<Instant>,
     held: Vec<Buffer>,
+    /// Who watches this learns that it is over as this entry goes.
+    _hold: Option<Hold>,
 }
 
 /// An event, and with the last one what was held until then.
@@ -90,7 +98,7 @@ impl Connection {
         }
         let id = pending.next;
         pending.next += 1;
-        pending.entries.insert(id, Entry { events, cancelled: None, held });
+        pending.entries.insert(id, Entry { events, begun: SystemClock::now(), cancelled: None, held, _hold: None });
         Ok(Ticket { id, events: receiver, connection: Arc::clone(self), is_over: false })
     }
 
@@ -148,13 +156,15 @@ impl Connection {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
     }
 
-    /// Whether something has not stopped for so long since it was cancelled, nor within several steps of a language model,
-    /// which stops between two.
-    pub(super) fn ignores_cancel(&self, grace: Duration, now: Instant) -> bool {
+    /// The grace, if something has not stopped for longer since it was cancelled. A model whose executions are known to take long is
+    /// given more than `least`, and a language model several steps, for it stops between two.
+    pub(super) fn ignores_cancel(&self, least: Duration, now: Instant) -> Option<Duration> {
         let longest_step = Duration::from_micros(self.occupancy().longest_step_us);
-        let grace = grace.max(longest_step.saturating_mul(GRACE_STEPS));
+        let pending = self.pending();
+        let longest = pending.longest.max(longest_step);
+        let grace = least.max(longest.saturating_mul(GRACE_FACTOR).min(MAX_GRACE));
         let overdue = |entry: &Entry| entry.cancelled.is_some_and(|since| now.saturating_duration_since(since) > grace);
-        self.pending().entries.values().any(overdue)
+        pending.entries.values().any(overdue).then_some(grace)
     }
 
     /// The process is gone: fails everything that waits for it, and gives back what it held.
@@ -164,6 +174,7 @@ impl Connection {
             pending.lost = Some(reason.clone());
             std::mem::take(&mut pending.entries)
         };
+        // First why, then that: who learns that something has stopped can ask whether the process was lost.
         self.lost.send_replace(Some(reason));
         drop(entries);
     }
@@ -220,7 +231,7 @@ impl Connection {
                 Err(error) => return format!("it cannot be read from ({})", error.kind()),
             }
             loop {
-                match frame::read::<Event>(&mut buffer) {
+                match frame::read::<Event>(&mut buffer, frame::MAX_EVENT_BYTES) {
                     Ok(Some(event)) => self.deliver(event),
                     Ok(None) => break,
                     Err(problem) => return format!("it sent {problem}"),
@@ -240,6 +251,11 @@ impl Connection {
         let mut pending = self.pending();
         let (events, held) = if body.is_last() {
             let Some(entry) = pending.entries.remove(&id) else { return };
+            if !entry.held.is_empty() {
+                // Executions hold buffers; loads and sequences do not.
+                let took = SystemClock::now().saturating_duration_since(entry.begun);
+                pending.longest = pending.longest.max(took);
+            }
             (entry.events, entry.held)
         } else {
             let Some(entry) = pending.entries.get(&id) else { return };
@@ -293,6 +309,24 @@ impl Ticket {
         self.id
     }
 
+    /// Has something kept until the engine process has forgotten the number, or is gone.
+    pub(crate) fn keep(&self, hold: Hold) {
+        if let Some(entry) = self.connection.pending().entries.get_mut(&self.id) {
+            entry._hold = Some(hold);
+        }
+    }
+
+    /// Sends what begins it. What is refused has not begun: the engine process has never heard of its number, and would not answer
+    /// to it being cancelled.
+    pub(crate) fn start(&mut self, body: command::Body) -> Result<(), Error> {
+        let sent = self.connection.send(body);
+        if sent.is_err() {
+            self.is_over = true;
+            self.connection.pending().entries.remove(&self.id);
+        }
+        sent
+    }
+
     /// Where commands about it go.
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
@@ -327,19 +361,4 @@ impl Drop for Ticket {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_cancel_may_take_as_long_as_some_steps() {
-        let (ours, _theirs) = UnixStream::pair().expect("a pair");
-        let connection = Arc::new(Connection::new(ours));
-        drop(connection.begin(1, Vec::new()).expect("begun"));
-        let after = |seconds| SystemClock::now() + Duration::from_secs(seconds);
-        let grace = Duration::from_secs(2);
-        assert!(!connection.ignores_cancel(grace, after(1)) && connection.ignores_cancel(grace, after(3)));
-        let slow = language::Occupancy { longest_step_us: 1_000_000, ..language::Occupancy::default() };
-        connection.deliver(Event { body: Some(event::Body::Occupancy(slow)) });
-        assert!(!connection.ignores_cancel(grace, after(3)) && connection.ignores_cancel(grace, after(5)));
-    }
-}
+mod tests;

@@ -47,7 +47,7 @@ impl Language for Remote {
         // Each piece takes credit, so no more than that many can be under way.
         let mut ticket = self.connection.begin(CREDIT as usize + OTHERS, Vec::new())?;
         let generate = message(ticket.id(), request);
-        self.connection.send(command::Body::Generate(generate))?;
+        ticket.start(command::Body::Generate(generate))?;
         match ticket.next().await?.body {
             event::Body::Queued(_) => {}
             _ => return Err(Error::Run("the engine began with an answer".to_owned())),

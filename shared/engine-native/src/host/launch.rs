@@ -77,7 +77,7 @@ pub(super) async fn load(shared: &Shared, engine: &'static str, spec: &Spec) -> 
 
 /// Sends the load and waits for its end.
 async fn loaded(load: Load, mut ticket: Ticket) -> Result<Loaded, Error> {
-    ticket.connection().send(command::Body::Load(load))?;
+    ticket.start(command::Body::Load(load))?;
     match ticket.next().await {
         Ok(delivery) => match delivery.body {
             event::Body::Loaded(loaded) => Ok(loaded),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use weft_engine::{Error, Inputs, Language, Model, Outputs, Signature, Tensor, batching};
+use weft_engine::{Batch, Error, Hold, Inputs, Language, Model, Outputs, Signature, Tensor, batching};
 
 use super::batch::Gathering;
 use super::connection::{Connection, Delivery};
@@ -53,14 +53,16 @@ impl Model for Hosted {
             return Ok(());
         }
         // Free axes are not guessed: those models are warm after their first requests.
-        let Some(request) = batching::made_up(&self.signature.inputs, 1) else { return Ok(()) };
-        self.execute(vec![request]).await?.into_iter().try_for_each(|answer| answer.map(|_| ()))
+        let made = batching::made_up(&self.signature.inputs, 1, self.arena.limit())?;
+        let Some(request) = made else { return Ok(()) };
+        self.execute(vec![request].into()).await?.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
-    async fn execute(&self, batch: Vec<Inputs>) -> Result<Vec<Result<Outputs, Error>>, Error> {
+    async fn execute(&self, batch: Batch) -> Result<Vec<Result<Outputs, Error>>, Error> {
+        let Batch { requests: batch, hold } = batch;
         let mut answers: Vec<Result<Outputs, Error>> = batch.iter().map(|_| Err(no_answer())).collect();
         for group in self.groups(&batch) {
-            let together = self.attempt(group.iter().map(|at| &batch[*at]).collect()).await;
+            let together = self.attempt(group.iter().map(|at| &batch[*at]).collect(), &hold).await;
             match together {
                 Ok(outputs) => group.iter().zip(outputs).for_each(|(at, outputs)| answers[*at] = Ok(outputs)),
                 // The process is gone: nobody fares better alone.
@@ -69,7 +71,10 @@ impl Model for Hosted {
                 // One request's failure is not the others': each gets the answer it would have had alone.
                 Err(_) => {
                     for at in group {
-                        answers[at] = self.alone(&batch[at]).await;
+                        answers[at] = match self.alone(&batch[at], &hold).await {
+                            Err(error @ Error::Lost(_)) => return Err(error),
+                            answer => answer,
+                        };
                     }
                 }
             }
@@ -107,19 +112,19 @@ impl Hosted {
         groups
     }
 
-    async fn alone(&self, request: &Inputs) -> Result<Outputs, Error> {
-        self.attempt(vec![request]).await?.pop().ok_or_else(no_answer)
+    async fn alone(&self, request: &Inputs, hold: &Hold) -> Result<Outputs, Error> {
+        self.attempt(vec![request], hold).await?.pop().ok_or_else(no_answer)
     }
 
     /// One execution; a second one when the outputs turn out to need more room than was thought.
-    async fn attempt(&self, requests: Vec<&Inputs>) -> Result<Vec<Outputs>, Error> {
+    async fn attempt(&self, requests: Vec<&Inputs>, hold: &Hold) -> Result<Vec<Outputs>, Error> {
         requests.iter().flat_map(|request| request.iter()).try_for_each(batching::check_empty)?;
         let gathering = Gathering::new(requests, &self.signature)?;
         let class = gathering.size().next_power_of_two().trailing_zeros();
         let guess = || gathering.guessed_room(self.arena.limit()).max(self.learned_room(class));
         let mut wanted = gathering.known_room(&self.signature.outputs).unwrap_or_else(guess);
         loop {
-            let (executed, room) = self.run(&gathering, wanted).await?;
+            let (executed, room) = self.run(&gathering, wanted, hold).await?;
             if executed.needed == 0 {
                 let base = room.offset();
                 let room = room.freeze(used(&executed, base));
@@ -146,19 +151,24 @@ impl Hosted {
     }
 
     /// Sends one execution and waits for its end. Dropping the future cancels it; its buffers are kept until it has stopped.
-    async fn run(&self, gathering: &Gathering<'_>, wanted: u64) -> Result<(Executed, Buffer), Error> {
+    async fn run(&self, gathering: &Gathering<'_>, wanted: u64, hold: &Hold) -> Result<(Executed, Buffer), Error> {
         let too_large = |_| {
             let limit = self.arena.limit() >> 20;
             Error::Full(format!("inputs and outputs do not fit into the {limit} MiB that they may take together"))
         };
-        let [mut inputs, room] = self.arena.take([gathering.length, wanted]).await.map_err(too_large)?;
+        let connection = &self.owner.0;
+        let [mut inputs, room] = tokio::select! {
+            taken = self.arena.take([gathering.length, wanted]) => taken.map_err(too_large)?,
+            // Room may be held by whoever reads answers slowly; without the process nobody needs it.
+            reason = connection.lost() => return Err(Error::Lost(reason)),
+        };
         gathering.fill(inputs.bytes_mut())?;
         let tensors = gathering.tensors(inputs.offset());
         let region = Region { offset: room.offset(), length: room.length() };
-        let connection = &self.owner.0;
         let mut ticket = connection.begin(1, vec![inputs, room])?;
         let execute = Execute { id: ticket.id(), inputs: tensors, room: Some(region) };
-        connection.send(command::Body::Execute(execute))?;
+        ticket.keep(hold.clone());
+        ticket.start(command::Body::Execute(execute))?;
         match ticket.next().await? {
             Delivery { body: event::Body::Executed(executed), mut held } => {
                 held.pop().map(|room| (executed, room)).ok_or_else(no_answer)

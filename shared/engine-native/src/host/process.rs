@@ -101,7 +101,7 @@ fn spawn(program: PathBuf, input: OwnedFd) -> io::Result<Child> {
 pub(super) struct Limits {
     /// Resident bytes, shared memory included.
     pub(super) memory_bytes: u64,
-    /// How long something may go on computing after it was cancelled.
+    /// How long something may go on computing after it was cancelled, where executions are short.
     pub(super) cancel_grace: Duration,
 }
 
@@ -172,8 +172,9 @@ async fn exceeds(look: &mut Interval, pid: Option<u32>, connection: &Connection,
         if pid.and_then(resident_bytes).is_some_and(|resident| resident > limits.memory_bytes) {
             return format!("it took more than its limit of {} MiB of memory", limits.memory_bytes >> 20);
         }
-        if connection.ignores_cancel(limits.cancel_grace, SystemClock::now()) {
-            return "it went on computing for too long after it was told to stop".to_owned();
+        if let Some(grace) = connection.ignores_cancel(limits.cancel_grace, SystemClock::now()) {
+            let grace = grace.as_millis();
+            return format!("it went on computing for more than {grace} ms after it was told to stop");
         }
     }
 }

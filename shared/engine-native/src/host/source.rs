@@ -27,6 +27,11 @@ pub(super) fn open(source: &Source, engine: &str) -> Result<Opened, Error> {
         Source::Builtin => (in_memory(&[]).map_err(failed)?, 0),
         Source::Bytes(bytes) => (in_memory(bytes).map_err(failed)?, bytes.len() as u64),
         Source::File(path) => format::open_plain(path, if is_onnx { MAX_FILE_BYTES } else { LONGEST })?,
+        Source::Open(file) => {
+            let file = file.try_clone().map_err(failed)?;
+            let length = file.metadata().map_err(failed)?.len();
+            (file, length)
+        }
     };
     if is_onnx {
         format::onnx::check(&file)?;

@@ -27,6 +27,9 @@ impl From<&Port> for super::Port {
     }
 }
 
+/// The most executions at once that a configuration may ask for.
+const MAX_CONCURRENCY: usize = 1024;
+
 impl super::Signature {
     /// The signature, unless a number does not fit.
     pub(crate) fn into_port(self) -> Option<Signature> {
@@ -36,7 +39,8 @@ impl super::Signature {
             inputs: ports(self.inputs),
             outputs: ports(self.outputs),
             max_batch_size: usize::try_from(self.max_batch_size).ok()?,
-            concurrency: usize::try_from(self.concurrency).ok()?.max(1),
+            // An engine process is not believed: this becomes permits, and no configuration asks for more.
+            concurrency: usize::try_from(self.concurrency).ok()?.clamp(1, MAX_CONCURRENCY),
         })
     }
 }

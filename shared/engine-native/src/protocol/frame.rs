@@ -3,8 +3,12 @@
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use prost::Message;
 
-/// The longest message. Tensors are not in messages; prompts are, and they come out of gRPC messages that are bounded, too.
-const MAX_BYTES: usize = 256 << 20;
+/// The longest command. Tensors are not in messages; prompts are, and they come out of gRPC messages that are bounded, too.
+pub(crate) const MAX_COMMAND_BYTES: usize = 256 << 20;
+
+/// The longest event: it tells of tensors, and of a few tokens. An engine process is not believed, and a message of nothing but
+/// empty parts takes fifty times its length once it is read.
+pub(crate) const MAX_EVENT_BYTES: usize = 2 << 20;
 
 /// Appends a message. It cannot be too long for its prefix: what goes in came through a gRPC message.
 pub(crate) fn write(message: &impl Message, buffer: &mut BytesMut) {
@@ -15,10 +19,10 @@ pub(crate) fn write(message: &impl Message, buffer: &mut BytesMut) {
 }
 
 /// Takes the first message out, if all of it is there. Fails on what is no message: the stream is of no use then.
-pub(crate) fn read<M: Message + Default>(buffer: &mut BytesMut) -> Result<Option<M>, String> {
+pub(crate) fn read<M: Message + Default>(buffer: &mut BytesMut, longest: usize) -> Result<Option<M>, String> {
     let Some(prefix) = buffer.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_le_bytes(*prefix) as usize;
-    if length > MAX_BYTES {
+    if length > longest {
         return Err(format!("a message of {length} bytes"));
     }
     if buffer.len() < 4 + length {
@@ -46,7 +50,7 @@ mod tests {
             let (mut buffer, mut seen) = (BytesMut::new(), Vec::new());
             for part in whole.chunks(size) {
                 buffer.extend_from_slice(part);
-                while let Some(message) = read::<Command>(&mut buffer).unwrap() {
+                while let Some(message) = read::<Command>(&mut buffer, MAX_COMMAND_BYTES).unwrap() {
                     seen.push(message);
                 }
             }
@@ -56,7 +60,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error() {
-        assert!(read::<Command>(&mut BytesMut::from(&[0xFF; 8][..])).is_err());
-        assert!(read::<Command>(&mut BytesMut::from(&[2, 0, 0, 0, 0xFF, 0xFF][..])).is_err());
+        let read = |bytes: &[u8]| read::<Command>(&mut BytesMut::from(bytes), MAX_EVENT_BYTES);
+        assert!(read(&[0xFF; 8]).is_err());
+        assert!(read(&[2, 0, 0, 0, 0xFF, 0xFF]).is_err());
+        assert!(read(&[0, 0, 32, 0]).is_ok() && read(&[1, 0, 32, 0]).is_err(), "the bound is not held");
     }
 }

@@ -20,6 +20,9 @@ use crate::{Error, Inputs, Outputs, Port, Signature, Spec, Tensor};
 /// Plans for shapes beyond the batch sizes: of models whose other axes are free, too.
 const LEAST_PLANS: usize = 8;
 
+/// The most bytes of one row of made-up input: beyond what a gRPC message brings.
+const MOST_MADE_UP_BYTES: u64 = 256 << 20;
+
 /// One execution: it counts as running while this lives, and looks here whether anybody still waits for it.
 pub(super) struct Execution {
     permit: Permit,
@@ -65,7 +68,7 @@ impl Loaded {
         let plans = Plans::new(sizes(spec.max_batch_size).count().max(LEAST_PLANS));
         let size_bytes = estimate_bytes(bytes.len() as u64, spec.max_batch_size);
         let loaded = Self { graph, plans, signature, size_bytes };
-        loaded.check_runnable()?;
+        loaded.make_plans()?;
         Ok(loaded)
     }
 
@@ -77,23 +80,17 @@ impl Loaded {
         self.size_bytes
     }
 
-    /// An operator that the runtime lacks shows when a plan is made, so one is made now where the shapes are known.
-    fn check_runnable(&self) -> Result<(), Error> {
-        match self.made_up_shapes(1) {
-            Some(shapes) => self.plan(shapes).map(|_| ()).map_err(|error| Error::Load(error.to_string())),
-            None => Ok(()),
-        }
+    /// Makes the plan for every batch size, which also shows an operator that the runtime lacks. Free axes are not guessed: their plans
+    /// are made by the first requests.
+    fn make_plans(&self) -> Result<(), Error> {
+        let sizes = std::iter::once(1).chain(sizes(self.signature.max_batch_size));
+        let mut shapes = sizes.filter_map(|size| self.made_up_shapes(size));
+        shapes.try_for_each(|shapes| self.plan(shapes).map(drop)).map_err(|error| Error::Load(error.to_string()))
     }
 
-    /// Makes the plan for every batch size and executes the smallest. Free axes are not guessed: their plans are made
-    /// by the first requests.
+    /// Executes the smallest batch.
     pub(super) fn warm(&self, execution: &Execution) -> Result<(), Error> {
-        for size in sizes(self.signature.max_batch_size) {
-            if let Some(shapes) = self.made_up_shapes(size).filter(|_| !execution.stopped()) {
-                self.plan(shapes)?;
-            }
-        }
-        let Some(request) = made_up(&self.graph.inputs, 1) else {
+        let Some(request) = made_up(&self.graph.inputs, 1, MOST_MADE_UP_BYTES)? else {
             return Ok(());
         };
         self.execute(&[request], execution)?.into_iter().try_for_each(|answer| answer.map(|_| ()))

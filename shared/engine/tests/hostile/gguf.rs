@@ -4,7 +4,7 @@ use weft_engine::format::Rule;
 
 use super::Hostile;
 
-const U32: u32 = 4;
+pub(crate) const U32: u32 = 4;
 const I32: u32 = 5;
 const F32: u32 = 6;
 const BOOL: u32 = 7;
@@ -92,7 +92,7 @@ impl Gguf {
         good
     }
 
-    fn add(&mut self, key: &str, kind: u32, value: Vec<u8>) {
+    pub(crate) fn add(&mut self, key: &str, kind: u32, value: Vec<u8>) {
         self.keys.push((key.into(), kind, value));
     }
 
@@ -196,7 +196,8 @@ const CHANGES: &[(&str, Rule, Change)] = &[
     ("architecture-path", Rule::KeyValue, |file| file.set("general.architecture", TEXT, text(b"../llama"))),
     ("architecture-empty", Rule::KeyValue, |file| file.set("general.architecture", TEXT, text(b""))),
     ("architecture-long", Rule::KeyValue, |file| file.set("general.architecture", TEXT, text(&[b'a'; 65]))),
-    ("blocks-too-many", Rule::KeyValue, |file| file.set("llama.block_count", U32, 4097u32.to_le_bytes().to_vec())),
+    ("blocks-too-many", Rule::KeyValue, |file| file.set("llama.block_count", U32, 513u32.to_le_bytes().to_vec())),
+    ("experts-too-many", Rule::KeyValue, |file| file.add("llama.expert_count", U32, vec![1, 4, 0, 0])),
     ("blocks-negative", Rule::KeyValue, |file| file.set("llama.block_count", I32, vec![0xff; 4])),
     ("context-all-ones", Rule::KeyValue, |file| file.set("llama.context_length", U64, vec![0xff; 8])),
     ("embedding-all-ones", Rule::KeyValue, |file| file.set("llama.embedding_length", U32, vec![0xff; 4])),
@@ -217,9 +218,7 @@ const CHANGES: &[(&str, Rule, Change)] = &[
         file.set("tokenizer.ggml.token_type", ARRAY, list(I32, 9, &[1; 36]));
     }),
     ("scores-of-integers", Rule::KeyKind, |file| file.set("tokenizer.ggml.scores", ARRAY, list(I32, 8, &[0; 32]))),
-    ("first-token-beyond", Rule::Vocabulary, |file| {
-        file.set("tokenizer.ggml.bos_token_id", U32, vec![8, 0, 0, 0]);
-    }),
+    ("first-token-64-bits", Rule::Vocabulary, |file| file.set("tokenizer.ggml.bos_token_id", U64, vec![0xff; 8])),
     ("first-token-negative", Rule::Vocabulary, |file| file.set("tokenizer.ggml.bos_token_id", I32, vec![0xff; 4])),
     ("first-token-text", Rule::KeyKind, |file| file.set("tokenizer.ggml.bos_token_id", TEXT, text(b"1"))),
     ("embedding-other-rows", Rule::Vocabulary, |file| {

@@ -131,6 +131,31 @@ fn good_files_pass() {
     assert!(digits.data_bytes > 0);
 }
 
+/// Files that look odd and mean well, as exporters and converters write them.
+#[test]
+fn odd_files_pass() {
+    use corpus::onnx::{GRAPH, Onnx, attribute, bytes, function, import, node, port};
+    let passes = |what: &str, change: &dyn Fn(&mut Onnx)| {
+        let mut file = Onnx::good();
+        change(&mut file);
+        let result = onnx::check(Cursor::new(file.bytes()));
+        assert!(result.is_ok(), "{what}: {result:?}");
+    };
+    passes("an unused domain", &|file| file.imports.push(import("ai.onnx.training", 1)));
+    passes("a function's unused domain", &|file| {
+        let body = function("f", "one", &[node("Neg", &["a"], &["b"], &[])]);
+        file.after = bytes(25, [body, bytes(9, import("org.pytorch.aten", 1)), bytes(9, import("", 17))].concat());
+    });
+    passes("a type that an inner graph does not say", &|file| {
+        let graph = bytes(6, [bytes(1, node("Neg", &["x"], &["i"], &[])), bytes(12, port("i", 0, &[]))].concat());
+        file.nodes.push(node("If", &["x"], &["z"], &attribute("then_branch", GRAPH, &graph)));
+    });
+    let mut padded = corpus::gguf::Gguf::good();
+    padded.add("tokenizer.ggml.padding_token_id", corpus::gguf::U32, vec![0xff; 4]);
+    let result = gguf::check(Cursor::new(padded.bytes()));
+    assert!(result.is_ok(), "a token for padding that there is not: {result:?}");
+}
+
 /// The models that `make models` fetches, where it has.
 #[test]
 fn real_files_pass() {

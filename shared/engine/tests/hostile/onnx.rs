@@ -29,7 +29,7 @@ pub(crate) fn bytes(field: u64, content: impl AsRef<[u8]>) -> Vec<u8> {
     [&tag(field, 2)[..], &varint(content.len() as u64), content].concat()
 }
 
-fn import(domain: &str, version: u64) -> Vec<u8> {
+pub(crate) fn import(domain: &str, version: u64) -> Vec<u8> {
     [bytes(1, domain), number(2, version)].concat()
 }
 
@@ -37,7 +37,7 @@ fn shape(axes: &[u64]) -> Vec<u8> {
     axes.iter().flat_map(|axis| bytes(1, number(1, *axis))).collect()
 }
 
-fn port(name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
+pub(crate) fn port(name: &str, kind: u64, axes: &[u64]) -> Vec<u8> {
     let tensor = [number(1, kind), bytes(2, shape(axes))].concat();
     [bytes(1, name), bytes(2, bytes(1, tensor))].concat()
 }
@@ -52,18 +52,18 @@ fn weights(name: &str) -> Vec<u8> {
     tensor(name, FLOAT, &[4], &[0; 16])
 }
 
-fn node(kind: &str, inputs: &[&str], outputs: &[&str], rest: &[u8]) -> Vec<u8> {
+pub(crate) fn node(kind: &str, inputs: &[&str], outputs: &[&str], rest: &[u8]) -> Vec<u8> {
     let inputs: Vec<u8> = inputs.iter().flat_map(|name| bytes(1, name)).collect();
     let outputs: Vec<u8> = outputs.iter().flat_map(|name| bytes(2, name)).collect();
     [inputs, outputs, bytes(4, kind), rest.to_vec()].concat()
 }
 
 /// An attribute of a node: a name, a type, and the field with the value.
-fn attribute(name: &str, kind: u64, value: &[u8]) -> Vec<u8> {
+pub(crate) fn attribute(name: &str, kind: u64, value: &[u8]) -> Vec<u8> {
     bytes(5, [bytes(1, name), value.to_vec(), number(20, kind)].concat())
 }
 
-fn function(domain: &str, name: &str, nodes: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn function(domain: &str, name: &str, nodes: &[Vec<u8>]) -> Vec<u8> {
     let nodes: Vec<u8> = nodes.iter().flat_map(|node| bytes(7, node)).collect();
     [bytes(1, name), bytes(4, "a"), bytes(5, "b"), nodes, bytes(10, domain)].concat()
 }
@@ -74,22 +74,22 @@ fn call(domain: &str, name: &str, input: &str, output: &str) -> Vec<u8> {
 
 const FLOAT: u64 = 1;
 const INT64: u64 = 7;
-const GRAPH: u64 = 5;
+pub(crate) const GRAPH: u64 = 5;
 const TENSOR: u64 = 4;
 
 /// The parts of a file, each of which can be made wrong.
 #[derive(Clone)]
 pub(crate) struct Onnx {
     ir: Vec<u8>,
-    imports: Vec<Vec<u8>>,
-    nodes: Vec<Vec<u8>>,
+    pub(crate) imports: Vec<Vec<u8>>,
+    pub(crate) nodes: Vec<Vec<u8>>,
     initializers: Vec<Vec<u8>>,
     inputs: Vec<Vec<u8>>,
     outputs: Vec<Vec<u8>>,
     /// More fields of the graph, as they are.
     in_graph: Vec<u8>,
     /// More fields of the model, as they are.
-    after: Vec<u8>,
+    pub(crate) after: Vec<u8>,
     has_graph: bool,
 }
 
@@ -184,7 +184,6 @@ const CHANGES: &[(&str, Rule, Change)] = &[
     ("operators-twice-by-other-name", Rule::Opset, |file| file.imports.push(import("ai.onnx", 13))),
     ("learning-operators-99", Rule::Opset, |file| file.imports.push(import("ai.onnx.ml", 99))),
     ("vendor-operators-not-imported", Rule::Opset, |file| file.nodes.push(call("com.microsoft", "Gelu", "x", "z"))),
-    ("unknown-domain-imported", Rule::Domain, |file| file.imports.push(import("com.example.evil", 1))),
     ("unknown-domain", Rule::Domain, |file| file.nodes.push(call("com.example.evil", "Shell", "x", "z"))),
     ("domain-of-a-library", Rule::Domain, |file| file.nodes.push(call("/tmp/evil.so", "Op", "x", "z"))),
     ("python-operators", Rule::Domain, |file| file.nodes.push(call("ai.onnx.contrib", "PyOp", "x", "z"))),
@@ -239,6 +238,10 @@ const CHANGES: &[(&str, Rule, Change)] = &[
         let axis = attribute("axis", 2, &number(3, 1));
         file.nodes.push(node("Softmax", &["x"], &["z"], &axis.repeat(2)));
     }),
+    ("attributes-257", Rule::Attribute, |file| {
+        let all: Vec<u8> = (0..257).flat_map(|at| attribute(&format!("a{at}"), 2, &number(3, 1))).collect();
+        file.nodes.push(node("Softmax", &["x"], &["z"], &all));
+    }),
     ("attribute-of-two-types", Rule::Attribute, |file| {
         let both = [number(3, 1), bytes(4, "one")].concat();
         file.nodes.push(node("Softmax", &["x"], &["z"], &attribute("axis", 2, &both)));
@@ -265,6 +268,10 @@ const CHANGES: &[(&str, Rule, Change)] = &[
     }),
     ("graphs-in-graphs-17", Rule::Nesting, |file| file.in_graph = nested(17)),
     ("graphs-in-graphs-10000", Rule::Nesting, |file| file.in_graph = nested(10_000)),
+    ("graphs-too-many", Rule::NodeCount, |file| {
+        let graphs = bytes(11, bytes(2, "g")).repeat(20_000);
+        file.nodes.push(node("If", &["x"], &["z"], &attribute("branches", 10, &graphs)));
+    }),
     ("nodes-too-many", Rule::NodeCount, |file| file.nodes.extend(vec![node("A", &[], &[], &[]); 200_000])),
     ("data-one-byte-short", Rule::TensorData, |file| file.initializers.push(tensor("z", FLOAT, &[4], &[0; 15]))),
     ("data-one-byte-long", Rule::TensorData, |file| file.initializers.push(tensor("z", FLOAT, &[4], &[0; 17]))),

@@ -126,16 +126,19 @@ async fn suspects_run_alone_and_the_innocent_are_cleared() {
 async fn what_nobody_waited_for_any_more_is_a_suspect_too() {
     let (world, mut handle) = placed(0).await;
     for _ in 0..3 {
-        let ticket = send(&world, 9).expect("taken");
-        let execution = handle.next().await;
+        let (replica, ticket) = (replica(&world), send(&world, 9).expect("taken"));
+        let mut execution = handle.next().await;
         drop(ticket);
         // The engine is told to stop and does not: the process is ended.
-        execution.dropped().await;
-        while replica(&world).running() > 0 {
-            tokio::task::yield_now().await;
-        }
+        execution.left().await;
         handle.lose();
         world.told("identity", ReplicaState::Failed).await;
+        assert_eq!(replica.running(), 1, "its place was given away before it had stopped");
+        drop(execution);
+        while replica.running() > 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(replica);
         world.told("identity", ReplicaState::Ready).await;
     }
     assert_eq!(send(&world, 9).err().expect("refused").reason(), Reason::ModelFailed);

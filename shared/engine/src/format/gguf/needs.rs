@@ -8,8 +8,11 @@ use super::metadata::{Metadata, Value};
 /// Where tensor data is aligned when the file does not say.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// The most layers.
-const MAX_BLOCKS: u64 = 4096;
+/// The most layers that llama.cpp has room for.
+const MAX_BLOCKS: u64 = 512;
+
+/// The most experts of a layer that llama.cpp has room for.
+const MAX_EXPERTS: u64 = 1024;
 
 /// The longest context, in tokens.
 const MAX_CONTEXT: u64 = 1 << 28;
@@ -44,6 +47,7 @@ impl Needs {
         for (key, most) in [("feed_forward_length", MAX_WIDTH), ("attention.head_count", MAX_WIDTH)] {
             facts.number_or_list(&format!("{architecture}.{key}"), most, blocks)?;
         }
+        facts.experts(&format!("{architecture}.expert_count"))?;
         facts.one_file()?;
         let vocabulary = facts.vocabulary(&architecture)?;
         Ok(Self { alignment, architecture, blocks, context, vocabulary, embedding })
@@ -125,6 +129,14 @@ impl Facts<'_> {
         }
     }
 
+    /// Models without experts say 0, or nothing.
+    fn experts(&self, key: &str) -> Result<(), Refusal> {
+        match self.0.get(key) {
+            None | Some(Value::Integer(0)) => Ok(()),
+            _ => self.number(key, MAX_EXPERTS).map(drop),
+        }
+    }
+
     /// A part of a model would have the engine look for the others beside it; an adapter is no model.
     fn one_file(&self) -> Result<(), Refusal> {
         const PARTS: &str = "split.count";
@@ -139,7 +151,7 @@ impl Facts<'_> {
         }
     }
 
-    /// The number of tokens, which all lists of tokens and all special ones must agree with.
+    /// The number of tokens, which all lists of tokens must agree with.
     fn vocabulary(&self, architecture: &str) -> Result<u64, Refusal> {
         const TOKENS: &str = "tokenizer.ggml.tokens";
         match self.0.get("tokenizer.ggml.model") {
@@ -164,15 +176,17 @@ impl Facts<'_> {
         let declared = format!("{architecture}.vocab_size");
         match self.0.get(&declared) {
             Some(Value::Integer(size)) if *size != i128::from(tokens) => self.refuse(Rule::Vocabulary, &declared),
-            _ => self.special_tokens(tokens).map(|()| tokens),
+            _ => self.special_tokens().map(|()| tokens),
         }
     }
 
-    fn special_tokens(&self, tokens: u64) -> Result<(), Refusal> {
+    /// Special tokens beyond the vocabulary are left to llama.cpp, which says so and goes on without: files are published that have
+    /// such a one for padding.
+    fn special_tokens(&self) -> Result<(), Refusal> {
         let ids = self.0.iter().filter(|(key, _)| key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id"));
         for (key, value) in ids {
             match value {
-                Value::Integer(id) if (0..i128::from(tokens)).contains(id) => {}
+                Value::Integer(id) if u32::try_from(*id).is_ok() => {}
                 Value::Integer(_) => return self.refuse(Rule::Vocabulary, key),
                 _ => return self.refuse(Rule::KeyKind, key),
             }

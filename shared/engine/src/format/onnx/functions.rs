@@ -36,9 +36,9 @@ impl Body {
         }
     }
 
-    /// Standard domains whose operators stand here.
-    pub(super) fn domains(&self) -> impl Iterator<Item = &String> {
-        self.standard.iter()
+    /// Whether operators of this standard domain stand here.
+    pub(super) fn has_domain(&self, domain: &str) -> bool {
+        self.standard.contains(domain)
     }
 }
 
@@ -75,7 +75,7 @@ impl Functions {
         }
         let results: Vec<u32> = results.into_iter().map(|name| reading.number(name)).collect();
         let graph = scope.finish(&mut reading, &results)?;
-        graph.finish_outermost(reading.wire)?;
+        graph.finish_outermost(&reading)?;
         if key.1.is_empty() {
             return Err(wire.refuse(Rule::Name, "a function"));
         }
@@ -97,16 +97,14 @@ impl Functions {
         self.bodies.len()
     }
 
-    pub(super) fn imports(&self) -> impl Iterator<Item = (&String, &u64)> {
-        self.imports.iter()
+    /// The version of a domain that functions import.
+    pub(super) fn import(&self, domain: &str) -> Option<&u64> {
+        self.imports.get(domain)
     }
 
+    /// Whether operators of this standard domain stand in any function.
     pub(super) fn has_domain(&self, domain: &str) -> bool {
-        self.bodies.keys().any(|(known, _)| known == domain)
-    }
-
-    pub(super) fn domains(&self) -> impl Iterator<Item = &String> {
-        self.bodies.values().flat_map(Body::domains)
+        self.bodies.values().any(|body| body.has_domain(domain))
     }
 
     /// Every call must lead to a function, none back to itself, and all of them together not become too many nodes.

@@ -17,6 +17,12 @@ use super::{MAX_NODES, domain_of};
 /// How deeply graphs may stand in the nodes of graphs.
 const MAX_DEPTH: usize = 16;
 
+/// The most graphs in the nodes of graphs; a node that chooses has two.
+const MAX_GRAPHS: usize = 20_000;
+
+/// The most attributes of a node; the operator with the most has some dozens.
+const MAX_ATTRIBUTES: usize = 256;
+
 /// The most elements of a tensor that a constant shape may ask for: nothing that is computed with has as many.
 const MAX_ELEMENTS: u64 = 1 << 31;
 
@@ -29,11 +35,12 @@ pub(super) struct Reading<'a, R> {
     body: &'a mut Body,
     names: HashMap<String, u32>,
     pub(super) data_bytes: u64,
+    graphs: usize,
 }
 
 impl<'a, R: Read + Seek> Reading<'a, R> {
     pub(super) fn new(wire: &'a mut Wire<R>, body: &'a mut Body) -> Self {
-        Self { wire, body, names: HashMap::new(), data_bytes: 0 }
+        Self { wire, body, names: HashMap::new(), data_bytes: 0, graphs: 0 }
     }
 
     /// A name as a number, the same wherever it stands.
@@ -51,10 +58,8 @@ impl<'a, R: Read + Seek> Reading<'a, R> {
 /// A graph that has been read.
 #[derive(Default)]
 pub(super) struct Graph {
-    /// Values that it uses and does not make.
+    /// Values that it uses and does not make, each once.
     pub(super) captured: Vec<u32>,
-    /// Where one of them is used first, for a refusal.
-    captured_name: Option<String>,
 }
 
 impl Graph {
@@ -62,6 +67,10 @@ impl Graph {
     pub(super) fn read<R: Read + Seek>(reading: &mut Reading<'_, R>, end: u64, depth: usize) -> Result<Self, Refusal> {
         if depth > MAX_DEPTH {
             return Err(reading.wire.refuse(Rule::Nesting, "a graph"));
+        }
+        reading.graphs += 1;
+        if reading.graphs > MAX_GRAPHS {
+            return Err(reading.wire.refuse(Rule::NodeCount, "a graph"));
         }
         let (mut scope, mut results) = (Scope::default(), Vec::new());
         while let Some(field) = reading.wire.next(end)? {
@@ -97,9 +106,9 @@ impl Graph {
     }
 
     /// The outermost graph, and a function's body, have nothing around them to take values from.
-    pub(super) fn finish_outermost<R: Read + Seek>(&self, wire: &Wire<R>) -> Result<(), Refusal> {
-        match &self.captured_name {
-            Some(name) => Err(wire.refuse(Rule::Undefined, name.clone())),
+    pub(super) fn finish_outermost<R: Read + Seek>(&self, reading: &Reading<'_, R>) -> Result<(), Refusal> {
+        match self.captured.first() {
+            Some(number) => Err(reading.wire.refuse(Rule::Undefined, reading.name(*number))),
             None => Ok(()),
         }
     }
@@ -128,7 +137,7 @@ struct Node {
     captured: Vec<u32>,
     kind: String,
     domain: String,
-    attributes: Vec<String>,
+    attributes: HashSet<String>,
     as_shape: Option<u64>,
 }
 
@@ -216,8 +225,7 @@ impl Scope {
         captured.extend(results.iter().copied().filter(|result| value(*result) == Value::Elsewhere));
         captured.sort_unstable();
         captured.dedup();
-        let captured_name = captured.first().map(|number| reading.name(*number));
-        Ok(Graph { captured, captured_name })
+        Ok(Graph { captured })
     }
 }
 
@@ -253,12 +261,13 @@ impl Node {
 
     fn add<R: Read + Seek>(&mut self, reading: &mut Reading<'_, R>, end: u64, depth: usize) -> Result<(), Refusal> {
         let attribute = Attribute::read(reading, end, depth)?;
-        if self.attributes.contains(&attribute.name) {
-            return Err(reading.wire.refuse(Rule::Attribute, format!("attribute {}", quoted(&attribute.name))));
+        let place = || format!("attribute {}", quoted(&attribute.name));
+        if self.attributes.len() >= MAX_ATTRIBUTES || self.attributes.contains(&attribute.name) {
+            return Err(reading.wire.refuse(Rule::Attribute, place()));
         }
         self.captured.extend(attribute.captured);
         self.as_shape = self.as_shape.or(attribute.as_shape);
-        self.attributes.push(attribute.name);
+        self.attributes.insert(attribute.name);
         Ok(())
     }
 }

@@ -82,10 +82,12 @@ fn read_tensor_type<R: Read + Seek>(wire: &mut Wire<R>, end: u64) -> Result<bool
     while let Some(field) = wire.next(end)? {
         match field.number {
             1 => {
-                typed = is_type(field.varint(wire)?);
-                if !typed {
+                let number = field.varint(wire)?;
+                // 0 says that the type is not said, which converters write in inner graphs.
+                if number != 0 && !is_type(number) {
                     return Err(wire.refuse(Rule::Port, "a tensor type"));
                 }
+                typed = number != 0;
             }
             2 => {
                 let (end, mut axes) = (field.message(wire)?, 0);
