@@ -1,8 +1,8 @@
 //! The KV cache: what sequences hold in it, what is kept of those that have ended, and what is taken out to make room.
 
-use llama_cpp_2::LlamaStateSeqFlags;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::{LlamaStateSeqFlags, SeqState};
 use weft_policy::step;
 
 use super::ledger::Ledger;
@@ -12,12 +12,41 @@ use super::settings::Settings;
 /// Fewer tokens than this are computed again rather than looked for and shared.
 const LEAST_SHARED: usize = 16;
 
+/// The share of the cache that prefixes may keep: every step of anybody goes over all of the cache that is in use.
+const KEPT_INSIDE: u32 = 8;
+/// Prefixes that are kept at all: each is looked at for every new prompt.
+const MOST_PREFIXES: usize = 4096;
+
 /// The tokens of a sequence that has ended.
 struct Prefix {
     key: u64,
-    cache: i32,
+    place: Place,
     tokens: Vec<LlamaToken>,
     used: u64,
+}
+
+/// Where the tokens of a prefix are.
+enum Place {
+    /// In the cache, under this sequence number.
+    Inside(i32),
+    /// Copied out of it: for whoever goes on from them they are copied back, which is far cheaper than to compute them.
+    Aside(SeqState),
+}
+
+impl Prefix {
+    const fn cache(&self) -> Option<i32> {
+        match self.place {
+            Place::Inside(cache) => Some(cache),
+            Place::Aside(_) => None,
+        }
+    }
+
+    fn aside(&self) -> usize {
+        match &self.place {
+            Place::Inside(_) => 0,
+            Place::Aside(state) => state.byte_len(),
+        }
+    }
 }
 
 /// Where a sequence's next tokens already are.
@@ -27,6 +56,8 @@ pub(super) struct Source {
     pub(super) key: u64,
     /// How many tokens both have from the beginning.
     pub(super) end: usize,
+    /// How many tokens come into the cache with them, when they are not there.
+    pub(super) copied: usize,
 }
 
 /// The cache of one context.
@@ -60,30 +91,34 @@ impl<'a> Memory<'a> {
         cache.map_or(0, |cache| self.ledger.exclusive(cache))
     }
 
-    /// The kept prefixes, as the policy sees them.
+    /// The prefixes that are kept in the cache, as the policy sees them.
     pub(super) fn prefixes(&self) -> Vec<step::Prefix> {
-        let seen = |prefix: &Prefix| step::Prefix {
-            id: prefix.key,
-            used: prefix.used,
-            exclusive: self.ledger.exclusive(prefix.cache),
+        let seen = |prefix: &Prefix| {
+            let exclusive = self.ledger.exclusive(prefix.cache()?);
+            Some(step::Prefix { id: prefix.key, used: prefix.used, exclusive })
         };
-        self.prefixes.iter().map(seen).collect()
+        self.prefixes.iter().filter_map(seen).collect()
     }
 
     /// Who has the most of a sequence's tokens, if it is worth sharing. The last token is computed in any case, for its logits.
     pub(super) fn source(&self, one: &Sequence, all: &[Sequence]) -> Option<Source> {
         let wanted = &one.tokens[..one.tokens.len() - 1];
-        let kept = self.prefixes.iter().map(|prefix| (prefix.key, prefix.tokens.as_slice()));
+        let kept = self.prefixes.iter().map(|prefix| (prefix.key, prefix.tokens.as_slice(), prefix.cache().is_none()));
         let live = all.iter().filter(|other| other.key != one.key && other.cache.is_some());
-        let live = live.map(|other| (other.key, &other.tokens[..other.computed]));
-        let found = kept.chain(live).map(|(key, tokens)| Source { key, end: common(wanted, tokens) });
-        found.filter(|source| source.end >= one.computed + LEAST_SHARED).max_by_key(|source| source.end)
+        let live = live.map(|other| (other.key, &other.tokens[..other.computed], false));
+        let found = kept.chain(live).map(|(key, tokens, is_aside)| {
+            let copied = if is_aside { tokens.len() } else { 0 };
+            Source { key, end: common(wanted, tokens), copied }
+        });
+        let found = found.filter(|source| source.end >= one.computed + LEAST_SHARED);
+        // What is in the cache is held by both; a copy takes room of its own.
+        found.max_by_key(|source| (source.end, source.copied == 0))
     }
 
     /// Lets a sequence hold what its source has, too. A source that had to give up its number since is of no use: then the
     /// sequence computes those tokens itself.
     pub(super) fn share(&mut self, one: &mut Sequence, source: Source) -> Result<(), String> {
-        let Some(from) = self.number_of(source.key) else { return Ok(()) };
+        let Some(from) = self.number_of(source.key) else { return self.copy_back(one, source) };
         let cache = self.number(one)?;
         let (start, end) = (count(one.computed), count(source.end));
         self.context
@@ -92,9 +127,37 @@ impl<'a> Memory<'a> {
         self.ledger.share(from, cache, end);
         one.cached += end - start;
         one.computed = source.end;
+        self.note_use(source.key);
+        Ok(())
+    }
+
+    fn note_use(&mut self, key: u64) {
         self.uses += 1;
-        if let Some(prefix) = self.prefixes.iter_mut().find(|prefix| prefix.key == source.key) {
+        if let Some(prefix) = self.prefixes.iter_mut().find(|prefix| prefix.key == key) {
             prefix.used = self.uses;
+        }
+    }
+
+    /// Copies what was kept aside back for a sequence. Without room for it the sequence computes all of its tokens.
+    fn copy_back(&mut self, one: &mut Sequence, source: Source) -> Result<(), String> {
+        if !self.prefixes.iter().any(|prefix| prefix.key == source.key) {
+            return Ok(());
+        }
+        let cache = self.number(one)?;
+        let kept = self.prefixes.iter().find(|prefix| prefix.key == source.key);
+        let Some(Place::Aside(state)) = kept.map(|prefix| &prefix.place) else { return Ok(()) };
+        let end = count(source.end);
+        let is_back = self.context.state_seq_set(state, cache).is_ok()
+            && self.context.kv_cache_seq_rm(cache, Some(end), None).is_ok();
+        self.ledger.release(cache);
+        if is_back {
+            self.ledger.grow(cache, end);
+            one.cached += end - count(one.computed);
+            one.computed = source.end;
+            self.note_use(source.key);
+        } else {
+            let _ = self.context.kv_cache_seq_rm(cache, None, None);
+            one.computed = 0;
         }
         Ok(())
     }
@@ -145,27 +208,56 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// Gives up a kept prefix.
-    pub(super) fn evict(&mut self, key: u64) {
+    /// Forgets a kept prefix.
+    pub(super) fn drop_prefix(&mut self, key: u64) {
         if let Some(place) = self.prefixes.iter().position(|prefix| prefix.key == key) {
             let prefix = self.prefixes.swap_remove(place);
-            self.release(prefix.cache);
+            prefix.cache().into_iter().for_each(|cache| self.release(cache));
         }
     }
 
-    /// Gives up the prefix that was longest of no use, but none of the spared. Returns whether there was one.
+    /// Takes a kept prefix out of the cache. A copy is kept, unless it alone is over the limit.
+    pub(super) fn evict(&mut self, key: u64) {
+        let Some(place) = self.prefixes.iter().position(|prefix| prefix.key == key) else { return };
+        let Some(cache) = self.prefixes[place].cache() else { return };
+        let flags = LlamaStateSeqFlags::empty();
+        let fits = self.context.state_seq_get_size_ext(cache, flags) <= self.settings.saved_bytes;
+        let copy = if fits { self.context.state_seq_get(cache, flags).ok() } else { None };
+        match copy {
+            Some(state) => {
+                self.prefixes[place].place = Place::Aside(state);
+                self.release(cache);
+                self.keep_bounds();
+            }
+            None => self.drop_prefix(key),
+        }
+    }
+
+    /// Forgets the prefixes aside that were longest of no use, until the rest keeps to its bounds.
+    fn keep_bounds(&mut self) {
+        let limit = self.settings.saved_bytes;
+        while self.prefixes.len() > MOST_PREFIXES || self.prefixes.iter().map(Prefix::aside).sum::<usize>() > limit {
+            let aside = self.prefixes.iter().filter(|prefix| prefix.cache().is_none());
+            let Some(key) = aside.min_by_key(|prefix| prefix.used).map(|prefix| prefix.key) else { return };
+            self.drop_prefix(key);
+        }
+    }
+
+    /// Takes the prefix that was longest of no use out of the cache, but none of the spared. Returns whether there was one.
     pub(super) fn evict_one(&mut self, spared: &[u64]) -> bool {
-        let others = self.prefixes.iter().filter(|prefix| !spared.contains(&prefix.key));
-        let oldest = others.min_by_key(|prefix| prefix.used).map(|prefix| prefix.key);
+        let inside = self.prefixes.iter().filter(|prefix| prefix.cache().is_some() && !spared.contains(&prefix.key));
+        let oldest = inside.min_by_key(|prefix| prefix.used).map(|prefix| prefix.key);
         oldest.into_iter().for_each(|key| self.evict(key));
         oldest.is_some()
     }
 
-    /// Gives up all kept prefixes. Returns whether there was one.
+    /// Takes all kept prefixes out of the cache. Returns whether there was one.
     pub(super) fn evict_all(&mut self) -> bool {
-        let prefixes = std::mem::take(&mut self.prefixes);
-        prefixes.iter().for_each(|prefix| self.release(prefix.cache));
-        !prefixes.is_empty()
+        let mut is_any = false;
+        while self.evict_one(&[]) {
+            is_any = true;
+        }
+        is_any
     }
 
     /// Takes a sequence out of the cache. Its part is kept aside while that is less than the limit, given what others have
@@ -206,9 +298,11 @@ impl<'a> Memory<'a> {
         }
         let superseded = |prefix: &&Prefix| tokens.starts_with(&prefix.tokens);
         let superseded: Vec<u64> = self.prefixes.iter().filter(superseded).map(|prefix| prefix.key).collect();
-        superseded.into_iter().for_each(|key| self.evict(key));
+        superseded.into_iter().for_each(|key| self.drop_prefix(key));
         self.uses += 1;
-        self.prefixes.push(Prefix { key: one.key, cache, tokens, used: self.uses });
+        self.prefixes.push(Prefix { key: one.key, place: Place::Inside(cache), tokens, used: self.uses });
+        let inside = |memory: &Self| memory.prefixes().iter().map(|prefix| prefix.exclusive).sum::<u32>();
+        while inside(self) > self.settings.kv_tokens / KEPT_INSIDE && self.evict_one(&[]) {}
     }
 
     /// Forgets a sequence whose part of the cache cannot be relied upon.

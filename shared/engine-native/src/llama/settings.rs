@@ -17,7 +17,7 @@ const USUAL_TOKENS: u32 = 512;
 const USUAL_BATCH: u32 = 512;
 /// More than what any machine holds, and small enough that sums of it do not overflow.
 const MOST_TOKENS: u32 = 1 << 26;
-/// What preempted sequences may take outside of the cache, in MiB.
+/// What preempted sequences may take outside of the cache, in MiB, and kept prefixes as much again.
 const USUAL_SAVED: u32 = 256;
 
 /// The settings of a language model.
@@ -33,7 +33,7 @@ pub(super) struct Settings {
     pub(super) queue: u32,
     /// Tokens of one step.
     pub(super) batch_tokens: u32,
-    /// Bytes of preempted sequences that are kept outside of the cache.
+    /// Bytes of preempted sequences that are kept outside of the cache, and of kept prefixes.
     pub(super) saved_bytes: usize,
     /// Threads that compute.
     pub(super) threads: u32,

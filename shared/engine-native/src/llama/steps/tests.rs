@@ -99,7 +99,8 @@ impl Bench<'_, '_> {
 
 #[test]
 fn what_is_shared_is_the_right_one_although_numbers_are_short() {
-    with(&[("slots", "2")], |bench| {
+    // A cache that is so large that all prefixes may stay in it.
+    with(&[("slots", "2"), ("kv_tokens", "16384")], |bench| {
         let numbers = u32::try_from(bench.steps.memory.numbers()).expect("few");
         let first = bench.send(ask(prompt(0), 2));
         for number in 1..numbers {
@@ -130,7 +131,7 @@ fn a_source_that_is_gone_is_not_shared() {
         let plan = bench.steps.plan(&sources);
         assert!(sources[0].is_some(), "{other} is no source of it");
         // Somebody else has its number by then.
-        bench.steps.memory.evict(sources[0].expect("there").key);
+        bench.steps.memory.drop_prefix(sources[0].expect("there").key);
         let stranger = bench.send(ask(prompt(2), 1));
         bench.steps.read();
         let stranger = bench.steps.sequences.iter_mut().find(|one| one.id == stranger).expect("queued");
@@ -138,6 +139,37 @@ fn a_source_that_is_gone_is_not_shared() {
         bench.steps.rearrange(&plan, &sources);
         let told = bench.finish();
         assert_eq!((told[&again].cached, &told[&again].tokens), (Some(0), &told[&first].tokens));
+    });
+}
+
+/// What is kept outside of the cache is as good as what is in it, takes no room there, and is bounded.
+#[test]
+fn prefixes_are_kept_aside() {
+    with(&[("slots", "2"), ("kv_tokens", "4096"), ("saved_mib", "4")], |bench| {
+        let long = || (0..200).map(|at| 700 + at * 3);
+        let first = bench.send(ask(long(), 3));
+        bench.finish();
+        let inside = |bench: &Bench<'_, '_>| bench.steps.memory.prefixes().iter().map(|one| one.id).collect::<Vec<_>>();
+        let [key] = inside(bench)[..] else { panic!("one is kept in the cache") };
+        bench.steps.memory.evict(key);
+        assert_eq!((inside(bench), bench.steps.memory.used()), (vec![], 0));
+        // One goes on from all of it, the other from its first half only.
+        let again = bench.send(ask(long(), 3));
+        let half = bench.send(ask(long().take(100).chain([5, 6, 7]), 1));
+        let told = bench.finish();
+        assert_eq!((told[&again].cached, told[&half].cached), (Some(199), Some(100)));
+        assert_eq!(told[&again].tokens, told[&first].tokens);
+        assert!((told[&again].logprobs[0] - told[&first].logprobs[0]).abs() < 0.3);
+        // More than there is room for: what was longest of no use is forgotten.
+        for number in 0..4 {
+            bench.send(ask(long().map(|token| token + 1000 + number), 1));
+            bench.finish();
+            inside(bench).into_iter().for_each(|key| bench.steps.memory.evict(key));
+        }
+        let forgotten = bench.send(ask(long(), 1));
+        let newest = bench.send(ask(long().map(|token| token + 1003), 1));
+        let told = bench.finish();
+        assert_eq!((told[&forgotten].cached, told[&newest].cached), (Some(0), Some(199)));
     });
 }
 

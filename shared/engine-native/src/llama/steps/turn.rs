@@ -36,7 +36,10 @@ impl Steps<'_> {
             left: count(one.left()),
             shared: source.map_or(0, |source| count(source.end - one.computed)),
             source: source.map(|source| source.key),
-            saved: if one.saved.is_some() { count(one.computed) } else { 0 },
+            saved: match (&one.saved, source) {
+                (Some(_), _) => count(one.computed),
+                (None, source) => source.map_or(0, |source| count(source.copied)),
+            },
             exclusive: self.memory.exclusive(one.cache),
             growth: count(one.growth()),
         };
