@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A step with a part of a prompt in it takes at most so many times as long as one without.
-const STALL: f64 = 1.7;
+const STALL: f64 = 1.45;
 /// The least part of a prompt that a step computes, so that it ends one day.
 const LEAST: u32 = 8;
 /// Weight of the newest sample.
 const WEIGHT: f64 = 0.25;
 /// How long a step may take that has nobody else's token in it: what a cancelled prompt still costs at most, and how long
 /// one that has just come waits before it is looked at.
-const ALONE: Duration = Duration::from_millis(250);
+const ALONE: Duration = Duration::from_millis(400);
 
 /// What steps have cost so far, in seconds.
 #[derive(Clone, Debug, Default)]
