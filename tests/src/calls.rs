@@ -43,7 +43,11 @@ impl Caller {
         message: ModelInferRequest,
         limit: Duration,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        self.inference().model_infer(with_timeout(message, limit)).await
+        let mut inference = self.inference();
+        let call = inference.model_infer(with_timeout(message, limit));
+        // Not every server ends a call at its deadline, so callers do, as clients of gRPC all do.
+        let ended = tokio::time::timeout(limit + GRACE, call).await;
+        ended.unwrap_or_else(|_| Err(Status::deadline_exceeded("the server did not end the call")))
     }
 
     /// A caller that goes directly to a worker of this router's mesh, as soon as there is one.
@@ -74,6 +78,9 @@ impl Caller {
         .await
     }
 }
+
+/// How long after its deadline a call is given up by its caller; a server of ours has ended it long before.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Waits until a condition holds.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Result<()> {
