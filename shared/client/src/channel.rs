@@ -180,3 +180,6 @@ impl Service<Request<Body>> for Channel {
         Box::pin(async move { channel.send(request).await.map_err(|error| status_of(&error)) })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+use h2::Reason as Code;
+use http_body_util::BodyExt as _;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// How a server leaves that has taken a call.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    /// The connection just ends.
+    Cut,
+    /// GOAWAY with this code, then the connection ends.
+    GoAway(Code),
+    /// The answer begins, then the connection ends.
+    HalfAnswered,
+    /// The answer begins, then comes GOAWAY with this code.
+    HalfAnsweredGoAway(Code),
+}
+
+async fn serve(listener: TcpListener, leaving: Leaving) {
+    let (socket, _) = listener.accept().await.expect("a connection");
+    let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+    let (_request, mut respond) = connection.accept().await.expect("a call").expect("in order");
+    let mut begin = || {
+        let answer = http::Response::builder().header("content-type", "application/grpc").body(()).expect("valid");
+        respond.send_response(answer, false).expect("it is waited for")
+    };
+    // Held until the end: an answer that is dropped is ended by a reset of its own.
+    let mut _answer = None;
+    match leaving {
+        Leaving::Cut => {}
+        Leaving::GoAway(code) => connection.abrupt_shutdown(code),
+        Leaving::HalfAnswered => _answer = Some(begin()),
+        Leaving::HalfAnsweredGoAway(code) => {
+            _answer = Some(begin());
+            connection.abrupt_shutdown(code);
+        }
+    }
+    // Sends what is to be sent; then the socket is closed.
+    let _ = tokio::time::timeout(
+        Duration::from_millis(100),
+        std::future::poll_fn(|context| connection.poll_closed(context)),
+    )
+    .await;
+}
+
+/// However a connection ends, so does every call on it.
+#[tokio::test]
+async fn a_call_ends_with_its_connection() {
+    for leaving in [
+        Leaving::Cut,
+        Leaving::GoAway(Code::NO_ERROR),
+        Leaving::GoAway(Code::ENHANCE_YOUR_CALM),
+        Leaving::HalfAnswered,
+        Leaving::HalfAnsweredGoAway(Code::NO_ERROR),
+        Leaving::HalfAnsweredGoAway(Code::ENHANCE_YOUR_CALM),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let tasks = Tasks::new();
+        let channel = Channel::new(&address, ChannelOptions::default(), &tasks).expect("an address");
+        let server = tasks.attach(serve(listener, leaving));
+        let call = async {
+            let body = Body::new(http_body_util::Full::new(bytes::Bytes::from_static(b"call")));
+            let answer = channel.send(Request::post("/service/Method").body(body).expect("valid")).await?;
+            answer.into_body().collect().await.map_err(|_| lost())
+        };
+        // Far longer than it takes: what is tested is whether it ends at all.
+        let ended = tokio::time::timeout(Duration::from_secs(20), call).await;
+        let outcome = ended.unwrap_or_else(|_| panic!("{leaving:?}: the call never ended"));
+        assert!(outcome.is_err(), "{leaving:?}");
+        drop(server);
+    }
+}
