@@ -114,7 +114,11 @@ impl Channel {
     pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
         let inner = &*self.inner;
         let slot = &inner.slots[inner.next.fetch_add(1, Ordering::Relaxed) % inner.slots.len()];
-        let live = slot.live(&inner.authority, &inner.options, &inner.tasks).await?;
+        let live = match slot.live(&inner.authority, &inner.options, &inner.tasks).await {
+            Ok(live) => live,
+            // A connection that cannot be made, or waits for its backoff, costs no call while another is open.
+            Err(error) => inner.slots.iter().find_map(Slot::open).ok_or(error)?,
+        };
         let (parts, body) = self.address_to(request).into_parts();
         let (body, waiting) = RequestBody::new(body);
         let sent = live.sender.clone().try_send_request(Request::from_parts(parts, body)).await;
@@ -124,7 +128,7 @@ impl Channel {
                 let never_left = error.take_message().is_some() || was_refused(error.error());
                 tracing::debug!(error = %error.error(), never_left, address = self.address(), "a call failed");
                 if !is_busy(error.error()) {
-                    slot.forget(&live);
+                    inner.slots.iter().for_each(|slot| slot.forget(&live));
                 }
                 Err(if never_left { unsent() } else { lost() })
             }

@@ -93,7 +93,8 @@ impl Slot {
         }
     }
 
-    fn open(&self) -> Option<Arc<Live>> {
+    /// The connection, if it is open.
+    pub(crate) fn open(&self) -> Option<Arc<Live>> {
         self.live.load_full().filter(|live| !live.sender.is_closed())
     }
 

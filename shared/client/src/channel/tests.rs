@@ -72,3 +72,39 @@ async fn a_call_ends_with_its_connection() {
         drop(server);
     }
 }
+
+/// Answers every call on every connection.
+async fn answer_all(listener: TcpListener, tasks: Tasks) {
+    let mut connections = Vec::new();
+    while let Ok((socket, _)) = listener.accept().await {
+        connections.push(tasks.attach(async move {
+            let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let answer = http::Response::builder().body(()).expect("valid");
+                let _ = respond.send_response(answer, true);
+            }
+        }));
+    }
+}
+
+/// A server that was not there at first: when one connection to it stands, no call fails because another waits for its backoff.
+#[tokio::test]
+async fn one_open_connection_is_enough() {
+    // A backoff is drawn, and may be next to none.
+    for _ in 0..10 {
+        let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = port.local_addr().expect("it is bound").to_string();
+        drop(port);
+        let tasks = Tasks::new();
+        let channel = Channel::new(&address, ChannelOptions::default(), &tasks).expect("an address");
+        let inner = &channel.inner;
+        let failing = inner.slots[1].live(&inner.authority, &inner.options, &tasks).await;
+        assert!(failing.is_err(), "nobody listens there");
+        let server = tasks.attach(answer_all(TcpListener::bind(&address).await.expect("the port"), tasks.clone()));
+        for _ in 0..4 {
+            let request = Request::post("/service/Method").body(Body::empty()).expect("valid");
+            assert_eq!(channel.send(request).await.map(drop), Ok(()));
+        }
+        drop(server);
+    }
+}
