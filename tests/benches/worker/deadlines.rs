@@ -1,13 +1,13 @@
 //! Part D: calls that arrive at random, each with a deadline; how many are answered in time by Weft and by Triton's batcher.
 //!
-//! Every server gets loads in relation to its own capacity and deadlines in relation to its own time for a call alone, so
-//! that what is compared is how each forms batches, not how fast it is otherwise.
+//! Every server gets the same arrivals and the same deadlines. What is full load and what is a call's own time are Triton's, so
+//! that a server that is quicker only has it easier, as its users have.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use weft_tests::calls::{Caller, until};
 use weft_tests::goal::Goal;
 use weft_tests::load::closed::{self, Case};
@@ -33,8 +33,7 @@ struct Subjected {
     cases: Arc<[Case]>,
     capacity: f64,
     alone: Duration,
-    /// Whether its calls tell their deadline as Triton's parameter, too.
-    tells_timeout: bool,
+    told: poisson::Told,
 }
 
 /// A cell of the table in one round: of each server, the share of deadlines met and of calls refused.
@@ -60,11 +59,13 @@ pub(crate) async fn run(plan: &Plan) -> Result<Told> {
     ] {
         servers.push(Subjected::learn(name, caller, cases, plan).await?);
     }
-    // A delay that the batcher adds is no part of the time that the work takes.
-    let alone = servers[1].alone;
-    servers[2..].iter_mut().for_each(|server| server.alone = alone);
-    servers[3].tells_timeout = true;
-    measure(plan, &servers).await
+    // Of Triton without settings: a delay that its batcher adds is no part of the time that the work takes.
+    let norm = (servers[1].alone, servers[1].capacity);
+    // Triton 2.51 dies of calls that are given up (its issue 7368), so it gets none: what it answers late is waited for. What
+    // may be dropped it learns, in one of its settings, from the parameter that its batcher looks at.
+    servers[1..].iter_mut().for_each(|server| server.told = poisson::Told::Nothing);
+    servers[3].told = poisson::Told::Parameter;
+    measure(plan, &servers, norm).await
 }
 
 fn missing(reason: &anyhow::Error) -> Result<Told> {
@@ -80,27 +81,43 @@ impl Subjected {
         let alone = closed::run(caller, cases, 1, lasting).await?.percentile_us(50);
         let capacity = closed::run(caller, cases, 64, 2 * lasting).await?.calls_per_second();
         let (caller, cases) = (caller.clone(), Arc::clone(cases));
-        Ok(Self { name, caller, cases, capacity, alone: Duration::from_secs_f64(alone / 1e6), tells_timeout: false })
+        Ok(Self {
+            name,
+            caller,
+            cases,
+            capacity,
+            alone: Duration::from_secs_f64(alone / 1e6),
+            told: poisson::Told::Grpc,
+        })
     }
 
-    async fn met(&self, (load, factor): (u32, u32), round: usize, plan: &Plan) -> Result<(f64, f64)> {
+    async fn met(
+        &self,
+        (load, factor): (u32, u32),
+        (alone, capacity): (Duration, f64),
+        (round, plan): (usize, &Plan),
+    ) -> Result<(f64, f64)> {
         let lasting = Duration::from_secs(if plan.full { 5 } else { 2 });
-        let (per_second, deadline) = (self.capacity * f64::from(load) / 100.0, self.alone * factor);
+        let (per_second, deadline) = (capacity * f64::from(load) / 100.0, alone * factor);
         // What a load before has left in a queue is no part of this one: Triton computes what nobody waits for any more.
-        until("an empty queue", async || {
+        let (patient, mut seen) = (2 * self.alone + Duration::from_micros(DELAY_US), String::new());
+        let empty = until("an empty queue", async || {
             let alone = closed::run(&self.caller, &self.cases, 1, Duration::from_millis(50)).await;
-            alone.is_ok_and(|slice| slice.percentile_us(50) < 2e6 * self.alone.as_secs_f64() + DELAY_US as f64)
+            let alone = alone.map(|slice| slice.percentile_us(50) / 1e6);
+            seen = format!("a call alone: {alone:?} s, wanted: less than {patient:?}");
+            alone.is_ok_and(|alone| alone < patient.as_secs_f64())
         })
-        .await?;
-        // Every server sees the same arrivals, in its own time.
+        .await;
+        empty.with_context(|| format!("{} at {load} %, {factor}x: {seen}", self.name))?;
+        // Every server sees the same arrivals.
         let seed = round as u64 * 10_000 + u64::from(load * 10 + factor);
-        let arrivals = poisson::Plan { per_second, deadline, tells_timeout: self.tells_timeout, lasting, seed };
+        let arrivals = poisson::Plan { per_second, deadline, told: self.told, lasting, seed };
         let outcome = poisson::run(&self.caller, &self.cases, &arrivals).await?;
         Ok((outcome.share(), outcome.refused as f64 / outcome.calls as f64))
     }
 }
 
-async fn measure(plan: &Plan, servers: &[Subjected]) -> Result<Told> {
+async fn measure(plan: &Plan, servers: &[Subjected], norm: (Duration, f64)) -> Result<Told> {
     let mut told = Told::default();
     for server in servers {
         let (alone, capacity) = (server.alone.as_secs_f64() * 1e3, server.capacity);
@@ -112,7 +129,7 @@ async fn measure(plan: &Plan, servers: &[Subjected]) -> Result<Told> {
         for (cell, of_cell) in cells.iter().zip(&mut rounds) {
             let mut shares = Shares::new();
             for server in servers {
-                shares.push(server.met(*cell, round, plan).await?);
+                shares.push(server.met(*cell, norm, (round, plan)).await?);
             }
             of_cell.push(shares);
         }

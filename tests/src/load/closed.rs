@@ -12,7 +12,7 @@ use weft_types::SystemClock;
 use crate::calls::Caller;
 
 /// Far beyond any call's time: nothing is cut, and a call that hangs still ends the benchmark.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A request and what must come back.
 #[derive(Clone, Debug)]

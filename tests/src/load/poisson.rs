@@ -13,7 +13,7 @@ use weft_proto::inference::InferParameter;
 use weft_proto::inference::infer_parameter::ParameterChoice;
 use weft_types::SystemClock;
 
-use super::closed::Case;
+use super::closed::{Case, LIMIT};
 use crate::calls::Caller;
 
 /// The most calls under way; one more is not sent, and its deadline is not met.
@@ -26,12 +26,23 @@ pub struct Plan {
     pub per_second: f64,
     /// What each call gets from when it should have been sent.
     pub deadline: Duration,
-    /// Whether a call also tells what it has left as the parameter `timeout`, which is where Triton's batcher looks.
-    pub tells_timeout: bool,
+    /// What the server is told of it.
+    pub told: Told,
     /// How long calls arrive.
     pub lasting: Duration,
     /// The same seed gives the same arrivals.
     pub seed: u64,
+}
+
+/// What a server is told of a call's deadline.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Told {
+    /// All of it, as gRPC does: `grpc-timeout`, and the call is given up when its time is over.
+    Grpc,
+    /// What is left when it is sent, as the parameter `timeout`, which is where Triton's batcher looks. It is never given up.
+    Parameter,
+    /// Nothing: a late answer is waited for, and counts as late.
+    Nothing,
 }
 
 /// What became of the calls.
@@ -87,7 +98,7 @@ pub async fn run(caller: &Caller, cases: &Arc<[Case]>, plan: &Plan) -> Result<Ou
         }
         outcome.calls += 1;
         if under_way.len() < OUTSTANDING {
-            let request = call(caller.clone(), Arc::clone(cases), index, (due + plan.deadline, plan.tells_timeout));
+            let request = call(caller.clone(), Arc::clone(cases), index, (due + plan.deadline, plan.told));
             under_way.spawn(request);
         }
     }
@@ -111,18 +122,18 @@ impl Outcome {
     }
 }
 
-async fn call(caller: Caller, cases: Arc<[Case]>, index: usize, (deadline, tells_timeout): (Instant, bool)) -> Ending {
+async fn call(caller: Caller, cases: Arc<[Case]>, index: usize, (deadline, told): (Instant, Told)) -> Ending {
     let case = &cases[index % cases.len()];
     let left = deadline.saturating_duration_since(SystemClock::now());
     let mut request = case.request.clone();
-    if tells_timeout {
+    if told == Told::Parameter {
         // None at all means without end.
         let micros = i64::try_from(left.as_micros()).unwrap_or(i64::MAX).max(1);
         let timeout = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(micros)) };
         request.parameters.insert("timeout".to_owned(), timeout);
     }
     // A server is told the deadline in whole microseconds or milliseconds, and may answer a little after it.
-    let answer = caller.infer(request, left).await;
+    let answer = caller.infer(request, if told == Told::Grpc { left } else { LIMIT }).await;
     let now = SystemClock::now();
     match answer {
         Ok(answer) if case.check(answer.get_ref()).is_err() => Ending::Wrong,
@@ -134,18 +145,13 @@ async fn call(caller: Caller, cases: Arc<[Case]>, index: usize, (deadline, tells
 
 #[cfg(test)]
 mod tests {
-    use super::{Plan, gaps};
+    use super::{Plan, Told, gaps};
     use std::time::Duration;
 
     #[test]
     fn arrivals_are_repeatable_and_as_dense_as_wanted() {
-        let plan = Plan {
-            per_second: 500.0,
-            deadline: Duration::ZERO,
-            tells_timeout: false,
-            lasting: Duration::ZERO,
-            seed: 7,
-        };
+        let plan =
+            Plan { per_second: 500.0, deadline: Duration::ZERO, told: Told::Grpc, lasting: Duration::ZERO, seed: 7 };
         let all: Vec<Duration> = gaps(&plan).take(20_000).collect();
         assert_eq!(all, gaps(&plan).take(20_000).collect::<Vec<_>>());
         let mean = all.iter().sum::<Duration>().as_secs_f64() / 20_000.0;
