@@ -83,6 +83,24 @@ pub fn endless(side: usize) -> Bytes {
     Parts { weights: vec![], nodes, inputs, outputs }.model()
 }
 
+/// `X` FP32 `[-1, side]`, each row turned by one element so many times: `Y` is exact, and takes as long as one wants.
+pub fn turned(side: usize, times: usize) -> Bytes {
+    let mut turn = vec![0f32; side * side];
+    (0..side).for_each(|at| turn[at * side + (at + 1) % side] = 1.0);
+    let name = |at: usize| match at {
+        0 => "X".to_owned(),
+        at if at == times => "Y".to_owned(),
+        at => format!("x{at}"),
+    };
+    Parts {
+        weights: vec![tensor("TURN", &[side as i64, side as i64], &turn)],
+        nodes: (0..times).map(|at| node("MatMul", &[&name(at), "TURN"], &name(at + 1))).collect(),
+        inputs: vec![value("X", OnnxType::Float, &[-1, side as i64])],
+        outputs: vec![value("Y", OnnxType::Float, &[-1, side as i64])],
+    }
+    .model()
+}
+
 /// `INDEX` INT64 `[-1, 1]` picks from ten numbers, and fails beyond them.
 pub fn pick() -> Bytes {
     let numbers: Vec<f32> = (0..10).map(|at| 10.0 * at as f32).collect();

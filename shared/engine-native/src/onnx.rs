@@ -11,6 +11,7 @@
 mod describe;
 mod session;
 mod shapes;
+mod slices;
 mod value;
 
 use std::ffi::CString;
@@ -21,11 +22,12 @@ use ort::AsPointer as _;
 use ort::session::Session;
 use ort::sys::{OrtRunOptions, OrtValue};
 use weft_engine::{DataType, Error, Port, batching};
+use weft_types::SystemClock;
 
 use crate::arena::Memory;
 use crate::child::Backend;
 use crate::protocol::{Execute, Executed, Load, Loaded, Region, TensorRef, lay_out};
-use shapes::Shapes;
+use shapes::{Known, Shapes};
 use value::Value;
 
 /// A loaded graph.
@@ -37,6 +39,8 @@ pub(crate) struct Onnx {
     shapes: Shapes,
     /// An output has an input's name. The runtime answers with the input itself then, and writes nowhere.
     passes_on: bool,
+    /// The first axis of its tensors is a batch's.
+    batches: bool,
 }
 
 impl Onnx {
@@ -48,6 +52,7 @@ impl Onnx {
         let name = |name: &str| CString::new(name).map_err(|_| Error::Load("a name holds a zero byte".to_owned()));
         let is_input = |output: &Port| signature.inputs.iter().any(|input| input.name == output.name);
         let onnx = Self {
+            batches: signature.max_batch_size > 0,
             passes_on: signature.outputs.iter().any(is_input),
             inputs: signature.inputs.iter().map(|port| name(&port.name)).collect::<Result<_, _>>()?,
             outputs: signature.outputs.iter().map(|port| name(&port.name)).collect::<Result<_, _>>()?,
@@ -71,10 +76,10 @@ impl Onnx {
     }
 
     /// Executes; outputs that are given no place are the runtime's to make.
-    fn call(&self, run: &Run, execute: &Execute, places: Vec<Value>) -> Result<Vec<Value>, Error> {
-        let inputs = execute.inputs.iter().map(|tensor| self.input(tensor)).collect::<Result<Vec<_>, _>>()?;
+    fn call(&self, run: &Run, tensors: &[TensorRef], places: Vec<Value>) -> Result<Vec<Value>, Error> {
+        let inputs = tensors.iter().map(|tensor| self.input(tensor)).collect::<Result<Vec<_>, _>>()?;
         let port = |tensor: &TensorRef| self.inputs.get(tensor.port as usize).map(|name| name.as_ptr());
-        let names = execute.inputs.iter().map(port).collect::<Option<Vec<_>>>().ok_or_else(misplaced)?;
+        let names = tensors.iter().map(port).collect::<Option<Vec<_>>>().ok_or_else(misplaced)?;
         let values: Vec<*const OrtValue> = inputs.iter().map(Value::pointer).collect();
         let wanted: Vec<_> = self.outputs.iter().map(|name| name.as_ptr()).collect();
         let mut places: Vec<*mut OrtValue> = places.into_iter().map(Value::into_pointer).collect();
@@ -106,26 +111,70 @@ impl Onnx {
         if self.passes_on {
             return None;
         }
-        let executed = lay_out(self.shapes.get(&execute.inputs)?, room)?;
+        let Known { outputs, took } = self.shapes.get(&execute.inputs)?;
+        let executed = lay_out(outputs, room)?;
         if executed.needed > 0 {
             return Some(executed);
         }
+        let began = SystemClock::now();
+        let rows = slices::common_rows(execute.inputs.iter().chain(&executed.outputs)).filter(|_| self.batches);
+        let each = rows.map_or(u64::MAX, |rows| slices::rows_each(rows, took));
+        let done = match rows {
+            Some(rows) if each < rows => (0..rows).step_by(usize::try_from(each).ok()?).all(|first| {
+                let cut = |tensor| slices::cut(tensor, first, each.min(rows - first));
+                let inputs: Vec<_> = execute.inputs.iter().map(cut).collect();
+                let outputs: Vec<_> = executed.outputs.iter().map(cut).collect();
+                self.write(run, &inputs, &outputs).is_some()
+            }),
+            _ => self.write(run, &execute.inputs, &executed.outputs).is_some(),
+        };
+        // Why it failed is found out by executing again: the input may be bad, or an output's shape follows from values.
+        done.then(|| {
+            self.shapes.took(&execute.inputs, SystemClock::now().saturating_duration_since(began));
+            executed
+        })
+    }
+
+    /// Finds out what shapes come of a batch that is new and will take long by executing its first row, so that even the first
+    /// such batch is cut into slices. What it tells is tested by the batch's own execution.
+    fn probe(&self, run: &Run, execute: &Execute) {
+        let rows = slices::common_rows(&execute.inputs).filter(|_| self.batches && !self.passes_on);
+        let (Some(rows), Some(took)) = (rows, self.shapes.guess(&execute.inputs)) else { return };
+        if slices::rows_each(rows, took) == rows {
+            return;
+        }
+        let first: Vec<_> = execute.inputs.iter().map(|tensor| slices::cut(tensor, 0, 1)).collect();
+        let Ok(outputs) = self.call(run, &first, Vec::new()) else { return };
+        let described =
+            outputs.iter().zip(0..).map(|(output, port)| output.describe(port)).collect::<Result<Vec<_>, _>>();
+        let Ok(described) = described else { return };
+        if slices::common_rows(&described) == Some(1) {
+            let whole: Vec<_> = described.iter().filter_map(|tensor| slices::grown(tensor, rows)).collect();
+            if whole.len() == described.len() {
+                self.shapes.learn(&execute.inputs, &whole, took);
+            }
+        }
+    }
+
+    /// Executes with outputs written to their places.
+    fn write(&self, run: &Run, inputs: &[TensorRef], outputs: &[TensorRef]) -> Option<()> {
         let place = |tensor: &TensorRef| {
             let part = self.memory.part(tensor.offset, tensor.length)?;
             // SAFETY: the room is this execution's alone until it has ended, and lies within the arena.
             unsafe { Value::over(tensor.datatype.parse().ok()?, &tensor.shape, part, tensor.length) }.ok()
         };
-        let places = executed.outputs.iter().map(place).collect::<Option<Vec<_>>>()?;
-        // Why it failed is found out by executing again: the input may be bad, or an output's shape follows from values.
-        self.call(run, execute, places).ok().map(|_| executed)
+        let places = outputs.iter().map(place).collect::<Option<Vec<_>>>()?;
+        self.call(run, inputs, places).ok().map(drop)
     }
 
     /// Copies outputs from the runtime's buffers, and remembers their shapes.
     fn copied(&self, run: &Run, execute: &Execute, room: Region) -> Result<Executed, Error> {
-        let outputs = self.call(run, execute, Vec::new())?;
+        let began = SystemClock::now();
+        let outputs = self.call(run, &execute.inputs, Vec::new())?;
+        let took = SystemClock::now().saturating_duration_since(began);
         let described = outputs.iter().zip(0..).map(|(output, port)| output.describe(port));
         let described = described.collect::<Result<Vec<_>, _>>()?;
-        self.shapes.learn(&execute.inputs, &described);
+        self.shapes.learn(&execute.inputs, &described, took);
         let executed = lay_out(described, room).ok_or_else(misplaced)?;
         for (output, tensor) in outputs.iter().zip(&executed.outputs) {
             // SAFETY: the room is this execution's alone until it has ended.
@@ -154,6 +203,7 @@ impl Backend for Onnx {
 
     fn execute(&self, run: &Run, execute: &Execute) -> Result<Executed, Error> {
         let room = execute.room.unwrap_or_default();
+        self.probe(run, execute);
         self.in_place(run, execute, room).map_or_else(|| self.copied(run, execute, room), Ok)
     }
 }

@@ -3,8 +3,8 @@
     cases ROWS COUNT LENGTH  writes COUNT inputs of ROWS items (texts of LENGTH tokens) and their answers into FOLDER; prints what they are
     run ROWS MILLISECONDS    executes those inputs again and again for so long; prints how long each execution took
 
-The servers are sent the same inputs, and what they answer is compared with these answers. Whether threads that wait spin, as is
-onnxruntime's default, or sleep is decided for each number of rows by what is faster: on a busy machine spinning is not.
+The servers are sent the same inputs, and what they answer is compared with these answers. Whether threads also spin between executions, as is
+onnxruntime's default, is decided for each number of rows by what is faster: on a busy machine it is not.
 """
 
 import json
@@ -39,7 +39,7 @@ def described(name, array):
 
 class Loop:
     def __init__(self, model, threads, folder, output=None):
-        self.sessions = [session(model, int(threads), spinning) for spinning in (True, False)]
+        self.sessions = [session(model, int(threads), always) for always in (True, False)]
         self.session = self.sessions[0]
         self.folder = pathlib.Path(folder)
         # What callers of such models want: the last output that is one row of numbers for each item.

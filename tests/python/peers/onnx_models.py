@@ -34,12 +34,12 @@ class Served:
         return dict(zip(self.outputs, self.session.run(list(self.outputs), feeds)))
 
 
-def session(path, threads, spinning=False):
+def session(path, threads, always_spinning=False):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # On a machine that servers and callers share, threads that spin take the time of those that work.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    # On a machine that servers and callers share, threads that spin between executions take the time of those that work.
+    options.add_session_config_entry("session.force_spinning_stop", "0" if always_spinning else "1")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

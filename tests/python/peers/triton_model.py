@@ -23,7 +23,7 @@ class TritonPythonModel:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = int(value("threads"))
             options.inter_op_num_threads = 1
-            options.add_session_config_entry("session.intra_op.allow_spinning", value("spinning") or "0")
+            options.add_session_config_entry("session.force_spinning_stop", "1")
             self.session = onnxruntime.InferenceSession(value("onnx"), options, providers=["CPUExecutionProvider"])
 
     def execute(self, requests):

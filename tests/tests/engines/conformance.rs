@@ -455,6 +455,22 @@ fn shapes_that_follow_from_values_are_right() {
 }
 
 #[test]
+fn a_batch_that_takes_long_is_answered_as_a_whole() {
+    // Takes about half a second on two cores, so that it is cut into slices once that is known.
+    let (side, rows, times) = (512, 61, 3_000);
+    let model = load(
+        &*host(options()).engine("onnxruntime"),
+        &spec("turned", Source::Bytes(graphs::turned(side, times)), rows),
+    );
+    let row = |row: usize, by: usize| (0..side).map(move |at| (row * side + (at + side - by % side) % side) as f32);
+    let elements = |by| (0..rows).flat_map(|at| row(at, by)).collect::<Vec<f32>>();
+    for _ in 0..4 {
+        let answer = answers(&*model, &[vec![Tensor::of("X", &[rows, side], &elements(0))]], &[]);
+        assert!(answer[0][0] == Tensor::of("Y", &[rows, side], &elements(times)));
+    }
+}
+
+#[test]
 fn answers_larger_than_expected_are_answered_all_the_same() {
     // INT64 places of FP32 elements take more than four times their bytes, which is the room that is made at first.
     let engine = host(options()).engine("onnxruntime");

@@ -22,8 +22,10 @@ pub(super) fn open(load: &Load, instances: usize) -> Result<Session, Error> {
     let open = || -> ort::Result<Session> {
         let builder = Session::builder(&environment)?;
         let builder = builder.with_optimization_level(GraphOptimizationLevel::All)?.with_inter_threads(1)?;
-        // Threads that spin would take the processor from the worker's own between executions.
-        builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?.commit_from_file(&path)
+        // Threads wait for each other at nearly every node, for less than it takes to wake one up: they spin. Between executions they
+        // would take the processor from the worker's own.
+        let builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(true)?;
+        builder.with_config_entry("session.force_spinning_stop", "1")?.commit_from_file(&path)
     };
     // The file has no name here that would tell anybody anything.
     open().map_err(|error| Error::Load(presentable(&error.to_string().replace(&*path.to_string_lossy(), "the file"))))
