@@ -140,3 +140,11 @@ fn follow(lines: impl Read + Send + 'static, log: &Arc<Mutex<String>>, is_dev: b
     });
     receiver
 }
+
+/// The processes that one has started and that still run.
+pub fn children(process: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+    let lists = tasks.into_iter().flatten().flatten().map(|task| task.path().join("children"));
+    let lists = lists.filter_map(|list| std::fs::read_to_string(list).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
+}

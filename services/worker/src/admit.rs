@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use weft_engine::Inputs;
 use weft_types::{Deadline, Error, Reason, Result};
 
-use crate::quarantine::Standing;
+use crate::quarantine::{self, Standing};
 use crate::queue::{self, Refusal, Ticket};
 use crate::replica::Replica;
 
@@ -28,11 +28,9 @@ pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> R
     let suspect = match replica.quarantine.judge(&inputs, now) {
         Standing::Clear => None,
         Standing::Suspect(digest) => Some(digest),
-        // The request is well formed: it is the model's runtime that fails on it, as it did before.
         Standing::Refused => {
             replica.metrics.record_quarantined();
-            let message = "this input has ended the model's process several times: it is not executed again";
-            return Err(Error::new(Reason::ModelFailed, message));
+            return Err(quarantine::refusal());
         }
     };
     let band = replica.plan.band(priority);

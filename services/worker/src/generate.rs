@@ -8,6 +8,7 @@ mod ports;
 mod request;
 mod response;
 mod sampling;
+mod trial;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::queue::Timing;
 use crate::replica::Replica;
 use request::{Form, Method, Terms};
 use response::Telling;
+use trial::Trial;
 
 pub(crate) use ports::signature;
 
@@ -88,6 +90,8 @@ pub(crate) fn load(replica: &Replica) -> Option<(u32, u32)> {
 struct Sequence {
     record: Record,
     generation: Generation,
+    /// Until the sequence has ended.
+    trial: Option<Trial>,
     telling: Telling,
     /// The caller's mark.
     id: String,
@@ -105,10 +109,11 @@ impl Sequence {
         // Before the engine is asked, so that a drain that begins meanwhile waits for it.
         let counted = record.replica.sequences.token();
         match queue(&mut record, &call, (request, method)).await {
-            Ok((generation, form, id)) => Ok(Self {
+            Ok(Begun { generation, trial, form, id }) => Ok(Self {
                 _counted: counted,
                 record,
                 generation,
+                trial: Some(trial),
                 is_streamed: form.is_streamed,
                 telling: Telling::new(form),
                 id,
@@ -162,7 +167,15 @@ impl Sequence {
         match piece {
             Some(Ok(piece)) => {
                 self.measure(&piece, asked, now);
+                if piece.end.is_some() {
+                    self.trial.take().into_iter().for_each(Trial::acquit);
+                }
                 Ok(piece)
+            }
+            Some(Err(error @ weft_engine::Error::Lost(_))) => {
+                self.trial.take().into_iter().for_each(Trial::blame);
+                let is_late = record.deadline.expired(now);
+                Err(if is_late { late(self.started.is_some()).into() } else { failure(error) })
             }
             // The engine watches the deadline as well, and may be the first to notice.
             Some(Err(_)) if record.deadline.expired(now) => Err(late(self.started.is_some()).into()),
@@ -193,12 +206,20 @@ impl Sequence {
     }
 }
 
+/// A sequence that the engine has taken.
+struct Begun {
+    generation: Generation,
+    trial: Trial,
+    form: Form,
+    id: String,
+}
+
 /// Reads the request and gives it to the engine's queue.
 async fn queue(
     record: &mut Record,
     call: &Call,
     (request, method): (ModelInferRequest, Method),
-) -> Result<(Generation, Form, String), Failure> {
+) -> Result<Begun, Failure> {
     let replica = Arc::clone(&record.replica);
     let Some(language) = replica.model.language() else {
         return Err(Error::new(Reason::Internal, "not a language model").into());
@@ -210,6 +231,7 @@ async fn queue(
     let band = replica.plan.band(inference.priority);
     let terms = Terms { method, band, deadline: record.deadline, capacity: language.capacity() };
     let id = std::mem::take(&mut inference.id);
+    let inputs = inference.tensors.clone();
     let (sequence, form) = request::read(inference, &terms)?;
     if record.deadline.expired(SystemClock::now()) {
         return Err(Error::new(Reason::DeadlineInfeasible, "nothing of the deadline remains").into());
@@ -217,11 +239,21 @@ async fn queue(
     if replica.sequences.is_closed() {
         return Err(Error::new(Reason::Draining, "the replica is draining").into());
     }
-    let generation = tokio::select! {
-        generation = language.generate(sequence) => generation.map_err(failure)?,
-        failure = over(&replica, record.deadline, false) => return Err(failure),
+    let begin = async {
+        let trial = Trial::begin(&replica, inputs).await?;
+        match language.generate(sequence).await {
+            Ok(generation) => Ok(Begun { generation, trial, form, id }),
+            Err(error @ weft_engine::Error::Lost(_)) => {
+                trial.blame();
+                Err(failure(error))
+            }
+            Err(error) => Err(failure(error)),
+        }
     };
-    Ok((generation, form, id))
+    tokio::select! {
+        begun = begin => begun,
+        failure = over(&replica, record.deadline, false) => Err(failure),
+    }
 }
 
 /// Ends when a sequence has to, and says why.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use weft_engine::Tensor;
-use weft_types::{ModelName, Version};
+use weft_types::{Error, ModelName, Reason, Version};
 
 /// Lost executions after which an input is refused.
 const LOSSES: u32 = 3;
@@ -73,6 +73,11 @@ pub(crate) enum Standing {
     Suspect(Digest),
     /// It is not executed again.
     Refused,
+}
+
+/// What the sender of a refused input is told. The request is well formed: it is the model's runtime that fails on it.
+pub(crate) fn refusal() -> Error {
+    Error::new(Reason::ModelFailed, "this input has ended the model's process several times: it is not executed again")
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -14,7 +14,7 @@ use weft_policy::batch::Settings;
 use weft_policy::learn::Ahead;
 use weft_proto::inference::ModelConfig;
 use weft_telemetry::ModelMetrics;
-use weft_types::{Deadline, Error, ModelName, Reason, SystemClock, Version};
+use weft_types::{Deadline, Error, ModelName, Reason, Result, SystemClock, Version};
 
 use crate::face::Face;
 use crate::quarantine::{Digest, Quarantine};
@@ -82,6 +82,8 @@ pub(crate) struct Replica {
     /// How many executions run at once.
     pub(crate) executors: usize,
     running: AtomicUsize,
+    /// The turn of a language model's sequence that is suspected to end the process.
+    suspects: Arc<Semaphore>,
     /// Sequences of a language model, which are not in the queue: counted, so that a drain waits for them, and closed with it.
     pub(crate) sequences: TaskTracker,
     // Held for a look-up or an update, never across an await.
@@ -106,6 +108,7 @@ impl Replica {
             queue: Arc::new(Queue::new(plan.limits, plan.ordered)),
             permits: Arc::new(Semaphore::new(executors)),
             running: AtomicUsize::new(0),
+            suspects: Arc::new(Semaphore::new(1)),
             sequences: TaskTracker::new(),
             learned: Mutex::default(),
             aborting: CancellationToken::new(),
@@ -190,6 +193,12 @@ impl Replica {
         let others = u32::try_from(self.executors.saturating_sub(permit.num_permits())).ok()?;
         permit.merge(Arc::clone(&self.permits).acquire_many_owned(others).await.ok()?);
         Some(permit)
+    }
+
+    /// Waits until no other suspect's sequence runs.
+    pub(crate) async fn suspects_turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turn = Arc::clone(&self.suspects).acquire_owned().await.map_err(|_| gone())?;
+        if self.is_lost() { Err(gone()) } else { Ok(turn) }
     }
 
     pub(crate) fn learned(&self) -> MutexGuard<'_, Learned> {

@@ -2,16 +2,10 @@
 
 use std::time::Duration;
 
+use weft_tests::process::children;
+
 /// Linux counts a process's time in hundredths of a second, whatever its kernel's own tick.
 const TICKS_PER_SECOND: u64 = 100;
-
-/// The processes that one has started and that still run.
-pub(crate) fn children(process: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
-    let lists = tasks.into_iter().flatten().flatten().map(|task| task.path().join("children"));
-    let lists = lists.filter_map(|list| std::fs::read_to_string(list).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
-}
 
 /// A process and all below it.
 pub(crate) fn all(process: u32) -> Vec<u32> {

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use weft_engine::{Batch, Engine, Error, Inputs, Model, Source, Spec, Tensor, Tract};
 use weft_engine_native::{Host, HostOptions};
 use weft_tests::graphs;
+use weft_tests::process::children;
 
 use crate::conformance::{answers, digits_request, digits_spec, endless};
 use crate::{cpu_ticks, host, load, onnxruntime, options, run, spec, until};
@@ -252,18 +253,11 @@ fn processes_do_not_outlive_their_worker() {
     let mut weft = weft_tests::process::Weft::start("dev", &flags).unwrap();
     let mut child = None;
     run(until(|| {
-        child = child_of(weft.id());
+        child = children(weft.id()).first().copied();
         child.is_some()
     }));
     let child = child.unwrap();
     assert!(is_alive(child));
     weft.kill().unwrap();
     run(until(|| !is_alive(child)));
-}
-
-/// A process that this one has started.
-fn child_of(pid: u32) -> Option<u32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let children = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    children.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).next()
 }

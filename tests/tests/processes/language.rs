@@ -5,18 +5,20 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, stream};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tonic::{Code, Streaming};
 use weft_proto::frame::FINAL_RESPONSE;
 use weft_proto::inference::infer_parameter::ParameterChoice;
 use weft_proto::inference::{InferParameter, ModelInferRequest, ModelStreamInferResponse};
-use weft_tests::calls::{Caller, raw, with_timeout};
-use weft_tests::process::Weft;
+use weft_tests::calls::{Caller, raw, until, with_timeout};
+use weft_tests::process::{Weft, children};
 use weft_tests::tools::models;
 
 use super::cluster::{Cluster, LIMIT};
 
 const MODEL: &str = "gemma3";
+const TEXT: &str = "Once upon a time";
 
 /// A repository with the language model only: others would take their time to load.
 fn repository() -> Result<TempDir> {
@@ -40,8 +42,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// A text of exactly so many tokens.
-fn speak(tokens: i64) -> ModelInferRequest {
-    let text = "Once upon a time";
+fn speak(text: &str, tokens: i64) -> ModelInferRequest {
     let length = u32::try_from(text.len()).unwrap_or_default().to_le_bytes();
     let mut request = raw(MODEL, ("text_input", "BYTES"), &[1], [&length, text.as_bytes()].concat());
     let set = |choice| InferParameter { parameter_choice: Some(choice) };
@@ -74,7 +75,7 @@ impl World {
 
     /// A stream that stays open, with one text under way.
     async fn speaking(&self, tokens: i64) -> Result<Streaming<ModelStreamInferResponse>> {
-        let requests = stream::iter([speak(tokens)]).chain(stream::pending());
+        let requests = stream::iter([speak(TEXT, tokens)]).chain(stream::pending());
         let answers = self.caller.inference().model_stream_infer(with_timeout(requests, LIMIT)).await?;
         let mut answers = answers.into_inner();
         for _ in 0..3 {
@@ -120,5 +121,35 @@ async fn a_worker_that_drains_finishes_its_text() -> Result<()> {
     }
     drop(answers);
     assert!(world.worker.wait().await?.success(), "{}", world.worker.log());
+    Ok(())
+}
+
+/// It may be the prompt that ends the process: the third time it is not tried again, and others are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_whose_process_is_lost_each_time_is_refused() -> Result<()> {
+    let world = World::start().await?;
+    for _ in 0..3 {
+        let mut answers = world.speaking(3000).await?;
+        let engines = children(world.worker.id());
+        ensure!(engines.len() == 1, "one model has one process, got {engines:?}");
+        kill_process(Pid::from_raw(i32::try_from(engines[0])?).context("an id")?, Signal::KILL)?;
+        let lost = loop {
+            let answer = answers.message().await?.context("the failure is told")?;
+            if !answer.error_message.is_empty() {
+                break answer.error_message;
+            }
+        };
+        ensure!(lost.contains("lost"), "{lost}");
+        until("another process", async || {
+            let now = children(world.worker.id());
+            now.len() == 1 && now != engines
+        })
+        .await?;
+        world.caller.infer(speak("Another prompt", 4), LIMIT).await?;
+    }
+    let refused = world.caller.infer(speak(TEXT, 4), LIMIT).await.expect_err("it has ended three");
+    assert_eq!(refused.code(), Code::Internal, "{refused}");
+    assert!(refused.message().contains("not executed again"), "{refused}");
+    world.caller.infer(speak("Another prompt", 4), LIMIT).await?;
     Ok(())
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use tonic::{Code, Request, Streaming};
-use weft_engine::{Error, Finish, Occupancy, Usage};
+use weft_engine::{Error, Finish, Occupancy, Prompt, Usage};
 use weft_proto::error_of;
 use weft_proto::frame::FINAL_RESPONSE;
 use weft_proto::inference::infer_parameter::ParameterChoice;
@@ -14,13 +14,15 @@ use weft_proto::inference::{
 use weft_proto::weft::state::v1::ReplicaState;
 use weft_proto::weft::worker::v1::GetStatusRequest;
 use weft_proto::weft::worker::v1::worker_server::Worker as _;
-use weft_types::Reason;
+use weft_types::{Reason, SystemClock};
 
 use super::{In, request, with};
 use crate::Admin;
 use crate::fake::World;
 use crate::fake::language::{Begun, Handle, speaking};
 use crate::grpc::tests::{LONG, client};
+use crate::infer;
+use crate::quarantine::{Digest, Standing};
 use crate::replica::Replica;
 
 const USAGE: Usage = Usage { prompt_tokens: 3, cached_tokens: 1, output_tokens: 2, preemptions: 0 };
@@ -291,6 +293,65 @@ async fn the_engines_refusals_are_told() {
     handle.refuse(Error::Input { field: "text_input".into(), problem: "longer than the context".into() });
     let long = client.model_infer(prompt("a")).await.expect_err("refused");
     assert_eq!((long.code(), error_of(&long).field()), (Code::InvalidArgument, Some("text_input")));
+}
+
+fn digest(request: &ModelInferRequest) -> Digest {
+    Digest::of(&infer::convert(request.clone()).expect("well formed").tensors)
+}
+
+#[tokio::test]
+async fn suspects_run_one_after_the_other_and_are_cleared_by_their_end() {
+    let (world, mut handle) = speaking().await;
+    let [first, second, clear] =
+        ["first", "second", "clear"].map(|text| request(text, &[("text_input", In::Text(text))]));
+    let replica = held(&world);
+    for suspect in [&first, &second] {
+        assert!(!replica.quarantine.blame(digest(suspect), SystemClock::now()));
+    }
+    let calls = [first.clone(), second.clone(), clear].map(|request| {
+        let mut client = client(&world, LONG);
+        async move { client.model_infer(request).await }
+    });
+    let served = async {
+        let mut running = vec![handle.next().await, handle.next().await];
+        // The one that is no suspect, and one of those that are; the other waits for its turn.
+        let text = |begun: &Begun| match &begun.request.prompt {
+            Prompt::Text(text) => text.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(running.iter().filter(|begun| text(begun) == "clear").count(), 1);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(handle.is_idle(), "two suspects run at once");
+        let suspect = running.iter().position(|begun| text(begun) != "clear").expect("one of both");
+        running.remove(suspect).end(Finish::Stop, USAGE).await;
+        running.push(handle.next().await);
+        for begun in running {
+            begun.end(Finish::Stop, USAGE).await;
+        }
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(calls), served);
+    answers.into_iter().for_each(|answer| drop(answer.expect("answered")));
+    for suspect in [&first, &second] {
+        let inputs = infer::convert(suspect.clone()).expect("well formed").tensors;
+        assert_eq!(replica.quarantine.judge(&inputs, SystemClock::now()), Standing::Clear);
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_in_a_lost_process_is_suspected_and_refused_in_the_end() {
+    let (world, mut handle) = speaking().await;
+    let (replica, asked) = (held(&world), prompt("a"));
+    replica.quarantine.blame(digest(&asked), SystemClock::now());
+    let mut caller = client(&world, LONG);
+    let lost = async { handle.next().await.fail(Error::Lost("planted".into())).await };
+    let (answer, ()) = tokio::join!(caller.model_infer(asked.clone()), lost);
+    assert_eq!(answer.expect_err("lost").code(), Code::Internal);
+    assert!(replica.quarantine.blame(digest(&asked), SystemClock::now()), "its loss was not counted");
+    let refused = caller.model_infer(asked).await.expect_err("refused");
+    assert_eq!(error_of(&refused).reason(), Reason::ModelFailed, "{refused}");
+    assert!(handle.is_idle());
 }
 
 #[tokio::test]
