@@ -5,6 +5,7 @@ mod mesh {
     mod control;
     mod deadlines;
     mod digits;
+    mod relay;
     mod standard;
     mod streams;
     mod tap;

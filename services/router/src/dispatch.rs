@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue};
 use rand::RngExt as _;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
@@ -25,9 +26,9 @@ use crate::table::Replica;
 
 const METHOD: &str = "inference.GRPCInferenceService/ModelInfer";
 /// Tells the worker which model is meant, whatever route the message names.
-const MODEL: &str = "weft-model";
+pub(crate) const MODEL: &str = "weft-model";
 /// Tells the worker which version is meant.
-const VERSION: &str = "weft-version";
+pub(crate) const VERSION: &str = "weft-version";
 /// How many attempts came before this one (gRFC A6).
 const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 /// Replicas that are asked for a sequence which is not where it would begin today: replicas that came since may have moved that
@@ -61,12 +62,16 @@ impl Chosen {
 
     /// Names the model to the worker.
     pub(crate) fn address<T>(&self, request: &mut Request<T>) {
-        let metadata = request.metadata_mut();
-        // Model names are ASCII by their check, so both are always header values.
-        if let Ok(model) = MetadataValue::try_from(&self.model) {
-            metadata.insert(MODEL, model);
+        self.mark(request.metadata_mut().as_mut());
+    }
+
+    /// Names the model in a call's headers.
+    pub(crate) fn mark(&self, headers: &mut HeaderMap) {
+        // Model names are ASCII by their check, so this is always a header's value.
+        if let Ok(model) = HeaderValue::from_str(&self.model) {
+            headers.insert(MODEL, model);
         }
-        metadata.insert(VERSION, MetadataValue::from(self.version.get()));
+        headers.insert(VERSION, HeaderValue::from(self.version.get()));
     }
 
     /// Begins the span of an attempt on this replica.

@@ -2,7 +2,7 @@
 //!
 //! A unary call's path, in the order of the modules: `identify` reads the head of the undecoded message, `route` resolves the
 //! name to a model version, `choose` draws a replica from the current [`table`], `dispatch` makes the attempts. Streams take
-//! the same path per message in `stream`. `repository` and `forward` serve what is not inference.
+//! the same path per message in `stream`. `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
 
 mod choose;
 mod dispatch;
@@ -12,6 +12,7 @@ mod grpc;
 mod identify;
 mod metadata;
 mod options;
+mod relay;
 mod repository;
 mod route;
 mod stream;
@@ -82,7 +83,9 @@ impl Router {
         let unlimited = usize::MAX; // The server has refused longer messages by their prefix.
         let inference = InferenceServer::new(self.clone()).max_decoding_message_size(unlimited);
         let api = api.with(inference).with(RouterServer::new(self.clone()));
-        forward::SERVICES.iter().fold(api, |api, target| api.forward(target.service, self.forwarder(*target)))
+        let api =
+            forward::SERVICES.iter().fold(api, |api, target| api.forward(target.service, self.forwarder(*target)));
+        api.otherwise(self.relay())
     }
 
     /// Rebuilds the table with every change of the mesh, and says when the router can serve.

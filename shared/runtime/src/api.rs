@@ -49,11 +49,20 @@ impl Api {
         S::Response: axum::response::IntoResponse,
         S::Future: Send + 'static,
     {
-        let service = tower::ServiceExt::map_request(service, |request: http::Request<axum::body::Body>| {
-            request.map(tonic::body::Body::new)
-        });
-        self.routes = self.routes.route_service(&format!("/{name}/{{*rest}}"), service);
+        self.routes = self.routes.route_service(&format!("/{name}/{{*rest}}"), over_tonic(service));
         self.names.push(name);
+        self
+    }
+
+    /// Sends every call of a service that is not here to `service`.
+    #[must_use]
+    pub fn otherwise<S>(mut self, service: S) -> Self
+    where
+        S: Service<http::Request<tonic::body::Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.routes = self.routes.fallback_service(over_tonic(service));
         self
     }
 
@@ -81,4 +90,12 @@ impl Api {
         let routes = Routes::from(self.routes).add_service(v1).add_service(v1alpha).prepare();
         Ok((routes, methods))
     }
+}
+
+type OfAxum = http::Request<axum::body::Body>;
+type OfTonic = http::Request<tonic::body::Body>;
+
+/// The same service over the body that axum has.
+fn over_tonic<S: Service<OfTonic>>(service: S) -> tower::util::MapRequest<S, fn(OfAxum) -> OfTonic> {
+    tower::ServiceExt::map_request(service, |request| request.map(tonic::body::Body::new))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
 use tonic::service::Routes;
@@ -95,19 +95,32 @@ impl Guard {
         Ok(response.map(|body| Guarded::new(body, end, record)))
     }
 
-    /// The deadline of a call; `None` when it may stay open for good. A malformed `grpc-timeout` is refused.
+    /// The deadline of a call: the earlier of its `grpc-timeout` and what an Envoy in front gives it; `None` when it may stay open
+    /// for good. What is malformed is refused.
     fn deadline<B>(&self, request: &Request<B>, method: Method, now: Instant) -> Result<Option<Deadline>, Error> {
-        let mut values = request.headers().get_all(timeout::HEADER).iter();
-        let limits = self.limits;
-        let granted = match (values.next(), values.next()) {
-            (Some(value), None) => timeout::parse(value.as_bytes())
-                .map_err(|error| Error::invalid(timeout::HEADER, error))?
-                .min(limits.max_timeout),
-            (Some(_), Some(_)) => return Err(Error::invalid(timeout::HEADER, "given more than once")),
-            (None, _) if method.open_ended => return Ok(None),
-            (None, _) if method.streams => limits.max_timeout,
-            (None, _) => limits.default_timeout,
+        let (headers, limits) = (request.headers(), self.limits);
+        let told = single(headers, timeout::HEADER, timeout::parse)?;
+        let of_envoy = single(headers, timeout::ENVOY_HEADER, timeout::parse_millis)?.flatten();
+        let granted = match told.into_iter().chain(of_envoy).min() {
+            Some(told) => told.min(limits.max_timeout),
+            None if method.open_ended => return Ok(None),
+            None if method.streams => limits.max_timeout,
+            None => limits.default_timeout,
         };
         Ok(Some(Deadline::after(now, granted)))
+    }
+}
+
+/// A header that may stand once.
+fn single<T>(
+    headers: &HeaderMap,
+    name: &'static str,
+    parse: impl Fn(&[u8]) -> Result<T, timeout::ParseError>,
+) -> Result<Option<T>, Error> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => parse(value.as_bytes()).map(Some).map_err(|error| Error::invalid(name, error)),
+        (Some(_), Some(_)) => Err(Error::invalid(name, "given more than once")),
     }
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// The header's name.
 pub const HEADER: &str = "grpc-timeout";
 
+/// What Envoy writes for those behind it: how many milliseconds it gives a call.
+pub const ENVOY_HEADER: &str = "x-envoy-expected-rq-timeout-ms";
+
 /// Why a `grpc-timeout` value was refused. A malformed value is an error: taken as "none" it would be an infinite deadline.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
@@ -14,6 +17,9 @@ pub enum ParseError {
     /// The unit is not one of `H M S m u n`.
     #[error("expected a unit of H, M, S, m, u or n")]
     Unit,
+    /// Not a number of milliseconds.
+    #[error("expected 1 to 10 digits")]
+    Milliseconds,
 }
 
 /// Reads a header value strictly.
@@ -32,6 +38,19 @@ pub fn parse(value: &[u8]) -> Result<Duration, ParseError> {
         b'n' => Ok(Duration::from_nanos(number)),
         _ => Err(ParseError::Unit),
     }
+}
+
+/// Reads Envoy's header strictly. `None` is no limit, which Envoy writes as 0.
+///
+/// # Errors
+///
+/// When the value is not 1 to 10 digits.
+pub fn parse_millis(value: &[u8]) -> Result<Option<Duration>, ParseError> {
+    if value.is_empty() || value.len() > 10 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(ParseError::Milliseconds);
+    }
+    let millis = value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    Ok((millis > 0).then(|| Duration::from_millis(millis)))
 }
 
 /// Writes a timeout in the finest unit that fits eight digits, rounded down so that a hop never grants more than it has.
@@ -54,6 +73,23 @@ pub fn format(timeout: Duration) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn reads_milliseconds() {
+        let cases: [(&[u8], _); 8] = [
+            (b"250", Ok(Some(Duration::from_millis(250)))),
+            (b"9999999999", Ok(Some(Duration::from_millis(9_999_999_999)))),
+            (b"0", Ok(None)),
+            (b"", Err(ParseError::Milliseconds)),
+            (b"10000000000", Err(ParseError::Milliseconds)),
+            (b"-1", Err(ParseError::Milliseconds)),
+            (b"1.5", Err(ParseError::Milliseconds)),
+            (b"15s", Err(ParseError::Milliseconds)),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(parse_millis(value), expected, "{}", String::from_utf8_lossy(value));
+        }
+    }
 
     #[test]
     fn reads_every_unit() {

@@ -73,7 +73,7 @@ impl Subject {
 
     /// The processes that it has started and that still run.
     pub(crate) fn children(&self) -> Vec<u32> {
-        tree::children(self.mesh.id())
+        children(self.mesh.id())
     }
 }
 

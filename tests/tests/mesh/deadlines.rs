@@ -116,12 +116,42 @@ async fn each_hop_tells_the_next_one_a_shorter_timeout() -> Result<()> {
     caller.wait_ready("tapped").await?;
     let limit = Duration::from_millis(200);
     caller.infer(raw("tapped", ("INPUT", "FP32"), &[1], vec![0; 4]), limit).await?;
-    let seen = tap.timeouts();
+    let seen = tap.told(timeout::HEADER);
     assert_eq!(seen.len(), 1, "{seen:?}");
     let told = timeout::parse(seen[0].as_bytes())?;
     // Time passes on the way anyhow; the router must also keep something for the answer's way back.
     assert!(told <= limit - MIN_RESERVE, "the client told {limit:?}, the router {told:?}");
     assert!(told >= limit / 2, "the router kept too much: {told:?}");
+    mesh.stop().await?;
+    Ok(())
+}
+
+/// What an Envoy in front gives a call is a bound like any other; its 0 is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn envoys_timeout_is_a_bound_too() -> Result<()> {
+    let mesh = Mesh::start(&[]).await?;
+    let caller = mesh.caller()?;
+    let tap = Tap::register(&mesh, "tapped").await?;
+    caller.wait_ready("tapped").await?;
+    let ask = async |own: Duration, of_envoy: &str| {
+        let mut request = with_timeout(raw("tapped", ("INPUT", "FP32"), &[1], vec![0; 4]), own);
+        request.metadata_mut().insert(timeout::ENVOY_HEADER, of_envoy.parse()?);
+        caller.inference().model_infer(request).await?;
+        let told = tap.told(timeout::HEADER).pop().context("the tap is asked")?;
+        anyhow::Ok(timeout::parse(told.as_bytes())?)
+    };
+    let (short, long) = (Duration::from_secs(20), Duration::from_secs(40));
+    let told = ask(long, "20000").await?;
+    assert!(told < short && told > short / 2, "{told:?}");
+    let told = ask(short, "40000").await?;
+    assert!(told < short && told > short / 2, "{told:?}");
+    assert!(ask(long, "0").await? > short);
+    for bad in ["", "-5", "20s", "99999999999"] {
+        let mut request = Request::new(identity(4));
+        request.metadata_mut().insert(timeout::ENVOY_HEADER, bad.parse()?);
+        let status = caller.inference().model_infer(request).await.expect_err(bad);
+        assert_eq!(error_of(&status).field(), Some(timeout::ENVOY_HEADER), "'{bad}': {status}");
+    }
     mesh.stop().await?;
     Ok(())
 }
