@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use weft_proto::inference::ModelConfigRequest;
 use weft_tests::calls::Caller;
 use weft_tests::http;
-use weft_tests::process::{Weft, binary};
+use weft_tests::process::{Weft, binary, children};
 use weft_tests::tools;
 
 use super::tree;

@@ -70,8 +70,8 @@ async fn what_cannot_be_relayed_is_refused_with_a_reason() -> Result<()> {
     let tap = Tap::register(&mesh, "tapped").await?;
     caller.wait_ready("tapped").await?;
     let (echo, model) = (format!("/{ECHO}/Unary"), ("weft-model", "tapped"));
-    let cases: [(&str, &[(&str, &str)], Code, Option<&str>); 8] = [
-        (&echo, &[], Code::Unimplemented, None),
+    let cases = [
+        (&*echo, &[][..], Code::Unimplemented, None),
         (&echo, &[("weft-model", "absent")], Code::NotFound, None),
         (&echo, &[("weft-model", "no name")], Code::InvalidArgument, Some("weft-model")),
         (&echo, &[model, ("weft-version", "x")], Code::InvalidArgument, Some("weft-version")),
