@@ -366,6 +366,11 @@ fn read_listen(section: &mut Section<'_>, listen: Option<SocketAddr>, http: Opti
             defaults.keepalive_timeout,
             "how long the answer to a ping may take",
         )),
+        max_connection_age: section.get(Setting::new(
+            "max-connection-age",
+            defaults.max_connection_age,
+            "how old a connection becomes before its client is asked to open another; unset leaves connections alone",
+        )),
         default_timeout: section.get(Setting::new(
             "default-timeout",
             defaults.default_timeout,

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rand::RngExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -87,11 +88,15 @@ async fn run<C, E>(
     let handshake = tokio::time::sleep(options.handshake_timeout);
     tokio::pin!(handshake);
     let begun = drain.begun();
+    let age = options.max_connection_age.map(|age| age.mul_f64(rand::rng().random_range(0.9..1.1)));
+    let aged = tokio::time::sleep(age.unwrap_or_default());
+    tokio::pin!(aged);
     let mut shaking = true;
     loop {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
             () = begun.cancelled() => break,
+            () = aged.as_mut(), if age.is_some() => break,
             () = handshake.as_mut(), if shaking => {
                 shaking = false;
                 if !spoke.load(Ordering::Acquire) {
@@ -101,7 +106,7 @@ async fn run<C, E>(
             }
         }
     }
-    // GOAWAY: calls in flight go on, new ones are for another connection. What outlives the grace is dropped with it, and
+    // GOAWAY: calls in flight go on, new ones are for another connection. What outlives a drain's grace is dropped with it, and
     // so is a peer that never said a word.
     goaway(connection.as_mut());
     tokio::select! {

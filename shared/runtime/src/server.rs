@@ -33,6 +33,9 @@ pub struct ServerOptions {
     pub keepalive_interval: Duration,
     /// How long the answer to that ping may take.
     pub keepalive_timeout: Duration,
+    /// After about so long (a tenth more or less, so that not all come back at once) a connection gets GOAWAY: its calls go on, new ones
+    /// open another, perhaps to another server behind the same name (gRFC A9). `None` leaves connections alone.
+    pub max_connection_age: Option<Duration>,
     /// The deadline of a unary call that brings none.
     pub default_timeout: Duration,
     /// The longest deadline of any call.
@@ -54,6 +57,7 @@ impl Default for ServerOptions {
             max_message_bytes: 64 << 20,
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(5),
+            max_connection_age: None,
             default_timeout: Duration::from_secs(30),
             max_timeout: Duration::from_secs(600),
             stream_window: 1 << 20,

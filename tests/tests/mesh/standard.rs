@@ -14,6 +14,7 @@ use weft_proto::health::{HealthCheckRequest, HealthListRequest};
 use weft_runtime::{Api, Health, Server, ServerOptions, Tasks};
 use weft_telemetry::Scope;
 use weft_tests::calls::{Caller, identity, until};
+use weft_tests::load::Load;
 use weft_tests::mesh::Mesh;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,6 +106,20 @@ async fn headers_over_the_limit_are_refused() -> Result<()> {
     request.metadata_mut().insert("x-long", "x".repeat(64 << 10).parse()?);
     assert!(caller.inference().model_infer(request).await.is_err());
     caller.infer(identity(4), Duration::from_secs(20)).await?;
+    mesh.stop().await?;
+    Ok(())
+}
+
+/// The router opens another connection when a worker's becomes old, and repeats what the old one has not taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_become_old_cost_no_call() -> Result<()> {
+    let mesh = Mesh::start(&["--worker-max-connection-age", "40ms"]).await?;
+    let caller = mesh.caller()?;
+    caller.wait_ready("identity").await?;
+    let load = Load::start(std::slice::from_ref(&caller), &identity(16), 8, Duration::from_secs(20));
+    load.pass(10_000).await?;
+    let outcome = load.stop().await?;
+    assert_eq!(outcome.failures, Vec::<String>::new(), "of {} calls", outcome.answered);
     mesh.stop().await?;
     Ok(())
 }

@@ -108,3 +108,50 @@ async fn one_open_connection_is_enough() {
         drop(server);
     }
 }
+
+/// A gRPC call by hand: the health service's `method`, with an empty request.
+async fn ask(
+    sender: &mut h2::client::SendRequest<bytes::Bytes>,
+    method: &str,
+) -> Result<http::Response<h2::RecvStream>, h2::Error> {
+    let request = Request::post(format!("http://server/grpc.health.v1.Health/{method}"));
+    let request = request.header("content-type", "application/grpc").header("te", "trailers").body(());
+    let (answer, mut body) = sender.send_request(request.expect("valid"), false)?;
+    body.send_data(bytes::Bytes::from_static(&[0; 5]), true)?;
+    answer.await
+}
+
+/// A connection that has become old refuses new calls by GOAWAY, which says of each whether it was taken, and ends none.
+#[tokio::test]
+async fn an_old_connection_takes_no_new_calls_and_ends_none() {
+    let (tasks, health) = (Tasks::new(), weft_runtime::Health::default());
+    let age = Some(Duration::from_millis(50));
+    let options = weft_runtime::ServerOptions { max_connection_age: age, ..Default::default() };
+    let server = weft_runtime::Server::bind(options).await.expect("a port");
+    let socket = tokio::net::TcpStream::connect(server.address()).await.expect("it listens");
+    let api = weft_runtime::Api::new(&health);
+    let drain = server.serve(api, weft_telemetry::Scope::disabled(), &tasks).expect("its contracts are whole");
+    let (mut sender, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+    let connection = tasks.attach(async move { drop(connection.await) });
+    let mut watch = ask(&mut sender, "Watch").await.expect("taken").into_body();
+    assert!(watch.data().await.is_some(), "it tells the state at once");
+    // As many calls as there is time for: all that leave before GOAWAY came are answered, or told to be untouched.
+    let refused = async {
+        loop {
+            sender = match sender.ready().await {
+                Ok(sender) => sender,
+                Err(error) => break error,
+            };
+            match ask(&mut sender, "Check").await {
+                Ok(answer) => assert_eq!(answer.status(), http::StatusCode::OK),
+                Err(error) => break error,
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(20), refused).await.expect("it becomes old");
+    assert!(refused.is_go_away() && refused.reason() == Some(Code::NO_ERROR), "{refused}");
+    health.set("", true);
+    let told = tokio::time::timeout(Duration::from_secs(20), watch.data()).await.expect("the call goes on");
+    assert!(told.is_some_and(|told| told.is_ok()));
+    drop((connection, drain));
+}
