@@ -5,7 +5,7 @@ TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
 CARGO := tests/scripts/native.sh cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench bench-state bench-worker doc proto models
+.PHONY: help run test check lint bench bench-router bench-state bench-worker doc proto models
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ bench: ## the benchmarks, each goal with its verdict
 bench-state: ## what callers see when etcd fails, and what a large fleet costs; FULL=1 for more of both
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
+
+bench-router: ## the router against Envoy, nginx and HAProxy over the same backend; FULL=1 for longer
+	$(CARGO) build --release --workspace --bins
+	tests/scripts/proxies.sh
+	$(CARGO) bench --profile release -p weft-tests --bench router $(if $(FULL),-- --full)
 
 bench-worker: ## a worker against the runtimes below it and the servers beside it; PART=BD for some parts, FULL=1 for longer
 	tests/scripts/models.sh

@@ -19,10 +19,8 @@ mod worker {
     pub(crate) mod plan;
     pub(crate) mod plot;
     pub(crate) mod served;
-    pub(crate) mod server;
     pub(crate) mod servers;
     pub(crate) mod subject;
-    pub(crate) mod tree;
 }
 
 use std::io::Write as _;

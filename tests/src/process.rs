@@ -48,12 +48,21 @@ impl Weft {
 
     /// Starts `weft <command>` with these flags at this address, and waits until it listens.
     pub fn start_at(address: &str, command: &str, flags: &[&str]) -> Result<Self> {
-        let mut child = Command::new(binary()?)
+        Self::launch(Command::new(binary()?).env_clear(), address, command, flags)
+    }
+
+    /// As [`Self::start`], with one thread for everything that is asynchronous.
+    pub fn start_single(command: &str, flags: &[&str]) -> Result<Self> {
+        let mut program = Command::new(binary()?);
+        Self::launch(program.env_clear().env("TOKIO_WORKER_THREADS", "1"), FREE, command, flags)
+    }
+
+    fn launch(program: &mut Command, address: &str, command: &str, flags: &[&str]) -> Result<Self> {
+        let mut child = program
             .arg(command)
             .args(flags)
             .args(listen(command, address))
             .args(["--lame-duck", "200ms"])
-            .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -139,12 +148,4 @@ fn follow(lines: impl Read + Send + 'static, log: &Arc<Mutex<String>>, is_dev: b
         }
     });
     receiver
-}
-
-/// The processes that one has started and that still run.
-pub fn children(process: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
-    let lists = tasks.into_iter().flatten().flatten().map(|task| task.path().join("children"));
-    let lists = lists.filter_map(|list| std::fs::read_to_string(list).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
 }

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use weft_tests::calls::Caller;
 use weft_tests::port::Port;
+use weft_tests::server::Server;
 use weft_tests::tools;
 
 use super::served::{self, BATCHED, MOST_ROWS, Served};
-use super::server::Server;
 
 /// Who is compared with Weft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

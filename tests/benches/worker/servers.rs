@@ -11,6 +11,7 @@ use weft_tests::calls::{Caller, raw};
 use weft_tests::goal::Goal;
 use weft_tests::load::closed::{self, Case, Expected, Slice};
 use weft_tests::load::rounds::Rounds;
+use weft_tests::tree;
 
 use super::bare::Bare;
 use super::onnx::LENGTH;
@@ -18,7 +19,6 @@ use super::peers::{Kind, Peer};
 use super::plan::{Plan, Told};
 use super::served::{self, BATCHED, DIGITS, IDENTITY, MINILM, Served};
 use super::subject::Subject;
-use super::tree;
 
 const MODELS: [Served; 3] = [IDENTITY, DIGITS, MINILM];
 const IN_FLIGHT: [usize; 3] = [1, 8, 64];

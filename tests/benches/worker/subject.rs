@@ -7,10 +7,9 @@ use anyhow::{Context as _, Result};
 use weft_proto::inference::ModelConfigRequest;
 use weft_tests::calls::Caller;
 use weft_tests::http;
-use weft_tests::process::{Weft, binary, children};
+use weft_tests::process::{Weft, binary};
 use weft_tests::tools;
-
-use super::tree;
+use weft_tests::tree;
 
 /// A mesh of one worker.
 pub(crate) struct Subject {
@@ -73,7 +72,7 @@ impl Subject {
 
     /// The processes that it has started and that still run.
     pub(crate) fn children(&self) -> Vec<u32> {
-        children(self.mesh.id())
+        tree::children(self.mesh.id())
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use weft_engine::{Batch, Engine, Error, Inputs, Model, Source, Spec, Tensor, Tract};
 use weft_engine_native::{Host, HostOptions};
 use weft_tests::graphs;
-use weft_tests::process::children;
+use weft_tests::tree::children;
 
 use crate::conformance::{answers, digits_request, digits_spec, endless};
 use crate::{cpu_ticks, host, load, onnxruntime, options, run, spec, until};

@@ -12,8 +12,9 @@ use weft_proto::frame::FINAL_RESPONSE;
 use weft_proto::inference::infer_parameter::ParameterChoice;
 use weft_proto::inference::{InferParameter, ModelInferRequest, ModelStreamInferResponse};
 use weft_tests::calls::{Caller, raw, until, with_timeout};
-use weft_tests::process::{Weft, children};
+use weft_tests::process::Weft;
 use weft_tests::tools::models;
+use weft_tests::tree::children;
 
 use super::cluster::{Cluster, LIMIT};
 

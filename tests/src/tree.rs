@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-use weft_tests::process::children;
-
 /// Linux counts a process's time in hundredths of a second, whatever its kernel's own tick.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// The processes that one has started and that still run.
+pub fn children(process: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+    let lists = tasks.into_iter().flatten().flatten().map(|task| task.path().join("children"));
+    let lists = lists.filter_map(|list| std::fs::read_to_string(list).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
 /// A process and all below it.
-pub(crate) fn all(process: u32) -> Vec<u32> {
+pub fn all(process: u32) -> Vec<u32> {
     let mut all = vec![process];
     let mut at = 0;
     while let Some(process) = all.get(at) {
@@ -19,14 +25,14 @@ pub(crate) fn all(process: u32) -> Vec<u32> {
 }
 
 /// Resident memory of one process in bytes, while it runs.
-pub(crate) fn resident(process: u32) -> Option<u64> {
+pub fn resident(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// Processor time of a process and of all below it, ended threads included.
-pub(crate) fn processor_time(process: u32) -> Duration {
+pub fn processor_time(process: u32) -> Duration {
     let ticks: u64 = all(process).into_iter().filter_map(ticks).sum();
     Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }

@@ -14,14 +14,14 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 const GRACE: Duration = Duration::from_secs(15);
 
 /// A process that leads a group of its own. Dropping it ends the group.
-pub(crate) struct Server {
+pub struct Server {
     child: Option<Child>,
     log: PathBuf,
 }
 
 impl Server {
     /// Starts it; what it prints goes to `<name>.log` in this folder.
-    pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> Result<Self> {
+    pub fn start(name: &str, command: &mut Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log)?;
         let child = command
@@ -35,12 +35,12 @@ impl Server {
     }
 
     /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
     /// The last lines that it has printed.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<&str> = text.lines().collect();

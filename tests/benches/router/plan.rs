@@ -1,0 +1,69 @@
+//! How long each cell is measured, how often, and in which order.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use weft_tests::load::closed::{self, Slice};
+use weft_tests::load::rounds::Rounds;
+use weft_tests::tree;
+
+use super::cell::{Cell, IN_FLIGHT, SIZES, echo};
+use super::peers::Way;
+
+/// The course of one run.
+pub(crate) struct Plan {
+    pub(crate) full: bool,
+}
+
+impl Plan {
+    pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut full = false;
+        for argument in arguments {
+            match argument.as_str() {
+                "--full" => full = true,
+                // Cargo says it to every benchmark.
+                "--bench" => {}
+                other => bail!("unknown argument '{other}'; there is only --full"),
+            }
+        }
+        Ok(Self { full })
+    }
+
+    pub(crate) const fn rounds(&self) -> usize {
+        if self.full { 9 } else { 4 }
+    }
+
+    /// How long a cell is measured in a round.
+    pub(crate) const fn slice(&self) -> Duration {
+        Duration::from_millis(if self.full { 1000 } else { 400 })
+    }
+
+    /// Measures every cell in every round, the ways to the worker next to each other and every second round backwards.
+    pub(crate) async fn run(&self, ways: &[Way]) -> Result<Rounds<Cell>> {
+        let mut rounds = Rounds::default();
+        let cases = SIZES.map(echo);
+        for round in 0..=self.rounds() {
+            for (bytes, cases) in SIZES.iter().zip(&cases) {
+                for in_flight in IN_FLIGHT {
+                    let mut order: Vec<&Way> = ways.iter().collect();
+                    if round % 2 == 1 {
+                        order.reverse();
+                    }
+                    for way in order {
+                        // The round before the first opens connections and is not counted.
+                        let lasting = if round == 0 { Duration::from_millis(100) } else { self.slice() };
+                        let before = tree::processor_time(way.process);
+                        let slice = closed::run(&way.caller, cases, in_flight, lasting).await;
+                        let slice =
+                            slice.with_context(|| format!("{}, {bytes} B, {in_flight} in flight", way.proxy.name()))?;
+                        let cpu = Some(tree::processor_time(way.process).saturating_sub(before));
+                        if round > 0 {
+                            rounds.add((*bytes, in_flight, way.proxy), Slice { cpu, ..slice });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(rounds)
+    }
+}
