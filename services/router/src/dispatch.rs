@@ -3,15 +3,15 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
 use rand::RngExt as _;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status};
-use weft_client::{outgoing, within};
+use weft_client::{outgoing, unary, within};
 use weft_policy::Affinity;
 use weft_policy::retry::{Attempt, Verdict, may_retry};
-use weft_proto::raw::InferenceClient;
+use weft_proto::message::Message;
 use weft_proto::{error_of, status_of};
 use weft_runtime::Call;
 use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
@@ -23,6 +23,7 @@ use crate::endpoint::{Ending, Endpoint, Permit};
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
 use crate::table::Replica;
+use crate::unary::PATH;
 
 const METHOD: &str = "inference.GRPCInferenceService/ModelInfer";
 /// Tells the worker which model is meant, whatever route the message names.
@@ -88,8 +89,9 @@ impl Chosen {
 }
 
 /// Answers one unary inference.
-pub(crate) async fn infer(router: &Inner, call: &Call, message: Bytes) -> Result<Response<Bytes>, Status> {
-    let wanted = identify(&message, call.deadline).map_err(|error| status_of(&error))?;
+pub(crate) async fn infer(router: &Inner, call: &Call, message: Message) -> Result<Response<Message>, Status> {
+    let head = message.head().map_err(|error| status_of(&error))?;
+    let wanted = identify(&head, call.deadline).map_err(|error| status_of(&error))?;
     lock(router).deposit();
     within(wanted.deadline, attempts(router, call, &wanted, &message)).await
 }
@@ -98,8 +100,8 @@ async fn attempts(
     router: &Inner,
     call: &Call,
     wanted: &Wanted<'_>,
-    message: &Bytes,
-) -> Result<Response<Bytes>, Status> {
+    message: &Message,
+) -> Result<Response<Message>, Status> {
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut made = 0;
     let mut unknown = None;
@@ -152,18 +154,16 @@ async fn attempt(
     call: &Call,
     wanted: &Wanted<'_>,
     chosen: &Chosen,
-    (message, before): (Bytes, u32),
-) -> Result<Response<Bytes>, Status> {
+    (message, before): (Message, u32),
+) -> Result<Response<Message>, Status> {
     let mut span = chosen.span(router, METHOD, &call.trace, before);
     let mut request = outgoing(message, wanted.deadline, span.context()).map_err(|error| status_of(&error))?;
     chosen.address(&mut request);
     if before > 0 {
         request.metadata_mut().insert(PREVIOUS_ATTEMPTS, MetadataValue::from(before));
     }
-    let channel = chosen.permit.endpoint().channel.clone();
-    let mut client = InferenceClient::new(channel).max_decoding_message_size(usize::MAX);
     let timed = chosen.permit.time();
-    let outcome = client.model_infer(request).await;
+    let outcome = unary(&chosen.permit.endpoint().channel, PathAndQuery::from_static(PATH), request).await;
     let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
     router.scope.metrics().record_client_call(METHOD, code, timed.end(ending(code)));
     if let Err(status) = &outcome {

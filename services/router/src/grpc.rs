@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 use weft_proto::inference::*;
+use weft_proto::message::Message;
 use weft_proto::raw::Inference;
 use weft_proto::status_of;
 use weft_proto::weft::router::v1::router_server::Router as RouterService;
@@ -24,6 +25,14 @@ const EXTENSIONS: [&str; 5] =
 fn not_offered<T>() -> Result<Response<T>, Status> {
     let why = "not offered: memory is never shared with callers, traces and logs are set by configuration";
     Err(status_of(&Error::new(Reason::NotOffered, why)))
+}
+
+impl Router {
+    /// One unary inference.
+    pub(crate) async fn infer(&self, request: Request<Message>) -> Result<Response<Message>, Status> {
+        let call = request.call();
+        dispatch::infer(&self.inner, &call, request.into_inner()).await
+    }
 }
 
 #[tonic::async_trait]
@@ -62,8 +71,8 @@ impl Inference for Router {
     }
 
     async fn model_infer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
-        let call = request.call();
-        dispatch::infer(&self.inner, &call, request.into_inner()).await
+        let answered = self.infer(request.map(Message::of)).await?;
+        Ok(answered.map(Message::into_payload))
     }
 
     async fn model_stream_infer(

@@ -1,8 +1,9 @@
 //! The router: sends each call to a replica that can answer it in time, and never waits for the store or the scheduler.
 //!
-//! A unary call's path, in the order of the modules: `identify` reads the head of the undecoded message, `route` resolves the
-//! name to a model version, `choose` draws a replica from the current [`table`], `dispatch` makes the attempts. Streams take
-//! the same path per message in `stream`. `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
+//! A unary call's path, in the order of the modules: `unary` takes its message in pieces, `identify` reads the head of the undecoded
+//! message, `route` resolves the name to a model version, `choose` draws a replica from the current [`table`], `dispatch` makes the
+//! attempts. Streams take the same path per message in `stream`. `repository` and `forward` serve what is not inference, `relay` what
+//! nobody here knows.
 
 mod choose;
 mod dispatch;
@@ -17,12 +18,14 @@ mod repository;
 mod route;
 mod stream;
 mod table;
+mod unary;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
+use tonic::server::NamedService as _;
 use weft_client::Mesh;
 use weft_policy::retry::Budget;
 use weft_proto::raw::InferenceServer;
@@ -34,6 +37,7 @@ use weft_types::{ModelName, SystemClock};
 use forward::Peers;
 pub use options::Options;
 use table::{Connect, Table};
+use unary::Unary;
 
 /// A running router. Clones share its state.
 #[derive(Clone)]
@@ -82,7 +86,8 @@ impl Router {
     pub fn serve(&self, api: Api) -> Api {
         let unlimited = usize::MAX; // The server has refused longer messages by their prefix.
         let inference = InferenceServer::new(self.clone()).max_decoding_message_size(unlimited);
-        let api = api.with(inference).with(RouterServer::new(self.clone()));
+        let inference = Unary { router: self.clone(), others: inference };
+        let api = api.forward(InferenceServer::<Self>::NAME, inference).with(RouterServer::new(self.clone()));
         let api =
             forward::SERVICES.iter().fold(api, |api, target| api.forward(target.service, self.forwarder(*target)));
         api.otherwise(self.relay())

@@ -1,5 +1,6 @@
 //! How one Weft process reaches the others: who is there ([`Mesh`]), where their records stand ([`Keys`]), a connection to
-//! one of them ([`Channel`]), and what every call takes along ([`outgoing`], [`within`]).
+//! one of them ([`Channel`]), what every call takes along ([`outgoing`], [`within`]), and a call whose messages are only passed on
+//! ([`unary`]).
 
 mod body;
 mod channel;
@@ -9,6 +10,7 @@ mod hop;
 mod keys;
 pub mod mesh;
 mod saved;
+mod unary;
 
 pub use body::ResponseBody;
 pub use channel::{Channel, ChannelOptions, ChannelState};
@@ -17,3 +19,4 @@ pub use hop::{outgoing, prepare, within};
 pub use keys::Keys;
 pub use mesh::{Found, Record, ReplicaKey, Snapshot};
 pub use saved::SavedFile;
+pub use unary::unary;

@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod frame;
+pub mod message;
 mod status;
 mod time;
 

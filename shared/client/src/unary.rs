@@ -1,0 +1,65 @@
+//! A unary call whose messages are passed on as they are.
+
+use http::header::{CONTENT_TYPE, TE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tonic::body::Body;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status};
+use weft_proto::message::{Message, Received};
+use weft_proto::status_of;
+
+use crate::Channel;
+
+/// Makes a call on a channel: as a generated client does, but neither message is copied. The answer's metadata holds headers and
+/// trailers.
+pub async fn unary(
+    channel: &Channel,
+    path: PathAndQuery,
+    request: Request<Message>,
+) -> Result<Response<Message>, Status> {
+    let (metadata, extensions, message) = request.into_parts();
+    let mut request = http::Request::new(Body::new(message.into_body(None)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = path.into();
+    *request.headers_mut() = metadata.into_headers();
+    *request.extensions_mut() = extensions;
+    request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let (parts, body) = channel.send(request).await.map_err(|error| status_of(&error))?.into_parts();
+    let mut headers = parts.headers;
+    // A refusal needs no body (gRPC calls it "Trailers-Only").
+    if let Some(refused) = Status::from_header_map(&headers).filter(|status| status.code() != Code::Ok) {
+        return Err(refused);
+    }
+    let mut received = Received::read(body).await?;
+    let trailers = received.trailers.take().unwrap_or_default();
+    ended(&headers, &trailers, parts.status)?;
+    headers.extend(trailers);
+    let mut response = Response::new(received.message()?);
+    *response.metadata_mut() = MetadataMap::from_headers(headers);
+    *response.extensions_mut() = parts.extensions;
+    Ok(response)
+}
+
+/// How the call ended. Without a status the HTTP status tells (gRPC's `http-grpc-status-mapping.md`).
+fn ended(headers: &HeaderMap, trailers: &HeaderMap, http: StatusCode) -> Result<(), Status> {
+    let told = Status::from_header_map(trailers).or_else(|| Status::from_header_map(headers));
+    let code = match (told, http) {
+        (Some(status), _) if status.code() == Code::Ok => return Ok(()),
+        (Some(status), _) => return Err(status),
+        (None, StatusCode::BAD_REQUEST) => Code::Internal,
+        (None, StatusCode::UNAUTHORIZED) => Code::Unauthenticated,
+        (None, StatusCode::FORBIDDEN) => Code::PermissionDenied,
+        (None, StatusCode::NOT_FOUND) => Code::Unimplemented,
+        (
+            None,
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT,
+        ) => Code::Unavailable,
+        (None, _) => Code::Unknown,
+    };
+    Err(Status::new(code, format!("the answer has no grpc-status; its HTTP status is {http}")))
+}
