@@ -6,6 +6,7 @@ mod mesh {
     mod deadlines;
     mod digits;
     mod relay;
+    mod pieces;
     mod standard;
     mod streams;
     mod tap;
