@@ -93,7 +93,9 @@ pub(crate) async fn infer(router: &Inner, call: &Call, message: Message) -> Resu
     let head = message.head().map_err(|error| status_of(&error))?;
     let wanted = identify(&head, call.deadline).map_err(|error| status_of(&error))?;
     lock(router).deposit();
-    within(wanted.deadline, attempts(router, call, &wanted, &message)).await
+    // Pinned where it begins: it is kilobytes long, and would be moved into the timer's future.
+    let attempts = std::pin::pin!(attempts(router, call, &wanted, &message));
+    within(wanted.deadline, attempts).await
 }
 
 async fn attempts(

@@ -43,7 +43,8 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Protocol, options: Arc<Se
         Protocol::Grpc(guard) => {
             // The preface and the header of the SETTINGS frame that must follow.
             let io = Watched { enough: 24 + 9, ..io };
-            let service = hyper::service::service_fn(move |request| Arc::clone(&guard).call(request));
+            // Boxed where it begins: hyper and the runtime move a call's future several times, and it is kilobytes long.
+            let service = hyper::service::service_fn(move |request| Box::pin(Arc::clone(&guard).call(request)));
             let connection = http2(&options).serve_connection(TokioIo::new(io), service);
             run(connection, hyper::server::conn::http2::Connection::graceful_shutdown, spoke, &options, drain).await;
         }
