@@ -53,7 +53,9 @@ impl TraceContext {
     /// Writes the context into the headers of an outgoing call, over whatever they held.
     pub fn inject(&self, headers: &mut HeaderMap) {
         // Fixed-length ASCII is always a header value; the alternative to this branch would be a panic.
-        if let Ok(value) = HeaderValue::from_bytes(&self.encoded()) {
+        if let Ok(mut value) = HeaderValue::from_bytes(&self.encoded()) {
+            // No other call has it: in HPACK's table it would only displace what calls have in common (RFC 7541, section 6.2.3).
+            value.set_sensitive(true);
             headers.insert(TRACEPARENT, value);
         }
         for (name, value) in [(TRACESTATE, &self.state), (BAGGAGE, &self.baggage)] {
