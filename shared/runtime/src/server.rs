@@ -42,7 +42,7 @@ pub struct ServerOptions {
     pub max_timeout: Duration,
     /// HTTP/2 flow-control window of one call.
     pub stream_window: u32,
-    /// HTTP/2 flow-control window of one connection.
+    /// HTTP/2 flow-control window of one connection. When large messages of several calls fill it, they come in fragments.
     pub connection_window: u32,
 }
 
@@ -61,7 +61,7 @@ impl Default for ServerOptions {
             default_timeout: Duration::from_secs(30),
             max_timeout: Duration::from_secs(600),
             stream_window: 1 << 20,
-            connection_window: 16 << 20,
+            connection_window: 64 << 20,
         }
     }
 }
