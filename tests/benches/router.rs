@@ -41,10 +41,11 @@ fn main() -> Result<()> {
     let text = runtime.block_on(async {
         let scratch = tempfile::tempdir()?;
         let mesh = Mesh::start().await?;
-        let (proxies, missing) = peers::start(&mesh, scratch.path()).await?;
-        let results = plan.run(&proxies).await?;
+        let (proxies, mut told) = peers::start(&mesh, scratch.path()).await?;
+        let (results, failed) = plan.run(&proxies).await?;
+        told.extend(failed);
         let copied = copies::count(&mesh, plan.full).await?;
-        report::text(&plan, &results, &missing, &copied)
+        report::text(&plan, &results, &told, &copied)
     })?;
     std::fs::write(bench.join("router.txt"), &text)?;
     let mut output = std::io::stdout().lock();

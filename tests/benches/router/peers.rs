@@ -23,7 +23,13 @@ pub(crate) struct Way {
     pub(crate) caller: Caller,
     pub(crate) process: u32,
     /// The proxy's process, and the port that stays ours so that nobody else is given it before the proxy listens.
-    _server: Option<(Server, Port)>,
+    server: Option<(Server, Port)>,
+}
+
+impl Way {
+    pub(crate) const fn is_foreign(&self) -> bool {
+        self.server.is_some()
+    }
 }
 
 /// Starts every proxy before the mesh's worker; also tells which cannot be had, and why.
@@ -38,7 +44,7 @@ pub(crate) async fn start(mesh: &Mesh, folder: &Path) -> Result<(Vec<Way>, Vec<S
         match own {
             Some(weft) => {
                 let caller = Caller::new(&weft.address)?;
-                ways.push(Way { proxy, caller, process: weft.id(), _server: None });
+                ways.push(Way { proxy, caller, process: weft.id(), server: None });
             }
             None => match foreign(proxy, mesh.worker.address.parse()?, folder).await {
                 Ok(way) => ways.push(way),
@@ -83,7 +89,7 @@ async fn foreign(proxy: Via, backend: SocketAddr, folder: &Path) -> Result<Way> 
         .ok()
         .and_then(Result::ok)
         .with_context(|| format!("no call passes through it; it says:\n{}", server.log()))?;
-    Ok(Way { proxy, caller, process: server.id(), _server: Some((server, port)) })
+    Ok(Way { proxy, caller, process: server.id(), server: Some((server, port)) })
 }
 
 /// Where it is installed, or why it is not.

@@ -11,8 +11,8 @@ use super::cell::{Cell, IN_FLIGHT, LARGE, SIZES, SMALL, Via};
 use super::copies::Copied;
 use super::plan::Plan;
 
-/// What a run has to tell; the goals come last.
-pub(crate) fn text(plan: &Plan, results: &Rounds<Cell>, missing: &[String], copied: &Copied) -> Result<String> {
+/// What a run has to tell, with what it could not measure; the goals come last.
+pub(crate) fn text(plan: &Plan, results: &Rounds<Cell>, told: &[String], copied: &Copied) -> Result<String> {
     let mut text = String::new();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     writeln!(
@@ -22,7 +22,7 @@ pub(crate) fn text(plan: &Plan, results: &Rounds<Cell>, missing: &[String], copi
         plan.rounds(),
         plan.slice().as_millis(),
     )?;
-    for reason in missing {
+    for reason in told {
         writeln!(text, "{reason}")?;
     }
     writeln!(text, "\nprocessor time of the proxy's process per call, p50 and p99 in us; of bare, the worker's own")?;
