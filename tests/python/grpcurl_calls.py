@@ -20,17 +20,18 @@ GRPCURL = os.path.join(os.path.dirname(sys.prefix), "bin", "grpcurl")
 OK, INVALID_ARGUMENT, NOT_FOUND = 0, 67, 69
 
 
-def grpcurl(address, *args, data=None):
+def grpcurl(address, *args, data=None, headers=()):
     """Exit code, standard output, standard error."""
     flags = ["-plaintext", "-max-time", str(int(PATIENCE))]
     if data is not None:
         flags += ["-d", json.dumps(data)]
+    flags += [flag for header in headers for flag in ("-H", header)]
     done = subprocess.run([GRPCURL, *flags, address, *args], capture_output=True, text=True, timeout=2 * PATIENCE)
     return done.returncode, done.stdout, done.stderr
 
 
-def call(address, method, data=None):
-    code, out, err = grpcurl(address, method, data=data or {})
+def call(address, method, data=None, headers=()):
+    code, out, err = grpcurl(address, method, data=data or {}, headers=headers)
     checks.holds(method, code == OK, err)
     return json.loads(out)
 
@@ -129,6 +130,36 @@ def routes(address, pixels):
     fails("a route to nowhere", address, "weft.control.v1.Routes/ApplyRoute", empty, INVALID_ARGUMENT, "targets")
 
 
+def splits(address):
+    apply, explain = "weft.control.v1.Routes/ApplyRoute", "weft.router.v1.Router/Explain"
+
+    def route(match=None, **rules):
+        matches = [match or {"key": "x-canary", "exact": "yes"}]
+        targets = [{"model": "digits", "weight": 9}, {"model": "identity", "weight": 1, "matches": matches}]
+        return {"route": {"name": "numbers", "targets": targets, **rules}}
+
+    whole = route(sticky={"metadata": "user-id"}, shadow={"model": "identity", "percent": 5})
+    checks.equal("a route with every rule", call(address, apply, whole)["route"], whole["route"])
+
+    def told(*headers):
+        return call(address, explain, {"request": {"model_name": "numbers"}}, headers)
+
+    checks.until("the router has it", lambda: "shadow" in told().get("route", {}))
+    rules = {"RULE_MATCH": ["x-canary: yes"], "RULE_STICKY": ["user-id: 7"], "RULE_WEIGHT": []}
+    for rule, headers in rules.items():
+        answer = told(*headers)
+        taken = [target["model"] for target in answer["route"]["targets"] if target.get("taken")]
+        checks.equal(f"{rule} takes", (answer["route"]["rule"], taken), (rule, [answer["model"]]))
+        checks.equal(f"{rule} is sent", answer["outcome"], "OUTCOME_SENT")
+    checks.equal("a marked call takes the canary", told("x-canary: yes")["model"], "identity")
+    fails("a key of gRPC's", address, apply, route({"key": "grpc-timeout", "present": True}), INVALID_ARGUMENT,
+          "route.targets[1].matches[0].key")
+    fails("a sticky key without a source", address, apply, route(sticky={}), INVALID_ARGUMENT, "route.sticky")
+    shadow = {"model": "identity", "percent": 101}
+    fails("more than every call", address, apply, route(shadow=shadow), INVALID_ARGUMENT, "route.shadow.percent")
+    call(address, "weft.control.v1.Routes/DeleteRoute", {"name": "numbers"})
+
+
 def overview(address, metrics):
     workers = call(address, "weft.control.v1.Workers/ListWorkers")["workers"]
     checks.holds("workers have addresses and replicas", all(w["worker"]["address"] and w["replicas"] for w in workers), workers)
@@ -153,6 +184,7 @@ def main():
     pixels = inference(address)
     models(address)
     routes(address, pixels)
+    splits(address)
     overview(address, sys.argv[-1])
     checks.done()
 

@@ -232,7 +232,7 @@ fn nothing_is_unsafe_and_only_config_reads_the_environment() -> Result<()> {
 fn no_lock_is_taken_to_choose_a_replica() -> Result<()> {
     let all = production_files()?;
     let mut problems = Vec::new();
-    for module in ["choose", "table", "route", "endpoint"] {
+    for module in ["choose", "table", "route", "rules", "endpoint"] {
         let name = format!("services/router/src/{module}.rs");
         let text = all.get(&name).with_context(|| format!("{name} is missing: say here where its work is done now"))?;
         let code = source::code(text);

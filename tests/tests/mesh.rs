@@ -5,8 +5,9 @@ mod mesh {
     mod control;
     mod deadlines;
     mod digits;
-    mod relay;
     mod pieces;
+    mod relay;
+    mod splits;
     mod standard;
     mod streams;
     mod tap;

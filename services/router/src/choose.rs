@@ -1,6 +1,7 @@
 //! Which replica takes the call.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use weft_policy::{Affinity, Candidate};
 use weft_types::SystemClock;
@@ -12,15 +13,20 @@ use crate::table::Replica;
 /// the call from now on.
 pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], affinity: Option<Affinity>) -> Option<Permit> {
     let now = SystemClock::now();
-    let candidates = replicas.iter().map(|replica| Candidate {
+    let candidates = replicas.iter().map(|replica| candidate(replica, tried, now));
+    let index = weft_policy::choose(candidates, affinity, &mut rand::rng())?;
+    replicas.get(index).map(Replica::enter)
+}
+
+/// A replica as the choice sees it.
+pub(crate) fn candidate(replica: &Replica, tried: &[Arc<Endpoint>], now: Instant) -> Candidate {
+    Candidate {
         identity: replica.endpoint.identity,
         in_flight: replica.endpoint.in_flight(),
         latency: replica.pace.seconds(now),
         draining: replica.draining,
         tried: tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, &replica.endpoint)),
-    });
-    let index = weft_policy::choose(candidates, affinity, &mut rand::rng())?;
-    replicas.get(index).map(Replica::enter)
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use rand::RngExt as _;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 use weft_client::{outgoing, unary, within};
 use weft_policy::Affinity;
@@ -17,15 +17,15 @@ use weft_runtime::Call;
 use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
 use weft_types::{Error, MIN_RESERVE, Reason, Result, SystemClock, Version, WorkerId};
 
-use crate::Inner;
 use crate::choose::choose;
 use crate::endpoint::{Ending, Endpoint, Permit};
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
 use crate::table::Replica;
 use crate::unary::PATH;
+use crate::{Inner, shadow};
 
-const METHOD: &str = "inference.GRPCInferenceService/ModelInfer";
+pub(crate) const METHOD: &str = "inference.GRPCInferenceService/ModelInfer";
 /// Tells the worker which model is meant, whatever route the message names.
 pub(crate) const MODEL: &str = "weft-model";
 /// Tells the worker which version is meant.
@@ -86,16 +86,43 @@ impl Chosen {
         }
         span
     }
+
+    /// Asks this replica, and notes what that took.
+    pub(crate) async fn ask(
+        &self,
+        router: &Inner,
+        mut span: Span,
+        request: Request<Message>,
+    ) -> Result<Response<Message>, Status> {
+        let timed = self.permit.time();
+        let outcome = unary(&self.permit.endpoint().channel, PathAndQuery::from_static(PATH), request).await;
+        let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
+        router.scope.metrics().record_client_call(METHOD, code, timed.end(ending(code)));
+        if let Err(status) = &outcome {
+            span.fail(weft_telemetry::status_name(status.code()));
+        }
+        outcome.map(|response| Response::new(response.into_inner()))
+    }
 }
 
 /// Answers one unary inference.
-pub(crate) async fn infer(router: &Inner, call: &Call, message: Message) -> Result<Response<Message>, Status> {
+pub(crate) async fn infer(
+    router: &Arc<Inner>,
+    call: &Call,
+    metadata: &MetadataMap,
+    message: Message,
+) -> Result<Response<Message>, Status> {
     let head = message.head().map_err(|error| status_of(&error))?;
-    let wanted = identify(&head, call.deadline).map_err(|error| status_of(&error))?;
+    let wanted = identify(metadata, &head, call.deadline).map_err(|error| status_of(&error))?;
     lock(router).deposit();
+    let copied = shadow::copy(router, call, &wanted, &message);
     // Pinned where it begins: it is kilobytes long, and would be moved into the timer's future.
     let attempts = std::pin::pin!(attempts(router, call, &wanted, &message));
-    within(wanted.deadline, attempts).await
+    let answer = within(wanted.deadline, attempts).await;
+    if let Some(copied) = copied {
+        copied.compare(&answer);
+    }
+    answer
 }
 
 async fn attempts(
@@ -146,7 +173,7 @@ pub(crate) fn is_unprocessed(error: &Error) -> bool {
     matches!(error.reason(), Reason::NoReadyReplica | Reason::ModelLoading | Reason::Draining)
 }
 
-fn lock(router: &Inner) -> std::sync::MutexGuard<'_, weft_policy::retry::Budget> {
+pub(crate) fn lock(router: &Inner) -> std::sync::MutexGuard<'_, weft_policy::retry::Budget> {
     // The budget is a number and an instant: a panic elsewhere cannot have left it half changed.
     router.budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -158,20 +185,13 @@ async fn attempt(
     chosen: &Chosen,
     (message, before): (Message, u32),
 ) -> Result<Response<Message>, Status> {
-    let mut span = chosen.span(router, METHOD, &call.trace, before);
+    let span = chosen.span(router, METHOD, &call.trace, before);
     let mut request = outgoing(message, wanted.deadline, span.context()).map_err(|error| status_of(&error))?;
     chosen.address(&mut request);
     if before > 0 {
         request.metadata_mut().insert(PREVIOUS_ATTEMPTS, MetadataValue::from(before));
     }
-    let timed = chosen.permit.time();
-    let outcome = unary(&chosen.permit.endpoint().channel, PathAndQuery::from_static(PATH), request).await;
-    let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-    router.scope.metrics().record_client_call(METHOD, code, timed.end(ending(code)));
-    if let Err(status) = &outcome {
-        span.fail(weft_telemetry::status_name(status.code()));
-    }
-    outcome.map(|response| Response::new(response.into_inner()))
+    chosen.ask(router, span, request).await
 }
 
 /// What a call's end tells of its replica. Whoever is out of room or of order is not to be given more for how fast it says so; what a
@@ -236,9 +256,8 @@ fn pick(
     of: impl FnOnce(&[Replica], Option<Affinity>) -> Option<Permit>,
 ) -> Result<Option<Chosen>> {
     let table = router.table.load();
-    // All calls of a sequence take the same of a route's targets.
-    let unit = wanted.affinity(wanted.name).map_or_else(|| rand::rng().random(), Affinity::unit);
-    match route(&table, wanted.name, wanted.version, unit, SystemClock::now())? {
+    let marks = wanted.marks(|| rand::rng().random());
+    match route(&table, wanted.name, wanted.version, &marks, SystemClock::now())? {
         Routed::Coming => Ok(None),
         Routed::Ready(target) => {
             let affinity = wanted.affinity(&target.model);

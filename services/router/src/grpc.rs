@@ -11,12 +11,15 @@ use weft_proto::message::Message;
 use weft_proto::raw::Inference;
 use weft_proto::status_of;
 use weft_proto::weft::router::v1::router_server::Router as RouterService;
-use weft_proto::weft::router::v1::{Endpoint, GetSnapshotRequest, GetSnapshotResponse};
+use weft_proto::weft::router::v1::{
+    Endpoint, ExplainRequest, ExplainResponse, GetSnapshotRequest, GetSnapshotResponse,
+};
 use weft_runtime::CallExt as _;
 use weft_types::{BUILD, Error, Reason, SystemClock, WorkerId};
 
 use crate::route::{Routed, route};
-use crate::{Router, dispatch, identify, stream};
+use crate::rules::Marks;
+use crate::{Router, dispatch, explain, identify, stream};
 
 /// Triton's extensions that are offered.
 const EXTENSIONS: [&str; 5] =
@@ -31,7 +34,8 @@ impl Router {
     /// One unary inference.
     pub(crate) async fn infer(&self, request: Request<Message>) -> Result<Response<Message>, Status> {
         let call = request.call();
-        dispatch::infer(&self.inner, &call, request.into_inner()).await
+        let (metadata, _, message) = request.into_parts();
+        dispatch::infer(&self.inner, &call, &metadata, message).await
     }
 }
 
@@ -51,7 +55,10 @@ impl Inference for Router {
         let request = request.get_ref();
         let (name, version) = identify::names(&request.name, &request.version).map_err(|error| status_of(&error))?;
         let table = self.inner.table.load();
-        let ready = matches!(route(&table, name.as_str(), version, 0.0, SystemClock::now()), Ok(Routed::Ready(_)));
+        let ready = matches!(
+            route(&table, name.as_str(), version, &Marks::default(), SystemClock::now()),
+            Ok(Routed::Ready(_))
+        );
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 
@@ -80,7 +87,8 @@ impl Inference for Router {
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let call = request.call();
-        Ok(Response::new(stream::stream(&self.inner, call, request.into_inner()).boxed()))
+        let (metadata, _, requests) = request.into_parts();
+        Ok(Response::new(stream::stream(&self.inner, call, metadata, requests).boxed()))
     }
 
     async fn model_config(
@@ -199,5 +207,12 @@ impl RouterService for Router {
             endpoints: endpoints.collect(),
             restored: snapshot.restored,
         }))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let call = request.call();
+        let (metadata, _, request) = request.into_parts();
+        let explained = explain::explain(&self.inner, call.deadline, &metadata, request);
+        explained.map(Response::new).map_err(|error| status_of(&error))
     }
 }

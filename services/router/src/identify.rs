@@ -1,8 +1,11 @@
 //! What a call wants, read from the head of its undecoded message.
 
+use tonic::metadata::MetadataMap;
 use weft_policy::Affinity;
 use weft_proto::frame::{self, Head, Sequence};
 use weft_types::{Deadline, Error, InvalidName, ModelName, Result, SystemClock, Version};
+
+use crate::rules::Marks;
 
 /// A call's wish.
 pub(crate) struct Wanted<'a> {
@@ -17,9 +20,20 @@ pub(crate) struct Wanted<'a> {
     pub(crate) sequence: Option<Sequence<'a>>,
     /// Whether it is the last of that sequence.
     pub(crate) ends_sequence: bool,
+    /// What the call brought, for a route to look at; of a stream, what the stream brought.
+    pub(crate) metadata: Option<&'a MetadataMap>,
+    /// The undecoded request, for a route to look at.
+    pub(crate) message: &'a [u8],
 }
 
 impl Wanted<'_> {
+    /// What a route looks at. `drawn` is uniform in `[0, 1)`; all calls of a sequence take the same of a route's targets instead.
+    pub(crate) fn marks(&self, drawn: impl FnOnce() -> f64) -> Marks<'_> {
+        let sequence = self.affinity(self.name);
+        let unit = sequence.map_or_else(drawn, Affinity::unit);
+        Marks { metadata: self.metadata, message: self.message, sequence, unit }
+    }
+
     /// What its sequence's calls to a model or route of this name have in common.
     pub(crate) fn affinity(&self, name: &str) -> Option<Affinity> {
         self.sequence.map(|sequence| match sequence {
@@ -29,19 +43,20 @@ impl Wanted<'_> {
     }
 }
 
-/// Reads a `ModelInferRequest`.
-pub(crate) fn identify(message: &[u8], deadline: Deadline) -> Result<Wanted<'_>> {
+/// Reads a `ModelInferRequest` that came with this metadata.
+pub(crate) fn identify<'a>(metadata: &'a MetadataMap, message: &'a [u8], deadline: Deadline) -> Result<Wanted<'a>> {
     let head = frame::scan(message)?;
-    wanted(&head, deadline)
+    Ok(Wanted { metadata: Some(metadata), message, ..wanted(&head, deadline)? })
 }
 
-/// What a scanned request wants.
+/// What a scanned request wants, without anything for a route to look at.
 pub(crate) fn wanted<'a>(head: &Head<'a>, deadline: Deadline) -> Result<Wanted<'a>> {
     let (_, version) = names(head.model_name, head.model_version)?;
     let deadline =
         head.timeout.map_or(deadline, |timeout| deadline.earlier(Deadline::after(SystemClock::now(), timeout)));
     let (sequence, ends_sequence) = (head.sequence, head.ends_sequence);
-    Ok(Wanted { name: head.model_name, version, id: head.id, deadline, sequence, ends_sequence })
+    let (name, id) = (head.model_name, head.id);
+    Ok(Wanted { name, version, id, deadline, sequence, ends_sequence, metadata: None, message: &[] })
 }
 
 /// Checks a model's name and version as they came.

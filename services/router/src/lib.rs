@@ -2,12 +2,13 @@
 //!
 //! A unary call's path, in the order of the modules: `unary` takes its message in pieces, `identify` reads the head of the undecoded
 //! message, `route` resolves the name to a model version, `choose` draws a replica from the current [`table`], `dispatch` makes the
-//! attempts. Streams take the same path per message in `stream`. `repository` and `forward` serve what is not inference, `relay` what
-//! nobody here knows.
+//! attempts. Streams take the same path per message in `stream`. `shadow` sends copies beside it, `explain` tells where it would lead.
+//! `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
 
 mod choose;
 mod dispatch;
 mod endpoint;
+mod explain;
 mod forward;
 mod grpc;
 mod identify;
@@ -16,6 +17,8 @@ mod options;
 mod relay;
 mod repository;
 mod route;
+mod rules;
+mod shadow;
 mod stream;
 mod table;
 mod unary;
@@ -36,6 +39,7 @@ use weft_types::{ModelName, SystemClock};
 
 use forward::Peers;
 pub use options::Options;
+use shadow::Shadows;
 use table::{Connect, Table};
 use unary::Unary;
 
@@ -55,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) holds: Semaphore,
     /// Held for a few additions, never across an await.
     pub(crate) budget: Mutex<Budget>,
+    /// Copies of calls that are under way.
+    pub(crate) shadows: Shadows,
     /// Schedulers and metrics services.
     pub(crate) peers: Peers,
     pub(crate) tasks: Tasks,
@@ -71,6 +77,7 @@ impl Router {
             options,
             mesh,
             table: ArcSwap::default(),
+            shadows: Shadows::default(),
             peers: Peers::default(),
             swapped: watch::Sender::new(0),
             tasks: tasks.clone(),

@@ -16,6 +16,7 @@ use crate::choose::choose;
 use crate::dispatch::Chosen;
 use crate::identify::names;
 use crate::route::{Routed, route};
+use crate::rules::Marks;
 
 type Client = GrpcInferenceServiceClient<Channel>;
 
@@ -79,7 +80,7 @@ impl Router {
         let draw = || -> Result<Chosen> {
             let (name, version) = names(name, version)?;
             let table = self.inner.table.load();
-            if let Routed::Ready(target) = route(&table, name.as_str(), version, 0.0, SystemClock::now())?
+            if let Routed::Ready(target) = route(&table, name.as_str(), version, &Marks::default(), SystemClock::now())?
                 && let Some(permit) = choose(&target.ready.replicas, &[], None)
             {
                 return Ok(Chosen::of(target, permit));

@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tower::Service;
 use weft_client::{Channel, prepare};
 use weft_proto::status_of;
@@ -47,7 +48,9 @@ impl Relay {
         };
         let version = text(request.headers(), VERSION)?.unwrap_or_default();
         let call = request.call();
-        let chosen = acquire(router, &wanted(&name, &version, call.deadline)?, &mut Vec::new()).await?;
+        let metadata = MetadataMap::from_headers(request.headers().clone());
+        let wanted = Wanted { metadata: Some(&metadata), ..wanted(&name, &version, call.deadline)? };
+        let chosen = acquire(router, &wanted, &mut Vec::new()).await?;
         let span = chosen.span(router, "relay", &call.trace, 0);
         chosen.mark(request.headers_mut());
         prepare(request.headers_mut(), call.deadline, span.context(), SystemClock::now())?;
@@ -66,7 +69,7 @@ fn wanted<'a>(name: &'a str, version: &str, deadline: Deadline) -> Result<Wanted
         Some("model_version") => Error::invalid(VERSION, error.message()),
         _ => Error::invalid(MODEL, error.message()),
     })?;
-    Ok(Wanted { name, version, id: "", deadline, sequence: None, ends_sequence: false })
+    Ok(Wanted { name, version, id: "", deadline, sequence: None, ends_sequence: false, metadata: None, message: &[] })
 }
 
 /// The one value of a header.

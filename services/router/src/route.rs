@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use weft_policy::split::{Share, split};
+use weft_policy::split::Rule;
 use weft_types::{Error, ModelName, Reason, Result, Version};
 
+use crate::rules::Marks;
 use crate::table::{Model, Ready, Table};
 
 /// Where a call goes.
@@ -22,32 +23,31 @@ pub(crate) enum Routed<'a> {
     Coming,
 }
 
-/// Resolves a name: a route first, else a model. `unit` is uniform in `[0, 1)` and decides a split.
+/// Resolves a name: a route first, else a model.
 pub(crate) fn route<'a>(
     table: &'a Table,
     name: &str,
     version: Option<Version>,
-    unit: f64,
+    marks: &Marks<'_>,
     now: Instant,
 ) -> Result<Routed<'a>> {
     if !table.known {
         return Ok(Routed::Coming);
     }
-    let Some(route) = table.route(name) else {
+    let Some(rules) = table.rules(name) else {
         return of_model(table, name, version, now);
     };
-    let candidates = || {
-        route.targets.iter().map(|target| {
-            let version = Version::new(target.version).or(version);
-            (target, version, table.model(&target.model).and_then(|model| model.ready(version)))
-        })
-    };
-    let shares = candidates().map(|(target, _, ready)| Share { weight: target.weight, ready: ready.is_some() });
-    let Some((target, _, Some((version, ready)))) = split(shares, unit).and_then(|index| candidates().nth(index))
-    else {
+    let taken = rules.assign(&rules.shares(table, version, marks), marks)?;
+    let Some((target, rule)) = taken.and_then(|(index, rule)| Some((rules.targets.get(index)?, rule))) else {
         return Ok(Routed::Coming);
     };
-    Ok(Routed::Ready(Target { model: target.model.clone(), version, ready }))
+    let version = target.version.or(version);
+    match table.model(&target.model).and_then(|model| model.ready(version)) {
+        Some((version, ready)) => Ok(Routed::Ready(Target { model: target.model.clone(), version, ready })),
+        // Only a match takes what is not ready: such a call is answered as if it named that model itself.
+        None if rule == Rule::Match => of_model(table, &target.model, version, now),
+        None => Ok(Routed::Coming),
+    }
 }
 
 fn of_model<'a>(table: &'a Table, name: &str, version: Option<Version>, now: Instant) -> Result<Routed<'a>> {
@@ -93,17 +93,4 @@ fn unknown(name: &str, version: Option<Version>) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use weft_types::SystemClock;
-
-    /// A router that has just started serves before it has looked at the mesh: it must not deny what it has not looked for.
-    #[test]
-    fn nothing_is_denied_before_the_mesh_is_known() {
-        let mut table = Table::default();
-        let routed = |table: &Table| route(table, "m", None, 0.0, SystemClock::now()).map(|_| ());
-        assert!(routed(&table).is_ok());
-        table.known = true;
-        assert_eq!(routed(&table).map_err(|error| error.reason()), Err(Reason::NotFound));
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 use weft_client::{outgoing, within};
 use weft_proto::frame;
@@ -61,11 +62,12 @@ impl Stream for Answers {
 }
 
 /// Starts a stream.
-pub(crate) fn stream(router: &Arc<Inner>, call: Call, requests: Streaming<Bytes>) -> Answers {
+pub(crate) fn stream(router: &Arc<Inner>, call: Call, metadata: MetadataMap, requests: Streaming<Bytes>) -> Answers {
     let (answers, receiver) = mpsc::channel(router.options.stream_buffer);
     let (opened, upstreams) = mpsc::channel(1);
     let (open, sequences) = (HashMap::new(), Sequences::default());
-    let sender = Sender { router: Arc::clone(router), call, answers: answers.clone(), opened, open, sequences };
+    let (own, metadata) = (Arc::clone(router), Arc::new(metadata));
+    let sender = Sender { router: own, call, metadata, answers: answers.clone(), opened, open, sequences };
     let pump = router.tasks.attach(async move {
         // Both directions at once: a worker that waits for its answers to be read must not stop us from reading them.
         tokio::join!(sender.run(requests), collect(upstreams, answers));
@@ -142,6 +144,8 @@ impl Upstream {
 struct Sender {
     router: Arc<Inner>,
     call: Call,
+    /// What the stream brought: its route looks at it with every request.
+    metadata: Arc<MetadataMap>,
     answers: mpsc::Sender<Answer>,
     opened: mpsc::Sender<BoxStream<'static, Answer>>,
     open: HashMap<Asked, Upstream>,
@@ -188,11 +192,12 @@ impl Sender {
     /// Sends one request on. A request that cannot be sent is answered on the stream, which goes on; only bytes that are no
     /// message at all end it, since what follows them cannot be trusted.
     async fn pass(&mut self, message: Bytes) -> Result<(), Status> {
+        let metadata = Arc::clone(&self.metadata);
         let head = frame::scan(&message).map_err(|error| status_of(&error))?;
         // A request for a model that never comes must not hold up those behind it for as long as the stream may last.
         let patience = Deadline::after(SystemClock::now(), self.router.options.stream_hold);
         let wanted = match wanted(&head, self.call.deadline.earlier(patience)) {
-            Ok(wanted) => wanted,
+            Ok(wanted) => Wanted { metadata: Some(&metadata), message: &message, ..wanted },
             Err(error) => return self.refuse(head.id, &error).await,
         };
         loop {

@@ -12,6 +12,7 @@ use weft_telemetry::{ModelMetrics, Scope};
 use weft_types::{ModelName, Version, WorkerId};
 
 use crate::endpoint::{Endpoint, Pace, Permit};
+use crate::rules::Rules;
 
 /// A ready replica.
 #[derive(Clone)]
@@ -105,7 +106,7 @@ pub(crate) struct Connect<'a> {
 #[derive(Default)]
 pub(crate) struct Table {
     models: HashMap<ModelName, Model>,
-    routes: HashMap<ModelName, Arc<Record<Route>>>,
+    routes: HashMap<ModelName, Arc<Rules>>,
     /// False at first: that nothing is in it then says nothing.
     pub(crate) known: bool,
     pub(crate) hosts: BTreeMap<WorkerId, Host>,
@@ -118,9 +119,13 @@ impl Table {
             let endpoint = endpoint(id, &record.value, old, connect)?;
             Some((id.clone(), Host { endpoint, draining: record.value.draining }))
         };
+        let of_route = |(name, record): (&ModelName, &Arc<Record<Route>>)| {
+            let kept = old.routes.get(name).filter(|rules| rules.are_of(record));
+            (name.clone(), kept.map_or_else(|| Arc::new(Rules::of(name, record, connect.scope)), Arc::clone))
+        };
         let mut table = Self {
             hosts: snapshot.workers.iter().filter_map(of_worker).collect(),
-            routes: snapshot.routes.iter().map(|(name, record)| (name.clone(), Arc::clone(record))).collect(),
+            routes: snapshot.routes.iter().map(of_route).collect(),
             known: connect.known,
             ..Self::default()
         };
@@ -228,8 +233,8 @@ impl Table {
         self.models.iter()
     }
 
-    pub(crate) fn route(&self, name: &str) -> Option<&Route> {
-        self.routes.get(name).map(|record| &record.value)
+    pub(crate) fn rules(&self, name: &str) -> Option<&Rules> {
+        self.routes.get(name).map(Arc::as_ref)
     }
 }
 

@@ -252,7 +252,8 @@ async fn routes_are_checked_and_kept() {
     cluster.until_placed(&[key("w1", "m", 1)]).await;
     let route = |model: &str| Route {
         name: "public".to_owned(),
-        targets: vec![RouteTarget { model: model.to_owned(), version: 0, weight: 1 }],
+        targets: vec![RouteTarget { model: model.to_owned(), weight: 1, ..Default::default() }],
+        ..Default::default()
     };
     let unknown = surface.apply_route(request(ApplyRouteRequest { route: Some(route("nothing")) })).await;
     assert_eq!(unknown.expect_err("unknown model").code(), Code::NotFound);

@@ -3,9 +3,11 @@
 
 mod affinity;
 mod latency;
+mod odds;
 
 pub use affinity::{Affinity, identity};
 pub use latency::Latency;
+pub use odds::odds;
 
 use rand::{Rng, RngExt as _};
 

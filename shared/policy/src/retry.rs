@@ -100,12 +100,15 @@ impl Budget {
         self.add(u64::from(self.settings.percent) * Self::RETRY / 100);
     }
 
+    /// The whole retries that could be paid for.
+    pub fn left(&mut self, now: Instant) -> u64 {
+        self.earn(now);
+        self.tokens / Self::RETRY
+    }
+
     /// Pays for one retry, if there is enough.
     pub fn withdraw(&mut self, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.filled);
-        self.filled = self.filled.max(now);
-        let earned = elapsed.as_micros().saturating_mul(u128::from(self.settings.per_second));
-        self.add(u64::try_from(earned).unwrap_or(u64::MAX));
+        self.earn(now);
         match self.tokens.checked_sub(Self::RETRY) {
             Some(rest) => {
                 self.tokens = rest;
@@ -113,6 +116,14 @@ impl Budget {
             }
             None => false,
         }
+    }
+
+    /// Counts the time since it was last counted.
+    fn earn(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled);
+        self.filled = self.filled.max(now);
+        let earned = elapsed.as_micros().saturating_mul(u128::from(self.settings.per_second));
+        self.add(u64::try_from(earned).unwrap_or(u64::MAX));
     }
 
     fn add(&mut self, tokens: u64) {
@@ -231,6 +242,7 @@ mod tests {
         for _ in 0..5 {
             budget.deposit();
         }
+        assert_eq!(budget.left(start), 1);
         assert!(budget.withdraw(start));
         assert!(!budget.withdraw(start));
         for _ in 0..1000 {
@@ -240,6 +252,7 @@ mod tests {
         let mut budget = Budget::new(BudgetSettings { percent: 0, per_second: 2, cap: 2 }, start);
         assert_eq!((0..10).filter(|_| budget.withdraw(start)).count(), 2);
         assert!(!budget.withdraw(start + Duration::from_millis(499)));
+        assert_eq!(budget.left(start + Duration::from_millis(500)), 1);
         assert!(budget.withdraw(start + Duration::from_millis(500)));
     }
 

@@ -4,9 +4,13 @@
 //! The scanner visits the top-level fields once and skips tensors by their length: it copies nothing, allocates nothing, and
 //! compares every claimed length with the bytes that are there before it believes it.
 
+mod parameter;
+
 use std::time::Duration;
 
 use weft_types::{Error, Result};
+
+pub use parameter::{Given, MAX_GIVEN, given};
 
 /// The most tensors, in or out, that a request may carry.
 pub const MAX_TENSORS: usize = 64;

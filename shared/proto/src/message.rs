@@ -101,6 +101,16 @@ impl Message {
         Self { pieces }
     }
 
+    /// Its bytes, with the prefix.
+    pub fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether it has no byte, not even a prefix.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
     /// The message without its prefix, in one piece: copied, unless it is there in one.
     pub fn into_payload(self) -> Bytes {
         let mut rest = self.payload();
@@ -124,7 +134,7 @@ impl Message {
     }
 
     fn payload(&self) -> Rest<'_> {
-        let mut rest = Rest { pieces: &self.pieces, at: 0, remaining: self.pieces.iter().map(Bytes::len).sum() };
+        let mut rest = Rest { pieces: &self.pieces, at: 0, remaining: self.len() };
         rest.advance(PREFIX.min(rest.remaining));
         rest
     }

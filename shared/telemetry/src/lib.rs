@@ -16,6 +16,8 @@ mod span;
 pub use context::TraceContext;
 pub use export::{Error, Options, Telemetry};
 pub use log::{LogError, LogFormat, call_span, init_logs};
-pub use metrics::{InFlight, Metrics, ModelMetrics, SnapshotState, Stage, Tokens, names, status_name};
+pub use metrics::{
+    InFlight, Metrics, ModelMetrics, ShadowMetrics, ShadowOutcome, SnapshotState, Stage, Tokens, names, status_name,
+};
 pub use scope::Scope;
 pub use span::Span;

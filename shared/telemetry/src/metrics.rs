@@ -1,7 +1,11 @@
 //! Every metric that Weft records: its name, its unit and its attributes are spelled here and nowhere else.
 
+mod shadow;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use shadow::{ShadowMetrics, ShadowOutcome};
 
 use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _, UpDownCounter};
 use opentelemetry::{KeyValue, StringValue, Value};
@@ -39,6 +43,8 @@ pub mod names {
     pub const WORK_STOPPED: &str = "weft.work.stopped";
     /// Attempts beyond the first.
     pub const RETRIES: &str = "weft.router.retries";
+    /// Calls that a route's shadow was drawn for, by what became of the copy.
+    pub const SHADOWS: &str = "weft.router.shadows";
     /// Calls being forwarded.
     pub const IN_FLIGHT: &str = "weft.router.in_flight";
     /// Calls refused or ended because of their deadline, by the stage that noticed.
@@ -62,6 +68,10 @@ pub mod names {
     pub const MODEL: &str = "model";
     /// The attribute with a model's version.
     pub const VERSION: &str = "version";
+    /// The attribute with a route's name.
+    pub const ROUTE: &str = "route";
+    /// The attribute with the [`super::ShadowOutcome`] of a copied call.
+    pub const OUTCOME: &str = "outcome";
     /// The attribute with the gRPC status name of a model call.
     pub const STATUS: &str = "status";
     /// The attribute with the [`super::Tokens`] of a count of tokens (OpenTelemetry's semantic conventions).
@@ -145,6 +155,7 @@ struct Instruments {
     wasted_compute: Counter<f64>,
     work_stopped: Counter<u64>,
     retries: Counter<u64>,
+    shadows: Counter<u64>,
     in_flight: UpDownCounter<i64>,
     deadline_rejected: Counter<u64>,
     placements_refused: Counter<u64>,
@@ -179,6 +190,7 @@ impl Metrics {
                 .build(),
             work_stopped: count(names::WORK_STOPPED, "{execution}", "Executions stopped because nobody waited"),
             retries: count(names::RETRIES, "{attempt}", "Attempts beyond the first"),
+            shadows: count(names::SHADOWS, "{call}", "Calls that a route's shadow was drawn for"),
             in_flight: meter
                 .i64_up_down_counter(names::IN_FLIGHT)
                 .with_unit("{call}")

@@ -46,8 +46,8 @@ pub(super) async fn current(mesh: &Deployment, since: Instant) -> Result<Current
 
 /// Puts a route of this name to the model, and returns the revision.
 pub(super) async fn put_route(etcd: &Cluster, name: &str) -> Result<i64> {
-    let targets = vec![RouteTarget { model: MODEL.into(), version: 0, weight: 1 }];
-    let route = Route { name: name.to_owned(), targets }.encode_to_vec();
+    let targets = vec![RouteTarget { model: MODEL.into(), weight: 1, ..Default::default() }];
+    let route = Route { name: name.to_owned(), targets, ..Default::default() }.encode_to_vec();
     let key = route_key(name)?;
     let ask = |mut client: Client| {
         let (key, route) = (key.clone(), route.clone());

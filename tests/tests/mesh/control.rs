@@ -15,7 +15,7 @@ use weft_tests::mesh::Mesh;
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn target(model: &str, weight: u32) -> RouteTarget {
-    RouteTarget { model: model.into(), version: 0, weight }
+    RouteTarget { model: model.into(), weight, ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +27,7 @@ async fn a_route_leads_to_its_targets_by_weight() -> Result<()> {
     }
     let mut routes = RoutesClient::new(caller.channel.clone());
     let mut apply = async |targets: Vec<RouteTarget>| {
-        let route = Some(Route { name: "public".into(), targets });
+        let route = Some(Route { name: "public".into(), targets, ..Default::default() });
         routes.apply_route(ApplyRouteRequest { route }).await
     };
     apply(vec![target("identity", 1), target("fail", 0)]).await?;

@@ -6,14 +6,15 @@ use std::task::{Context, Poll};
 
 use anyhow::Result;
 use bytes::Bytes;
-use futures_util::future::{Ready, ready};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, pending, ready};
 use http::HeaderMap;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tonic::body::Body;
 use weft_client::ReplicaKey;
 use weft_proto::inference::ModelInferResponse;
-use weft_proto::weft::state::v1::{Replica, ReplicaState, Worker};
+use weft_proto::weft::state::v1::{ModelOffer, Replica, ReplicaState, VersionOffer, Worker};
 use weft_runtime::{Api, Drain, Health, Server, ServerOptions, Tasks};
 use weft_store::{Op, Txn};
 use weft_telemetry::Scope;
@@ -25,18 +26,34 @@ pub(crate) const ECHO: &str = "made.up.Echo";
 /// Registered as a worker with one ready replica.
 #[derive(Clone)]
 pub(crate) struct Tap {
-    calls: Arc<Mutex<Vec<HeaderMap>>>,
+    model: String,
+    answers: bool,
+    seen: Arc<Mutex<Vec<HeaderMap>>>,
 }
 
 impl Tap {
+    /// Answers every call with its model's name and no outputs.
     pub(crate) async fn register(mesh: &Mesh, model: &str) -> Result<Self> {
-        let tap = Self { calls: Arc::default() };
+        Self { model: model.to_owned(), answers: true, seen: Arc::default() }.join(mesh).await
+    }
+
+    /// Answers no call.
+    pub(crate) async fn silent(mesh: &Mesh, model: &str) -> Result<Self> {
+        Self { model: model.to_owned(), answers: false, seen: Arc::default() }.join(mesh).await
+    }
+
+    async fn join(self, mesh: &Mesh) -> Result<Self> {
+        let (name, model) = (format!("tap-{}", self.model), &self.model);
         let server = Server::bind(ServerOptions::default()).await?;
-        let worker = Worker { id: "tap".into(), address: server.address().to_string(), ..Default::default() };
-        let api = Api::new(&Health::default()).forward("inference.GRPCInferenceService", tap.clone());
-        let api = api.forward(ECHO, tap.clone());
+        let address = server.address().to_string();
+        let versions = vec![VersionOffer { version: 1, size_bytes: 0 }];
+        let offers = vec![ModelOffer { name: model.clone(), versions, ..Default::default() }];
+        let worker = Worker { id: name.clone(), address, offers, ..Default::default() };
+        let api = Api::new(&Health::default())
+            .forward("inference.GRPCInferenceService", self.clone())
+            .forward(ECHO, self.clone());
         let _: Drain = server.serve(api, Scope::disabled(), &Tasks::new())?;
-        let key = ReplicaKey { worker: "tap".parse()?, model: model.parse()?, version: "1".parse()? };
+        let key = ReplicaKey { worker: name.parse()?, model: model.parse()?, version: "1".parse()? };
         let replica = Replica { state: ReplicaState::Ready.into(), ..Default::default() };
         let put = |key: String, value: Vec<u8>| Op::Put { key, value: value.into(), lease: None };
         let keys = &mesh.process.keys;
@@ -45,43 +62,45 @@ impl Tap {
             put(keys.replica(&key), replica.encode_to_vec()),
         ];
         mesh.process.store.commit(Txn { compares: vec![], ops }).await?;
-        Ok(tap)
+        Ok(self)
     }
 
-    /// One header of every call so far.
-    pub(crate) fn told(&self, header: &str) -> Vec<String> {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let value =
-            |call: &HeaderMap| call.get(header).and_then(|value| value.to_str().ok()).unwrap_or("none").to_owned();
-        calls.iter().map(value).collect()
+    fn answer(&self) -> Bytes {
+        frame(&ModelInferResponse { model_name: self.model.clone(), ..Default::default() }.encode_to_vec())
+    }
+
+    /// What the calls that it got brought under this key.
+    pub(crate) fn told(&self, key: &str) -> Vec<String> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |headers: &HeaderMap| headers.get(key).and_then(|value| value.to_str().ok().map(str::to_owned));
+        seen.iter().map(|headers| told(headers).unwrap_or_else(|| "none".to_owned())).collect()
     }
 }
 
 impl tower::Service<http::Request<Body>> for Tap {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Ready<Result<http::Response<Body>, Infallible>>;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(request.headers().clone());
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(request.headers().clone());
+        if !self.answers {
+            return pending().boxed();
+        }
         let body = match request.uri().path().starts_with("/inference.") {
-            true => Body::new(Full::new(tapped())),
+            true => Body::new(Full::new(self.answer())),
             false => request.into_body(),
         };
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
         let body = body.with_trailers(async move { Some(Ok(trailers)) });
         let response = http::Response::builder().header("content-type", "application/grpc").body(Body::new(body));
-        ready(Ok(response.unwrap_or_default()))
+        ready(Ok(response.unwrap_or_default())).boxed()
     }
-}
-
-fn tapped() -> Bytes {
-    frame(&ModelInferResponse { model_name: "tapped".into(), ..Default::default() }.encode_to_vec())
 }
 
 /// A message as gRPC frames it.

@@ -59,8 +59,8 @@ async fn damaged_records_are_told_of_and_cost_no_call() -> Result<()> {
     let router = cluster.weft("router", "1")?;
     let (caller, hand, keys) = (Caller::new(&router.address)?, Hand(cluster.store().await?), Keys::new(CLUSTER));
     caller.wait_ready("identity").await?;
-    let target = RouteTarget { model: "identity".to_owned(), version: 0, weight: 1 };
-    let route = Route { name: "alias".to_owned(), targets: vec![target] };
+    let target = RouteTarget { model: "identity".to_owned(), weight: 1, ..Default::default() };
+    let route = Route { name: "alias".to_owned(), targets: vec![target], ..Default::default() };
     RoutesClient::new(caller.channel.clone()).apply_route(ApplyRouteRequest { route: Some(route) }).await?;
     caller.wait_ready("alias").await?;
 

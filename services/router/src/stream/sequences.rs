@@ -61,6 +61,8 @@ mod tests {
             deadline: Deadline::after(SystemClock::now(), std::time::Duration::from_secs(60)),
             sequence: Some(Sequence::Number(sequence)),
             ends_sequence: false,
+            metadata: None,
+            message: &[],
         }
     }
 

@@ -7,7 +7,7 @@
 pub struct Affinity(u64);
 
 impl Affinity {
-    /// The affinity of a sequence of a model's or route's requests.
+    /// The affinity of a sequence of a model's or route's requests, or of the calls that bring the same key.
     pub fn of(name: &str, sequence: impl Key) -> Self {
         // The length keeps a name that ends like a sequence begins from meaning the same.
         let hash = fold(fold(OFFSET, name.as_bytes()), &(name.len() as u64).to_le_bytes());
@@ -15,7 +15,7 @@ impl Affinity {
     }
 
     /// How much a replica suits it, the more the better.
-    pub(super) const fn preference(self, identity: u64) -> u64 {
+    pub(crate) const fn preference(self, identity: u64) -> u64 {
         spread(self.0 ^ identity)
     }
 
@@ -38,10 +38,16 @@ impl Key for u64 {
     }
 }
 
-impl Key for &str {
+impl Key for &[u8] {
     fn fold_into(self, hash: u64) -> u64 {
         // A text of eight bytes is not the number of the same bytes.
-        fold(fold(hash, &[1]), self.as_bytes())
+        fold(fold(hash, &[1]), self)
+    }
+}
+
+impl Key for &str {
+    fn fold_into(self, hash: u64) -> u64 {
+        self.as_bytes().fold_into(hash)
     }
 }
 

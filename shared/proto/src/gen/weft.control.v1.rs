@@ -93,9 +93,16 @@ pub struct Route {
     /// 1 to 16 targets.
     #[prost(message, repeated, tag = "2")]
     pub targets: ::prost::alloc::vec::Vec<RouteTarget>,
+    /// What keeps calls that belong together on one target; without it, each call that no match takes is drawn anew. Calls of a
+    /// sequence share a target in any case.
+    #[prost(message, optional, tag = "3")]
+    pub sticky: ::core::option::Option<Sticky>,
+    /// A model that is sent copies of the route's unary calls, to compare its answers.
+    #[prost(message, optional, tag = "4")]
+    pub shadow: ::core::option::Option<Shadow>,
 }
 /// One model that a route leads to.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouteTarget {
     #[prost(string, tag = "1")]
     pub model: ::prost::alloc::string::String,
@@ -105,6 +112,63 @@ pub struct RouteTarget {
     /// Its share of the calls, relative to the other targets; 0 takes none.
     #[prost(uint32, tag = "3")]
     pub weight: u32,
+    /// Calls that one of these fits go to this target before the weights are asked, and wait for it while it is not ready; of
+    /// several targets, the first takes them. At most 4.
+    #[prost(message, repeated, tag = "4")]
+    pub matches: ::prost::alloc::vec::Vec<MetadataMatch>,
+}
+/// What a call's metadata must hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetadataMatch {
+    /// The metadata's key: `\[a-z0-9._-\]{1,64}`, none of gRPC's or Weft's own, and not binary (`-bin`).
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(oneof = "metadata_match::Value", tags = "2, 3")]
+    pub value: ::core::option::Option<metadata_match::Value>,
+}
+/// Nested message and enum types in `MetadataMatch`.
+pub mod metadata_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        /// One of its values is this one: 1 to 256 printable ASCII characters.
+        #[prost(string, tag = "2")]
+        Exact(::prost::alloc::string::String),
+        /// It is there, whatever its value; always true.
+        #[prost(bool, tag = "3")]
+        Present(bool),
+    }
+}
+/// Where a call has the key that decides its target. A target that gets more weight takes keys from the others, and no others move.
+/// Calls without the key are drawn.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sticky {
+    #[prost(oneof = "sticky::Source", tags = "1, 2")]
+    pub source: ::core::option::Option<sticky::Source>,
+}
+/// Nested message and enum types in `Sticky`.
+pub mod sticky {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Source {
+        /// A metadata key, as in MetadataMatch; its first value counts.
+        #[prost(string, tag = "1")]
+        Metadata(::prost::alloc::string::String),
+        /// A parameter of the request, of 1 to 64 bytes: a whole number, a flag or a text of at most 256 bytes. All requests of one stream
+        /// go where its first one went.
+        #[prost(string, tag = "2")]
+        Parameter(::prost::alloc::string::String),
+    }
+}
+/// A model that is compared. No caller waits for it or sees its answers; calls of sequences are not copied.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Shadow {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    /// The version; 0 means the latest that is ready.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// How many of a hundred calls are copied: 1 to 100.
+    #[prost(uint32, tag = "3")]
+    pub percent: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApplyRouteRequest {

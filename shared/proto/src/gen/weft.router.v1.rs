@@ -37,6 +37,184 @@ pub struct Endpoint {
     #[prost(bool, tag = "7")]
     pub retained: bool,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainRequest {
+    /// The call; its tensors may be left out.
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<
+        super::super::super::inference::ModelInferRequest,
+    >,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainResponse {
+    #[prost(enumeration = "Outcome", tag = "1")]
+    pub outcome: i32,
+    /// Why it would be held or refused; empty where it would be sent.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// The route that the name leads to, unless it is a model's own.
+    #[prost(message, optional, tag = "3")]
+    pub route: ::core::option::Option<RouteTaken>,
+    /// The model and version that would answer.
+    #[prost(string, tag = "4")]
+    pub model: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub version: u64,
+    /// The replicas that could, the likeliest first, then by name; at most 512.
+    #[prost(message, repeated, tag = "6")]
+    pub candidates: ::prost::alloc::vec::Vec<Candidate>,
+    /// Whether the call's sequence decides between the replicas, and not what they cost.
+    #[prost(bool, tag = "7")]
+    pub affinity: bool,
+    /// What remains of the call's deadline, its own `timeout` included, and what of it the worker would be told.
+    #[prost(message, optional, tag = "8")]
+    pub remaining: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "9")]
+    pub passed_on: ::core::option::Option<::prost_types::Duration>,
+    /// Retries that all calls together may spend now.
+    #[prost(uint32, tag = "10")]
+    pub retries_left: u32,
+    /// Calls that may still be held for a replica to become ready.
+    #[prost(uint32, tag = "11")]
+    pub holds_left: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RouteTaken {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What chose; unspecified while no weighted target is ready.
+    #[prost(enumeration = "Rule", tag = "2")]
+    pub rule: i32,
+    #[prost(message, repeated, tag = "3")]
+    pub targets: ::prost::alloc::vec::Vec<TargetView>,
+    #[prost(message, optional, tag = "4")]
+    pub shadow: ::core::option::Option<ShadowView>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TargetView {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    /// As the route names it; 0 means the latest.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// Its share of the calls that are drawn by weight, among the targets that are ready: 0 to 1.
+    #[prost(double, tag = "3")]
+    pub share: f64,
+    #[prost(bool, tag = "4")]
+    pub ready: bool,
+    /// One of its matches fits the call.
+    #[prost(bool, tag = "5")]
+    pub matches: bool,
+    #[prost(bool, tag = "6")]
+    pub taken: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShadowView {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    #[prost(uint32, tag = "3")]
+    pub percent: u32,
+    #[prost(bool, tag = "4")]
+    pub ready: bool,
+    /// Copies that may still be under way beside those that are.
+    #[prost(uint32, tag = "5")]
+    pub copies_left: u32,
+}
+/// A replica as the choice sees it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Candidate {
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+    /// The probability that the call goes there, if two are drawn: 0 to 1.
+    #[prost(double, tag = "2")]
+    pub share: f64,
+    /// Calls that this router has in flight there, of any model.
+    #[prost(uint64, tag = "3")]
+    pub in_flight: u64,
+    /// What a call has lately taken there; absent while that is not known.
+    #[prost(message, optional, tag = "4")]
+    pub latency: ::core::option::Option<::prost_types::Duration>,
+    /// As in Endpoint.
+    #[prost(string, tag = "5")]
+    pub connection: ::prost::alloc::string::String,
+    #[prost(bool, tag = "6")]
+    pub draining: bool,
+}
+/// What would become of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Outcome {
+    Unspecified = 0,
+    Sent = 1,
+    Held = 2,
+    Refused = 3,
+}
+impl Outcome {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "OUTCOME_UNSPECIFIED",
+            Self::Sent => "OUTCOME_SENT",
+            Self::Held => "OUTCOME_HELD",
+            Self::Refused => "OUTCOME_REFUSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+            "OUTCOME_SENT" => Some(Self::Sent),
+            "OUTCOME_HELD" => Some(Self::Held),
+            "OUTCOME_REFUSED" => Some(Self::Refused),
+            _ => None,
+        }
+    }
+}
+/// What chose among a route's targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Rule {
+    Unspecified = 0,
+    /// A match of the target's.
+    Match = 1,
+    /// The route's sticky key.
+    Sticky = 2,
+    /// The call's sequence.
+    Sequence = 3,
+    /// The weights: another call may be drawn another target.
+    Weight = 4,
+}
+impl Rule {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RULE_UNSPECIFIED",
+            Self::Match => "RULE_MATCH",
+            Self::Sticky => "RULE_STICKY",
+            Self::Sequence => "RULE_SEQUENCE",
+            Self::Weight => "RULE_WEIGHT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RULE_UNSPECIFIED" => Some(Self::Unspecified),
+            "RULE_MATCH" => Some(Self::Match),
+            "RULE_STICKY" => Some(Self::Sticky),
+            "RULE_SEQUENCE" => Some(Self::Sequence),
+            "RULE_WEIGHT" => Some(Self::Weight),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod router_client {
     #![allow(
@@ -143,6 +321,32 @@ pub mod router_client {
                 .insert(GrpcMethod::new("weft.router.v1.Router", "GetSnapshot"));
             self.inner.unary(req, path, codec).await
         }
+        /// Where a unary inference would go now, and why; nothing is sent. It is explained with the metadata and the deadline that Explain
+        /// itself is called with.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.router.v1.Router/Explain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.router.v1.Router", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -166,6 +370,12 @@ pub mod router_server {
             tonic::Response<super::GetSnapshotResponse>,
             tonic::Status,
         >;
+        /// Where a unary inference would go now, and why; nothing is sent. It is explained with the metadata and the deadline that Explain
+        /// itself is called with.
+        async fn explain(
+            &self,
+            request: tonic::Request<super::ExplainRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
     }
     /// What a router knows and where it would send calls.
     #[derive(Debug)]
@@ -274,6 +484,49 @@ pub mod router_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.router.v1.Router/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: Router>(pub Arc<T>);
+                    impl<T: Router> tonic::server::UnaryService<super::ExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::ExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Router>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -88,8 +88,8 @@ impl Watched {
 
 /// Writes a record and waits until the snapshot shows it.
 async fn update(store: &dyn Store, mesh: &Mesh, keys: &Keys) -> Result<Duration> {
-    let target = RouteTarget { model: "identity".to_owned(), version: 0, weight: 1 };
-    let route = Route { name: "probe".to_owned(), targets: vec![target] };
+    let target = RouteTarget { model: "identity".to_owned(), weight: 1, ..Default::default() };
+    let route = Route { name: "probe".to_owned(), targets: vec![target], ..Default::default() };
     let put = Op::Put { key: keys.route(&"probe".parse()?), value: route.encode_to_vec().into(), lease: None };
     let mut changes = mesh.changes();
     let sent = SystemClock::now();

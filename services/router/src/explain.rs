@@ -1,0 +1,142 @@
+//! Where a call would go now, and why: by the same steps that a call takes, up to the point where it would be sent.
+
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+use rand::RngExt as _;
+use tonic::metadata::MetadataMap;
+use weft_policy::choose::odds;
+use weft_policy::split::{self, parts};
+use weft_proto::duration;
+use weft_proto::weft::router::v1::{
+    Candidate, ExplainRequest, ExplainResponse, Outcome, RouteTaken, Rule, ShadowView, TargetView,
+};
+use weft_telemetry::status_name;
+use weft_types::{Deadline, Error, Result, SystemClock, Version};
+
+use crate::Inner;
+use crate::choose::candidate;
+use crate::dispatch::lock;
+use crate::identify::{Wanted, identify};
+use crate::route::{Routed, Target, route};
+use crate::rules::{Marks, Rules};
+use crate::table::{Replica, Table};
+
+/// Replicas that are told of. How likely each is takes time in the square of their number.
+const MOST: usize = 512;
+
+/// Explains a unary inference that would come with this metadata and deadline.
+pub(crate) fn explain(
+    router: &Inner,
+    deadline: Deadline,
+    metadata: &MetadataMap,
+    request: ExplainRequest,
+) -> Result<ExplainResponse> {
+    let request = request.request.ok_or_else(|| Error::invalid("request", "is missing"))?;
+    let message = request.encode_to_vec();
+    let mut answer = ExplainResponse {
+        retries_left: u32::try_from(lock(router).left(SystemClock::now())).unwrap_or(u32::MAX),
+        holds_left: u32::try_from(router.holds.available_permits()).unwrap_or(u32::MAX),
+        ..ExplainResponse::default()
+    };
+    match identify(metadata, &message, deadline) {
+        Ok(wanted) => of_wanted(router, &wanted, SystemClock::now(), &mut answer),
+        Err(error) => refuse(&mut answer, &error),
+    }
+    Ok(answer)
+}
+
+fn refuse(answer: &mut ExplainResponse, error: &Error) {
+    answer.set_outcome(Outcome::Refused);
+    let code = weft_proto::status_of(error).code();
+    answer.reason = format!("{}: {}", status_name(code), error.message());
+}
+
+fn of_wanted(router: &Inner, wanted: &Wanted<'_>, now: Instant, answer: &mut ExplainResponse) {
+    let table = router.table.load();
+    // Drawn once: what is told of the route and what is told of its target belong together.
+    let drawn = rand::rng().random();
+    let marks = wanted.marks(|| drawn);
+    answer.route = table.rules(wanted.name).map(|rules| RouteTaken {
+        shadow: shadow(router, &table, rules),
+        ..taken(&table, rules, wanted.version, &marks)
+    });
+    answer.remaining = Some(duration(wanted.deadline.remaining(now)));
+    let next = wanted.deadline.for_next_hop(now, Duration::ZERO);
+    answer.passed_on = next.map(|next| duration(next.remaining(now)));
+    match route(&table, wanted.name, wanted.version, &marks, now) {
+        Err(error) => refuse(answer, &error),
+        Ok(Routed::Coming) if answer.holds_left == 0 => {
+            answer.set_outcome(Outcome::Refused);
+            answer.reason = "no replica is ready, and too many calls wait for one".to_owned();
+        }
+        Ok(Routed::Coming) => {
+            answer.set_outcome(Outcome::Held);
+            answer.reason = "no replica is ready".to_owned();
+        }
+        Ok(Routed::Ready(target)) => {
+            answer.set_outcome(if next.is_some() { Outcome::Sent } else { Outcome::Refused });
+            if next.is_none() {
+                answer.reason = "too little time is left for another hop".to_owned();
+            }
+            replicas(wanted, &target, now, answer);
+        }
+    }
+}
+
+/// The route's targets, and which of them the call takes.
+fn taken(table: &Table, rules: &Rules, version: Option<Version>, marks: &Marks<'_>) -> RouteTaken {
+    let shares = rules.shares(table, version, marks);
+    // A key that cannot be read is told with the outcome.
+    let taken = rules.assign(&shares, marks).ok().flatten();
+    let rule = match taken {
+        None => Rule::Unspecified,
+        Some((_, split::Rule::Match)) => Rule::Match,
+        Some((_, split::Rule::Key)) => Rule::Sticky,
+        Some((_, split::Rule::Weight)) if marks.sequence.is_some() => Rule::Sequence,
+        Some((_, split::Rule::Weight)) => Rule::Weight,
+    };
+    let told = rules.targets.iter().zip(&shares).zip(parts(shares.iter().copied())).enumerate();
+    let targets = told.map(|(index, ((target, share), part))| TargetView {
+        model: target.model.clone(),
+        version: target.version.map_or(0, Version::get),
+        share: part,
+        ready: share.ready,
+        matches: share.matches,
+        taken: taken.is_some_and(|(taken, _)| taken == index),
+    });
+    RouteTaken { name: rules.name.to_string(), rule: rule.into(), targets: targets.collect(), shadow: None }
+}
+
+fn shadow(router: &Inner, table: &Table, rules: &Rules) -> Option<ShadowView> {
+    let shadow = rules.shadow.as_ref()?;
+    Some(ShadowView {
+        model: shadow.model.clone(),
+        version: shadow.version.map_or(0, Version::get),
+        percent: shadow.percent,
+        ready: table.model(&shadow.model).is_some_and(|model| model.ready(shadow.version).is_some()),
+        copies_left: u32::try_from(router.shadows.left()).unwrap_or(u32::MAX),
+    })
+}
+
+/// The replicas that could take the call, the likeliest first.
+fn replicas(wanted: &Wanted<'_>, target: &Target<'_>, now: Instant, answer: &mut ExplainResponse) {
+    let affinity = wanted.affinity(&target.model);
+    let replicas: Vec<&Replica> = target.ready.replicas.iter().take(MOST).collect();
+    let seen: Vec<_> = replicas.iter().map(|replica| candidate(replica, &[], now)).collect();
+    let told = replicas.iter().zip(&seen).zip(odds(&seen, affinity)).map(|((replica, seen), share)| Candidate {
+        worker: replica.endpoint.worker.to_string(),
+        share,
+        in_flight: seen.in_flight,
+        // What it learned are seconds of calls that ended or were given up: always representable.
+        latency: seen.latency.and_then(|seconds| Duration::try_from_secs_f32(seconds).ok()).map(duration),
+        connection: replica.endpoint.channel.state().as_str().to_owned(),
+        draining: seen.draining,
+    });
+    let mut candidates: Vec<Candidate> = told.collect();
+    // They are in the order of their names, and a stable order keeps that among equals.
+    candidates.sort_by(|one, other| other.share.total_cmp(&one.share));
+    answer.affinity = affinity.is_some();
+    (answer.model, answer.version) = (target.model.clone(), target.version.get());
+    answer.candidates = candidates;
+}
