@@ -5,6 +5,7 @@ mod processes {
     mod cluster;
     mod demo;
     mod drain;
+    mod ejection;
     mod hostile;
     mod language;
     mod loss;

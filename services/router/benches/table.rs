@@ -14,6 +14,9 @@ use weft_types::{SystemClock, Version};
 #[path = "../src/endpoint.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod endpoint;
+#[path = "../src/outlier.rs"]
+#[expect(dead_code, reason = "only the building of the table is measured, not its use")]
+mod outlier;
 #[path = "../src/rules.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod rules;

@@ -13,7 +13,12 @@ use crate::table::Replica;
 /// the call from now on.
 pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], affinity: Option<Affinity>) -> Option<Permit> {
     let now = SystemClock::now();
-    let candidates = replicas.iter().map(|replica| candidate(replica, tried, now));
+    // What a sequence left behind is where it began, which may have been ejected since: it is looked for there after all.
+    let searches = affinity.is_some() && !tried.is_empty();
+    let candidates = replicas.iter().map(|replica| {
+        let candidate = candidate(replica, tried, now);
+        Candidate { ejected: candidate.ejected && !searches, ..candidate }
+    });
     let index = weft_policy::choose(candidates, affinity, &mut rand::rng())?;
     replicas.get(index).map(Replica::enter)
 }
@@ -24,6 +29,8 @@ pub(crate) fn candidate(replica: &Replica, tried: &[Arc<Endpoint>], now: Instant
         identity: replica.endpoint.identity,
         in_flight: replica.endpoint.in_flight(),
         latency: replica.pace.seconds(now),
+        there_for: replica.pace.there_for(now),
+        ejected: replica.is_ejected(),
         draining: replica.draining,
         tried: tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, &replica.endpoint)),
     }
@@ -33,9 +40,12 @@ pub(crate) fn candidate(replica: &Replica, tried: &[Arc<Endpoint>], now: Instant
 mod tests {
     use super::*;
     use crate::endpoint::{Ending, Pace};
+    use crate::outlier::Outliers;
     use proptest::prelude::*;
     use weft_client::{Channel, ChannelOptions};
+    use weft_policy::eject::{Evidence, Settings};
     use weft_runtime::Tasks;
+    use weft_types::Deadline;
 
     fn replica(endpoint: Arc<Endpoint>) -> Replica {
         Replica { endpoint, pace: Arc::new(Pace::new(SystemClock::now())), draining: false }
@@ -78,16 +88,17 @@ mod tests {
     /// A replica that failed, and one whose call was given up after long, are passed over for one that answered.
     #[test]
     fn what_calls_took_decides() {
-        let replicas = replicas(2);
+        let (replicas, outliers) = (replicas(2), Outliers::new(Settings::default(), Settings::default()));
+        let deadline = Deadline::after(SystemClock::now(), std::time::Duration::from_secs(3600));
         let first = replicas[0].enter();
-        let _ = first.time().end(Ending::Failed);
-        let _ = replicas[1].enter().time().end(Ending::Answered);
+        let _ = first.time(&outliers, deadline).end(Ending::Failed, Evidence::Failure);
+        let _ = replicas[1].enter().time(&outliers, deadline).end(Ending::Answered, Evidence::Success);
         drop(first);
         for _ in 0..50 {
             assert_eq!(choose(&replicas, &[], None).expect("one is there").endpoint().worker.as_str(), "w1");
         }
         let slow = replicas[1].enter();
-        let mut timed = slow.time();
+        let mut timed = slow.time(&outliers, deadline);
         timed.began -= std::time::Duration::from_secs(60);
         drop(timed);
         drop(slow);

@@ -10,12 +10,13 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 use weft_client::{outgoing, unary, within};
 use weft_policy::Affinity;
+use weft_policy::eject::Evidence;
 use weft_policy::retry::{Attempt, Verdict, may_retry};
 use weft_proto::message::Message;
 use weft_proto::{error_of, status_of};
 use weft_runtime::Call;
 use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
-use weft_types::{Error, MIN_RESERVE, Reason, Result, SystemClock, Version, WorkerId};
+use weft_types::{Deadline, Error, MIN_RESERVE, Reason, Result, SystemClock, Version, WorkerId};
 
 use crate::choose::choose;
 use crate::endpoint::{Ending, Endpoint, Permit};
@@ -91,13 +92,14 @@ impl Chosen {
     pub(crate) async fn ask(
         &self,
         router: &Inner,
-        mut span: Span,
+        (mut span, deadline): (Span, Deadline),
         request: Request<Message>,
     ) -> Result<Response<Message>, Status> {
-        let timed = self.permit.time();
+        let timed = self.permit.time(&router.outliers, deadline);
         let outcome = unary(&self.permit.endpoint().channel, PathAndQuery::from_static(PATH), request).await;
         let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        router.scope.metrics().record_client_call(METHOD, code, timed.end(ending(code)));
+        let evidence = outcome.as_ref().map_or_else(evidence, |_| Evidence::Success);
+        router.scope.metrics().record_client_call(METHOD, code, timed.end(ending(code), evidence));
         if let Err(status) = &outcome {
             span.fail(weft_telemetry::status_name(status.code()));
         }
@@ -191,7 +193,7 @@ async fn attempt(
     if before > 0 {
         request.metadata_mut().insert(PREVIOUS_ATTEMPTS, MetadataValue::from(before));
     }
-    chosen.ask(router, span, request).await
+    chosen.ask(router, (span, wanted.deadline), request).await
 }
 
 /// What a call's end tells of its replica. Whoever is out of room or of order is not to be given more for how fast it says so; what a
@@ -200,6 +202,17 @@ const fn ending(code: Code) -> Ending {
     match code {
         Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Unknown => Ending::Failed,
         _ => Ending::Answered,
+    }
+}
+
+/// What a failure says about the replica and its worker. One that the worker told has come with a response's headers; one that was found
+/// here has not.
+pub(crate) fn evidence(status: &Status) -> Evidence {
+    let reason = error_of(status).reason();
+    if status.metadata().contains_key(http::header::CONTENT_TYPE.as_str()) {
+        Evidence::told(reason)
+    } else {
+        Evidence::unanswered(reason)
     }
 }
 

@@ -7,7 +7,14 @@ use std::time::{Duration, Instant};
 
 use weft_client::Channel;
 use weft_policy::choose::Latency;
-use weft_types::{SystemClock, WorkerId};
+use weft_policy::eject::Evidence;
+use weft_types::{Deadline, SystemClock, WorkerId};
+
+use crate::outlier::{Outliers, Record};
+
+/// How long a worker must have been silent for that to count: with less, a caller's deadline may pass before an answer that is on its
+/// way.
+const MIN_SILENCE: Duration = Duration::from_millis(100);
 
 /// One worker: its channels and what this router has in flight there. It lives as long as the worker does.
 pub(crate) struct Endpoint {
@@ -21,24 +28,44 @@ pub(crate) struct Endpoint {
     /// up everybody else's calls.
     pub(crate) streams: Channel,
     in_flight: AtomicU64,
+    /// Whether it answers at all.
+    pub(crate) record: Record,
 }
 
-/// What calls to one replica have taken, as this router saw it.
+/// What calls to one replica have taken and how they ended, as this router saw it.
 pub(crate) struct Pace {
     /// A [`Latency`], packed.
     latency: AtomicU64,
     /// Where its clock begins.
     since: Instant,
+    /// When it came, or came back, in milliseconds of its clock.
+    came: AtomicU64,
+    pub(crate) record: Record,
 }
 
 impl Pace {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { latency: AtomicU64::new(Latency::default().pack()), since: now }
+        let latency = AtomicU64::new(Latency::default().pack());
+        Self { latency, since: now, came: AtomicU64::new(0), record: Record::default() }
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.since).as_millis() as u64
     }
 
     fn clock(&self, now: Instant) -> u32 {
         // Latencies are told from each other over seconds; the clock may wrap around.
-        now.saturating_duration_since(self.since).as_millis() as u32
+        self.millis(now) as u32
+    }
+
+    /// How long it has been there.
+    pub(crate) fn there_for(&self, now: Instant) -> Duration {
+        Duration::from_millis(self.millis(now).saturating_sub(self.came.load(Ordering::Relaxed)))
+    }
+
+    /// Makes it as if it had just come.
+    pub(crate) fn start_slowly(&self, now: Instant) {
+        self.came.store(self.millis(now), Ordering::Relaxed);
     }
 
     /// What a call takes, in seconds.
@@ -73,22 +100,38 @@ pub(crate) struct Permit {
 /// A call whose time is taken. One that is dropped before its end took at least until then.
 #[must_use = "the time is taken until it is dropped"]
 pub(crate) struct Timed<'a> {
-    pace: &'a Pace,
+    permit: &'a Permit,
+    outliers: &'a Outliers,
     pub(crate) began: Instant,
+    deadline: Deadline,
+    /// How often the worker had answered when it began.
+    answers: u64,
     is_over: bool,
 }
 
 impl Timed<'_> {
     /// Ends it; returns how long it took.
-    pub(crate) fn end(mut self, ending: Ending) -> Duration {
+    pub(crate) fn end(mut self, ending: Ending, evidence: Evidence) -> Duration {
         self.is_over = true;
         let now = SystemClock::now();
         let took = now.saturating_duration_since(self.began);
-        self.pace.learn(now, |latency, clock| match ending {
+        self.permit.pace.learn(now, |latency, clock| match ending {
             Ending::Answered => latency.observe(took, clock),
             Ending::Failed => latency.fail(took, clock),
         });
+        self.permit.tell(self.outliers, evidence);
         took
+    }
+
+    /// What it says that there was no answer in this time. A worker that lives answers somebody in it, if only that their deadlines pass:
+    /// one that gives no answer to anybody is lost. What its caller gave up before the deadline says nothing; but callers end their calls
+    /// at the deadline as well, and theirs is a little earlier.
+    fn silence(&self, took: Duration, now: Instant) -> Option<Evidence> {
+        if took < MIN_SILENCE || self.deadline.remaining(now) > took / 10 {
+            return None;
+        }
+        let was_silent = self.permit.endpoint.record.answers() == self.answers;
+        Some(if was_silent { Evidence::Lost } else { Evidence::Unanswered })
     }
 }
 
@@ -97,7 +140,10 @@ impl Drop for Timed<'_> {
         if !self.is_over {
             let now = SystemClock::now();
             let took = now.saturating_duration_since(self.began);
-            self.pace.learn(now, |latency, clock| latency.give_up(took, clock));
+            self.permit.pace.learn(now, |latency, clock| latency.give_up(took, clock));
+            if let Some(evidence) = self.silence(took, now) {
+                self.permit.tell(self.outliers, evidence);
+            }
         }
     }
 }
@@ -105,7 +151,8 @@ impl Drop for Timed<'_> {
 impl Endpoint {
     pub(crate) fn new(worker: WorkerId, epoch: u64, channel: Channel, streams: Channel) -> Arc<Self> {
         let identity = weft_policy::choose::identity(worker.as_str());
-        Arc::new(Self { worker, identity, epoch, channel, streams, in_flight: AtomicU64::new(0) })
+        let (in_flight, record) = (AtomicU64::new(0), Record::default());
+        Arc::new(Self { worker, identity, epoch, channel, streams, in_flight, record })
     }
 
     pub(crate) fn in_flight(&self) -> u64 {
@@ -124,8 +171,14 @@ impl Permit {
     }
 
     /// Takes the time of the call from now on.
-    pub(crate) fn time(&self) -> Timed<'_> {
-        Timed { pace: &self.pace, began: SystemClock::now(), is_over: false }
+    pub(crate) fn time<'a>(&'a self, outliers: &'a Outliers, deadline: Deadline) -> Timed<'a> {
+        let answers = self.endpoint.record.answers();
+        Timed { permit: self, outliers, began: SystemClock::now(), deadline, answers, is_over: false }
+    }
+
+    /// Notes what the end of a call says about its replica and worker.
+    pub(crate) fn tell(&self, outliers: &Outliers, evidence: Evidence) {
+        outliers.tell(&self.pace.record, &self.endpoint.record, evidence);
     }
 }
 

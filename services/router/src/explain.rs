@@ -132,6 +132,7 @@ fn replicas(wanted: &Wanted<'_>, target: &Target<'_>, now: Instant, answer: &mut
         latency: seen.latency.and_then(|seconds| Duration::try_from_secs_f32(seconds).ok()).map(duration),
         connection: replica.endpoint.channel.state().as_str().to_owned(),
         draining: seen.draining,
+        ejected: seen.ejected,
     });
     let mut candidates: Vec<Candidate> = told.collect();
     // They are in the order of their names, and a stable order keeps that among equals.

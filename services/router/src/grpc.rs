@@ -183,14 +183,19 @@ impl RouterService for Router {
         let snapshot = self.inner.mesh.snapshot();
         let table = self.inner.table.load();
         let mut ready: BTreeMap<&WorkerId, Vec<String>> = BTreeMap::new();
+        let mut ejected: BTreeMap<&WorkerId, Vec<String>> = BTreeMap::new();
         for (name, model) in table.models() {
             for (version, ready_now) in &model.ready {
                 for replica in &ready_now.replicas {
-                    ready.entry(&replica.endpoint.worker).or_default().push(format!("{name}@{version}"));
+                    let worker = &replica.endpoint.worker;
+                    ready.entry(worker).or_default().push(format!("{name}@{version}"));
+                    if replica.is_ejected() {
+                        ejected.entry(worker).or_default().push(format!("{name}@{version}"));
+                    }
                 }
             }
         }
-        ready.values_mut().for_each(|names| names.sort_unstable());
+        ready.values_mut().chain(ejected.values_mut()).for_each(|names| names.sort_unstable());
         let endpoints = table.hosts.iter().map(|(worker, host)| Endpoint {
             worker: worker.to_string(),
             address: host.endpoint.channel.address().to_owned(),
@@ -199,6 +204,7 @@ impl RouterService for Router {
             in_flight: host.endpoint.in_flight(),
             ready: ready.remove(worker).unwrap_or_default(),
             retained: snapshot.retained.contains(worker),
+            ejected: ejected.remove(worker).unwrap_or_default(),
         });
         let age = snapshot.age(SystemClock::now());
         Ok(Response::new(GetSnapshotResponse {

@@ -2,11 +2,12 @@
 //!
 //! A unary call's path, in the order of the modules: `unary` takes its message in pieces, `identify` reads the head of the undecoded
 //! message, `route` resolves the name to a model version, `choose` draws a replica from the current [`table`], `dispatch` makes the
-//! attempts. Streams take the same path per message in `stream`. `shadow` sends copies beside it, `explain` tells where it would lead.
-//! `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
+//! attempts, whose ends are noted in `outlier` and judged by `eject`. Streams take the same path per message in `stream`. `shadow` sends
+//! copies beside it, `explain` tells where it would lead. `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
 
 mod choose;
 mod dispatch;
+mod eject;
 mod endpoint;
 mod explain;
 mod forward;
@@ -14,6 +15,7 @@ mod grpc;
 mod identify;
 mod metadata;
 mod options;
+mod outlier;
 mod relay;
 mod repository;
 mod route;
@@ -39,6 +41,7 @@ use weft_types::{ModelName, SystemClock};
 
 use forward::Peers;
 pub use options::Options;
+use outlier::Outliers;
 use shadow::Shadows;
 use table::{Connect, Table};
 use unary::Unary;
@@ -61,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) budget: Mutex<Budget>,
     /// Copies of calls that are under way.
     pub(crate) shadows: Shadows,
+    /// Who is sent nothing for a while, and why.
+    pub(crate) outliers: Outliers,
     /// Schedulers and metrics services.
     pub(crate) peers: Peers,
     pub(crate) tasks: Tasks,
@@ -74,6 +79,7 @@ impl Router {
         let inner = Arc::new(Inner {
             holds: Semaphore::new(options.max_holds),
             budget: Mutex::new(Budget::new(options.retry_budget, SystemClock::now())),
+            outliers: Outliers::new(options.replica_ejection, options.worker_ejection),
             options,
             mesh,
             table: ArcSwap::default(),
@@ -86,6 +92,8 @@ impl Router {
         });
         let router = Self { inner };
         tasks.spawn("router table", router.clone().follow());
+        tasks.spawn("router outlier detection", router.clone().detect());
+        tasks.spawn("router health checks", router.clone().probe());
         router
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use weft_client::ChannelOptions;
+use weft_policy::eject;
 use weft_policy::retry::{BudgetSettings, Policy};
 
 /// The router's settings.
@@ -14,6 +15,10 @@ pub struct Options {
     pub retry: Policy,
     /// What all calls may spend on retries together.
     pub retry_budget: BudgetSettings,
+    /// When a replica is ejected whose calls fail.
+    pub replica_ejection: eject::Settings,
+    /// When a worker is ejected that does not answer.
+    pub worker_ejection: eject::Settings,
     /// Calls that may wait at once for a replica to become ready; one more is refused.
     pub max_holds: usize,
     /// How long a held call waits before it looks again, when nothing has changed: connections recover by themselves.
@@ -34,6 +39,13 @@ impl Default for Options {
             channel: ChannelOptions::default(),
             retry: Policy::default(),
             retry_budget: BudgetSettings::default(),
+            replica_ejection: eject::Settings::default(),
+            // Silence is no matter of statistics, so more may be ejected for it; and a health check ends it, so it may be tried early.
+            worker_ejection: eject::Settings {
+                base_ejection_time: Duration::from_secs(1),
+                max_ejection_percent: 50,
+                ..eject::Settings::default()
+            },
             max_holds: 1_024,
             hold_poll: Duration::from_millis(100),
             stream_hold: Duration::from_secs(30),

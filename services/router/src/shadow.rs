@@ -139,7 +139,7 @@ async fn send(router: &Inner, sending: Sending) -> Answer {
         let mut request = outgoing(message, deadline, span.context()).map_err(|error| status_of(&error))?;
         chosen.address(&mut request);
         request.metadata_mut().insert(MARK, MetadataValue::from_static("1"));
-        chosen.ask(router, span, request).await
+        chosen.ask(router, (span, deadline), request).await
     };
     within(deadline, sent).await.map(Response::into_inner).map_err(|status| status.code())
 }

@@ -21,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 use weft_client::{outgoing, within};
+use weft_policy::eject::Evidence;
 use weft_proto::frame;
 use weft_proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use weft_proto::raw::InferenceClient;
@@ -29,7 +30,7 @@ use weft_runtime::{Call, Running};
 use weft_types::{Deadline, Error, Reason, Retry, SystemClock, Version, WorkerId};
 
 use crate::Inner;
-use crate::dispatch::{Chosen, acquire, draw, draw_on, is_unprocessed};
+use crate::dispatch::{Chosen, acquire, draw, draw_on, evidence, is_unprocessed};
 use crate::endpoint::Endpoint;
 use crate::identify::{Wanted, wanted};
 use crate::table::{Replica, Table};
@@ -129,9 +130,10 @@ impl Upstream {
         self.replicas(table).iter().find(|replica| Arc::ptr_eq(&replica.endpoint, &self.endpoint))
     }
 
-    /// Whether its replica is being drained while there is one that is not.
+    /// Whether its replica is being drained or ejected while there is one that is neither.
     fn is_leaving(&self, table: &Table) -> bool {
-        self.own(table).is_none_or(|own| own.draining) && self.replicas(table).iter().any(|replica| !replica.draining)
+        let is_better = |replica: &Replica| !replica.draining && !replica.is_ejected();
+        !self.own(table).is_some_and(is_better) && self.replicas(table).iter().any(is_better)
     }
 
     /// Whether requests are still sent on it: those of a sequence as long as its replica serves at all.
@@ -312,12 +314,26 @@ impl Sender {
         };
         let channel = upstream.endpoint.streams.clone();
         let mut client = InferenceClient::new(channel).max_decoding_message_size(usize::MAX);
-        let answers = client.model_stream_infer(request).await?.into_inner();
+        let opened = client.model_stream_infer(request).await;
+        let opened = opened.inspect_err(|status| chosen.permit.tell(&self.router.outliers, evidence(status)));
+        let answers = opened?.into_inner();
         // The permit and the span last as long as the upstream.
-        let held = (chosen, span, Arc::clone(&upstream.due));
-        let answers = answers.scan(held, |(_, _, due), answer| ready(owed(due, answer)));
+        let held = (chosen, span, Arc::clone(&upstream.due), Arc::clone(&self.router));
+        let answers = answers.scan(held, |(chosen, _, due, router), answer| {
+            chosen.permit.tell(&router.outliers, told(&answer));
+            ready(owed(due, answer))
+        });
         self.opened.send(answers.boxed()).await.map_err(|_| gone())?;
         Ok(upstream)
+    }
+}
+
+/// What an answer on a stream says of its replica. A request's failure comes as a text, which does not tell whose doing it was.
+fn told(answer: &Answer) -> Evidence {
+    match answer {
+        Ok(message) if frame::is_failure(message) => Evidence::Neutral,
+        Ok(_) => Evidence::Success,
+        Err(status) => evidence(status),
     }
 }
 

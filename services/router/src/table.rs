@@ -29,6 +29,11 @@ impl Replica {
     pub(crate) fn enter(&self) -> Permit {
         self.endpoint.enter(&self.pace)
     }
+
+    /// Whether it, or its worker with all its replicas, is ejected.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.pace.record.is_ejected() || self.endpoint.record.is_ejected()
+    }
 }
 
 /// A worker, as all of its replicas share it.

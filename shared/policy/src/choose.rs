@@ -4,10 +4,13 @@
 mod affinity;
 mod latency;
 mod odds;
+mod slow_start;
 
 pub use affinity::{Affinity, identity};
 pub use latency::Latency;
 pub use odds::odds;
+
+use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
 
@@ -20,6 +23,11 @@ pub struct Candidate {
     pub in_flight: u64,
     /// What a call has lately taken there, in seconds; `None` when that is not known.
     pub latency: Option<f32>,
+    /// How long it has been ready, as this process saw it, or back from its ejection.
+    pub there_for: Duration,
+    /// It is ejected ([`crate::eject`]): others are taken while there are any. Where all are, all are taken as if none was, since
+    /// to refuse every call would help nobody (Envoy's panic mode).
+    pub ejected: bool,
     /// Its worker is shutting down: it still serves, but should not be given more.
     pub draining: bool,
     /// An earlier attempt of this call went to it.
@@ -28,10 +36,12 @@ pub struct Candidate {
 
 /// Which candidates are looked at, the least first: the derived order is the policy.
 ///
-/// An untried one that drains is better than a tried one that does not: the tried one has just failed this very call.
+/// An untried one that drains or is ejected is better than a tried one: the tried one has just failed this very call. One that drains
+/// still answers, which an ejected one hardly does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Standing {
     tried: bool,
+    ejected: bool,
     draining: bool,
 }
 
@@ -49,7 +59,7 @@ impl Candidate {
     }
 
     const fn standing(&self) -> Standing {
-        Standing { tried: self.tried, draining: self.draining }
+        Standing { tried: self.tried, ejected: self.ejected, draining: self.draining }
     }
 }
 
@@ -75,17 +85,25 @@ pub fn choose<R: Rng + ?Sized>(
     let other = rng.random_range(0..count - 1);
     let second = if other >= first { other + 1 } else { other };
     let (one, other) = (nth(candidates.clone(), best, first)?, nth(candidates, best, second)?);
-    Some(cheaper(one, other))
+    let (cheaper, dearer) = if is_cheaper(&one.1, &other.1) { (one, other) } else { (other, one) };
+    let passed_on = passed_on(&cheaper.1, &dearer.1);
+    Some(if passed_on > 0.0 && rng.random::<f32>() < passed_on { dearer.0 } else { cheaper.0 })
 }
 
-/// The index of the one that costs less. Of equals the first drawn: a tie must not go by name, or an idle mesh would send every
-/// call to the first replica.
-fn cheaper((one_index, one): (usize, Candidate), (other_index, other): (usize, Candidate)) -> usize {
+/// The share of such calls that the cheaper one passes on, having come later than the other: as much as its own share is smaller. Dividing
+/// its cost by the share instead would leave it without any calls where nobody has much to do.
+fn passed_on(cheaper: &Candidate, other: &Candidate) -> f32 {
+    (1.0 - slow_start::share(cheaper.there_for) / slow_start::share(other.there_for)).max(0.0)
+}
+
+/// Whether the first costs no more than the other. Of equals the first drawn wins: a tie must not go by name, or an idle mesh would
+/// send every call to the first replica.
+fn is_cheaper(one: &Candidate, other: &Candidate) -> bool {
     // A replica of which nothing is known is taken to be like the other: it is neither flooded nor shunned.
     let latency = |of: &Candidate, beside: &Candidate| of.latency.or(beside.latency).unwrap_or(NOISE).max(NOISE);
-    let (of_one, of_other) = (latency(&one, &other), latency(&other, &one));
+    let (of_one, of_other) = (latency(one, other), latency(other, one));
     let most = of_one.min(of_other) * SPREAD;
-    if one.cost(of_one.min(most)) <= other.cost(of_other.min(most)) { one_index } else { other_index }
+    one.cost(of_one.min(most)) <= other.cost(of_other.min(most))
 }
 
 /// The best standing that any candidate has, and how many have it.
@@ -110,11 +128,13 @@ mod tests {
 
     fn candidate() -> impl Strategy<Value = Candidate> {
         let latency = proptest::option::of(0.0f32..10.0);
-        (0u64..100, latency, any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
-            |(in_flight, latency, draining, tried, identity)| Candidate {
+        (0u64..100, latency, any::<[bool; 3]>(), any::<u64>(), any::<Duration>()).prop_map(
+            |(in_flight, latency, [ejected, draining, tried], identity, there_for)| Candidate {
                 identity,
                 in_flight,
                 latency,
+                there_for,
+                ejected,
                 draining,
                 tried,
             },
@@ -123,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keeps_off_tried_and_draining_replicas(
+        fn keeps_off_tried_ejected_and_draining_replicas(
             all in proptest::collection::vec(candidate(), 0..12),
             key: Option<u64>,
             seed: u64,
@@ -133,7 +153,10 @@ mod tests {
             let Some(index) = chosen else { return Err(TestCaseError::fail("no choice")).or_else(|failed| if all.is_empty() { Ok(()) } else { Err(failed) }) };
             let chosen = all[index];
             prop_assert!(!chosen.tried || all.iter().all(|other| other.tried));
-            prop_assert!(!chosen.draining || all.iter().all(|other| other.draining || other.tried != chosen.tried));
+            let alike = |other: &Candidate| other.tried == chosen.tried;
+            prop_assert!(!chosen.ejected || all.iter().all(|other| other.ejected || !alike(other)));
+            let alike = |other: &Candidate| alike(other) && other.ejected == chosen.ejected;
+            prop_assert!(!chosen.draining || all.iter().all(|other| other.draining || !alike(other)));
         }
 
         /// The one with the most in flight wins only when it is alone or ties.

@@ -10,10 +10,12 @@
 //! - [`batch`]: which waiting requests run together, and when
 //! - [`place`]: which worker holds which model version
 //! - [`step`]: which sequences of a language model step together, and with how many tokens
+//! - [`eject`]: which replicas and workers are sent nothing for a while, since calls to them fail
 //! - [`guard`]: whether workers that vanish from the store have ended
 
 pub mod batch;
 pub mod choose;
+pub mod eject;
 pub mod guard;
 pub mod learn;
 pub mod place;

@@ -140,6 +140,21 @@ pub fn is_last(answer: &[u8]) -> bool {
     scan_answer(answer).unwrap_or(false)
 }
 
+/// Whether a `ModelStreamInferResponse` tells of an error.
+///
+/// A message that cannot be read does: it is no good answer.
+pub fn is_failure(answer: &[u8]) -> bool {
+    let mut reader = Reader { rest: answer };
+    loop {
+        match reader.field() {
+            Ok(Some((1, Value::Bytes(error)))) if !error.is_empty() => return true,
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
 fn scan_answer(answer: &[u8]) -> Result<bool> {
     let mut is_last = false;
     let mut reader = Reader { rest: answer };

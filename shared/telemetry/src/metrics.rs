@@ -53,6 +53,10 @@ pub mod names {
     pub const MODEL_LOST: &str = "weft.model.lost";
     /// Requests refused because their input has ended the model's process several times.
     pub const QUARANTINE_REFUSED: &str = "weft.quarantine.refused";
+    /// Replicas and workers that were ejected (gRFC A91).
+    pub const EJECTIONS_ENFORCED: &str = "grpc.lb.outlier_detection.ejections_enforced";
+    /// Outliers that were found and not ejected (gRFC A91).
+    pub const EJECTIONS_UNENFORCED: &str = "grpc.lb.outlier_detection.ejections_unenforced";
     /// Placements that a worker refused, because a leader of the past wrote them.
     pub const PLACEMENTS_REFUSED: &str = "weft.placements.refused";
     /// The store's revision that the snapshot reflects.
@@ -76,6 +80,10 @@ pub mod names {
     pub const STATUS: &str = "status";
     /// The attribute with the [`super::Tokens`] of a count of tokens (OpenTelemetry's semantic conventions).
     pub const TOKEN_TYPE: &str = "gen_ai.token.type";
+    /// The attribute with how an outlier was found (gRFC A91).
+    pub const DETECTION_METHOD: &str = "grpc.lb.outlier_detection.detection_method";
+    /// The attribute with why an outlier was not ejected (gRFC A91).
+    pub const UNENFORCED_REASON: &str = "grpc.lb.outlier_detection.unenforced_reason";
     /// The attribute with the [`super::Stage`] of a deadline's refusal.
     pub const STAGE: &str = "stage";
 }
@@ -158,6 +166,8 @@ struct Instruments {
     shadows: Counter<u64>,
     in_flight: UpDownCounter<i64>,
     deadline_rejected: Counter<u64>,
+    ejections_enforced: Counter<u64>,
+    ejections_unenforced: Counter<u64>,
     placements_refused: Counter<u64>,
     model_lost: Counter<u64>,
     quarantine_refused: Counter<u64>,
@@ -207,6 +217,8 @@ impl Metrics {
                 "{request}",
                 "Requests refused because their input has ended the model's process several times",
             ),
+            ejections_enforced: count(names::EJECTIONS_ENFORCED, "{ejection}", "Replicas and workers ejected"),
+            ejections_unenforced: count(names::EJECTIONS_UNENFORCED, "{ejection}", "Outliers found and not ejected"),
             placements_refused: count(
                 names::PLACEMENTS_REFUSED,
                 "{placement}",
@@ -242,6 +254,18 @@ impl Metrics {
     /// A call that its deadline ended.
     pub fn record_deadline_rejected(&self, stage: Stage) {
         self.0.deadline_rejected.add(1, &[KeyValue::new(names::STAGE, stage.as_str())]);
+    }
+
+    /// An outlier that was ejected, found by this method.
+    pub fn record_ejection(&self, method: &'static str) {
+        self.0.ejections_enforced.add(1, &[KeyValue::new(names::DETECTION_METHOD, method)]);
+    }
+
+    /// An outlier that was found by this method and not ejected, for this reason.
+    pub fn record_ejection_unenforced(&self, method: &'static str, reason: &'static str) {
+        let attributes =
+            [KeyValue::new(names::DETECTION_METHOD, method), KeyValue::new(names::UNENFORCED_REASON, reason)];
+        self.0.ejections_unenforced.add(1, &attributes);
     }
 
     /// A placement that a worker refused, because a leader of the past wrote it.

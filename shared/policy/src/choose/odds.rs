@@ -1,6 +1,6 @@
 //! How likely each replica is to be chosen: the choice's own rules, over every draw that it could make.
 
-use super::{Affinity, Candidate, best_standing, cheaper};
+use super::{Affinity, Candidate, best_standing, is_cheaper, passed_on};
 
 /// The probability of each candidate to take a call now, in their order; the sum is 1 unless there is none.
 ///
@@ -20,7 +20,10 @@ pub fn odds(candidates: &[Candidate], affinity: Option<Affinity>) -> Vec<f64> {
     let draws = (count * (count - 1)) as f64;
     for (place, one) in indexed().enumerate() {
         for (_, other) in indexed().enumerate().filter(|(other, _)| *other != place) {
-            odds[cheaper(one, other)] += 1.0 / draws;
+            let (cheaper, dearer) = if is_cheaper(&one.1, &other.1) { (one, other) } else { (other, one) };
+            let passed_on = f64::from(passed_on(&cheaper.1, &dearer.1));
+            odds[cheaper.0] += (1.0 - passed_on) / draws;
+            odds[dearer.0] += passed_on / draws;
         }
     }
     odds
@@ -28,6 +31,8 @@ pub fn odds(candidates: &[Candidate], affinity: Option<Affinity>) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
     use rand::SeedableRng as _;
     use rand::rngs::StdRng;
@@ -37,10 +42,19 @@ mod tests {
 
     fn candidate() -> impl Strategy<Value = Candidate> {
         let latency = proptest::option::of(0.0f32..0.1);
-        let flags = (proptest::bool::weighted(0.2), proptest::bool::weighted(0.2));
-        (0u64..5, latency, flags, any::<u64>()).prop_map(|(in_flight, latency, (draining, tried), identity)| {
-            Candidate { identity, in_flight, latency, draining, tried }
-        })
+        let flag = || proptest::bool::weighted(0.2);
+        let there_for = (0u64..20).prop_map(Duration::from_secs);
+        (0u64..5, latency, (flag(), flag(), flag()), any::<u64>(), there_for).prop_map(
+            |(in_flight, latency, (draining, tried, ejected), identity, there_for)| Candidate {
+                identity,
+                in_flight,
+                latency,
+                there_for,
+                ejected,
+                draining,
+                tried,
+            },
+        )
     }
 
     proptest! {

@@ -36,6 +36,9 @@ pub struct Endpoint {
     /// Its registration is gone, with many others at once, but it still answers health checks.
     #[prost(bool, tag = "7")]
     pub retained: bool,
+    /// `<model>@<version>` of each ready replica that is ejected: it is sent no calls while another is there.
+    #[prost(string, repeated, tag = "8")]
+    pub ejected: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainRequest {
@@ -141,6 +144,9 @@ pub struct Candidate {
     pub connection: ::prost::alloc::string::String,
     #[prost(bool, tag = "6")]
     pub draining: bool,
+    /// It is sent nothing while another is there, because its calls failed or its worker is silent.
+    #[prost(bool, tag = "7")]
+    pub ejected: bool,
 }
 /// What would become of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
