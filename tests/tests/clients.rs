@@ -102,6 +102,8 @@ async fn every_service_answers_grpcurl() -> Result<()> {
         for name in [own, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
             assert!(listed.lines().any(|line| line == name), "{name} is not in {kind}'s list:\n{listed}");
         }
+        let tells_load = listed.lines().any(|line| line == "xds.service.orca.v3.OpenRcaService");
+        assert_eq!(tells_load, ["router", "worker"].contains(&kind), "{kind}:\n{listed}");
         assert!(grpcurl(&["describe", own])?.contains("service"), "{kind}");
         assert!(grpcurl(&["grpc.health.v1.Health/Check"])?.contains("SERVING"), "{kind}");
     }

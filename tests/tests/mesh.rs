@@ -5,6 +5,7 @@ mod mesh {
     mod control;
     mod deadlines;
     mod digits;
+    mod load;
     mod pieces;
     mod relay;
     mod splits;

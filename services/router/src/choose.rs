@@ -3,37 +3,65 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_policy::{Affinity, Candidate};
+use weft_policy::choose::{Look, Standing};
+use weft_policy::{Candidate, Terms};
 use weft_types::SystemClock;
 
 use crate::endpoint::{Endpoint, Permit};
 use crate::table::Replica;
 
+/// A replica as a call meets it.
+#[derive(Clone, Copy)]
+struct Met<'a> {
+    replica: &'a Replica,
+    tried: &'a [Arc<Endpoint>],
+    /// What a sequence left behind is where it began, which may have been ejected since: it is looked for there after all.
+    searches: bool,
+    now: Instant,
+}
+
+impl Look for Met<'_> {
+    fn standing(&self) -> Standing {
+        let tried = self.tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, &self.replica.endpoint));
+        Standing { tried, ejected: self.replica.is_ejected() && !self.searches, draining: self.replica.draining }
+    }
+
+    fn identity(&self) -> u64 {
+        self.replica.endpoint.identity
+    }
+
+    fn known(&self) -> Candidate {
+        let (Replica { endpoint, pace, .. }, now) = (self.replica, self.now);
+        let Standing { tried, ejected, draining } = self.standing();
+        Candidate {
+            identity: endpoint.identity,
+            in_flight: endpoint.in_flight(),
+            others: pace.others(now),
+            wait: pace.wait(now),
+            latency: pace.seconds(now),
+            quickest: pace.quickest(now),
+            there_for: pace.there_for(now),
+            ejected,
+            draining,
+            tried,
+        }
+    }
+}
+
 /// Draws two and takes the one where the call may be expected to end first, or the one that an affinity prefers; the permit counts
 /// the call from now on.
-pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], affinity: Option<Affinity>) -> Option<Permit> {
+pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], terms: impl Into<Terms>) -> Option<Permit> {
     let now = SystemClock::now();
-    // What a sequence left behind is where it began, which may have been ejected since: it is looked for there after all.
-    let searches = affinity.is_some() && !tried.is_empty();
-    let candidates = replicas.iter().map(|replica| {
-        let candidate = candidate(replica, tried, now);
-        Candidate { ejected: candidate.ejected && !searches, ..candidate }
-    });
-    let index = weft_policy::choose(candidates, affinity, &mut rand::rng())?;
+    let terms = terms.into();
+    let searches = terms.affinity.is_some() && !tried.is_empty();
+    let met = replicas.iter().map(|replica| Met { replica, tried, searches, now });
+    let index = weft_policy::choose(met, terms, &mut rand::rng())?;
     replicas.get(index).map(Replica::enter)
 }
 
 /// A replica as the choice sees it.
 pub(crate) fn candidate(replica: &Replica, tried: &[Arc<Endpoint>], now: Instant) -> Candidate {
-    Candidate {
-        identity: replica.endpoint.identity,
-        in_flight: replica.endpoint.in_flight(),
-        latency: replica.pace.seconds(now),
-        there_for: replica.pace.there_for(now),
-        ejected: replica.is_ejected(),
-        draining: replica.draining,
-        tried: tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, &replica.endpoint)),
-    }
+    Met { replica, tried, searches: false, now }.known()
 }
 
 #[cfg(test)]
@@ -43,7 +71,9 @@ mod tests {
     use crate::outlier::Outliers;
     use proptest::prelude::*;
     use weft_client::{Channel, ChannelOptions};
+    use weft_policy::Affinity;
     use weft_policy::eject::{Evidence, Settings};
+    use weft_proto::orca::Load;
     use weft_runtime::Tasks;
     use weft_types::Deadline;
 
@@ -71,7 +101,7 @@ mod tests {
                 prop_assert_eq!(total, permits.len() as u64);
             }
             drop(permits);
-            prop_assert!(replicas.iter().all(|replica| replica.endpoint.in_flight() == 0));
+            prop_assert!(replicas.iter().all(|replica| replica.endpoint.in_flight() == 0 && replica.pace.in_flight() == 0));
         }
     }
 
@@ -103,6 +133,34 @@ mod tests {
         drop(timed);
         drop(slow);
         assert_eq!(choose(&replicas, &[], None).expect("one is there").endpoint().worker.as_str(), "w0");
+    }
+
+    /// What another router has sent to a replica shows in what the replica tells, this router's own calls do not; a wait that is
+    /// longer than a call has left is kept off.
+    #[test]
+    fn what_replicas_tell_decides() {
+        let (replicas, outliers) = (replicas(2), Outliers::new(Settings::default(), Settings::default()));
+        let deadline = Deadline::after(SystemClock::now(), std::time::Duration::from_secs(3600));
+        let now = SystemClock::now();
+        let (one, other) = (replicas[0].enter(), replicas[0].enter());
+        let told = |requests, wait_ms| Load { requests: Some(requests), wait_ms: Some(wait_ms), utilization: None };
+        one.hear(&told(9.0, 5_000.0), now);
+        assert!((replicas[0].pace.others(now) - 8.0).abs() < 1e-3);
+        one.hear(&told(1.0, 5_000.0), now);
+        assert_eq!(replicas[0].pace.others(now), 0.0);
+        one.hear(&Load::default(), now);
+        drop((one, other));
+        let _busy = replicas[1].enter();
+        let chosen = |remaining| {
+            let terms = Terms { affinity: None, remaining: Some(std::time::Duration::from_secs(remaining)) };
+            choose(&replicas, &[], terms).expect("one is there").endpoint().worker.to_string()
+        };
+        assert_eq!((chosen(3_600), chosen(1)), ("w0".to_owned(), "w1".to_owned()));
+        // A refusal teaches nothing of how soon an answer can be there.
+        let _ = replicas[0].enter().time(&outliers, deadline).end(Ending::Refused, Evidence::Neutral);
+        assert_eq!(replicas[0].pace.quickest(now), None);
+        let _ = replicas[0].enter().time(&outliers, deadline).end(Ending::Answered, Evidence::Success);
+        assert!(replicas[0].pace.quickest(now).is_some());
     }
 
     #[test]

@@ -9,11 +9,11 @@ use rand::RngExt as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 use weft_client::{outgoing, unary, within};
-use weft_policy::Affinity;
 use weft_policy::eject::Evidence;
 use weft_policy::retry::{Attempt, Verdict, may_retry};
+use weft_policy::{Affinity, Terms};
 use weft_proto::message::Message;
-use weft_proto::{error_of, status_of};
+use weft_proto::{error_of, orca, status_of};
 use weft_runtime::Call;
 use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
 use weft_types::{Deadline, Error, MIN_RESERVE, Reason, Result, SystemClock, Version, WorkerId};
@@ -96,7 +96,17 @@ impl Chosen {
         request: Request<Message>,
     ) -> Result<Response<Message>, Status> {
         let timed = self.permit.time(&router.outliers, deadline);
-        let outcome = unary(&self.permit.endpoint().channel, PathAndQuery::from_static(PATH), request).await;
+        let mut outcome = unary(&self.permit.endpoint().channel, PathAndQuery::from_static(PATH), request).await;
+        // Taken off: what a replica tells of itself is not the router's to say.
+        let report = match &mut outcome {
+            Ok(response) => orca::take(response.metadata_mut()),
+            Err(status) => orca::take(status.metadata_mut()),
+        };
+        if let Some(report) = report {
+            let now = SystemClock::now();
+            router.load.hear(&report, now);
+            self.permit.hear(&report, now);
+        }
         let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
         let evidence = outcome.as_ref().map_or_else(evidence, |_| Evidence::Success);
         router.scope.metrics().record_client_call(METHOD, code, timed.end(ending(code), evidence));
@@ -198,10 +208,11 @@ async fn attempt(
 
 /// What a call's end tells of its replica. Whoever is out of room or of order is not to be given more for how fast it says so; what a
 /// caller did wrong, or gave too little time for, says nothing against it.
-const fn ending(code: Code) -> Ending {
+pub(crate) const fn ending(code: Code) -> Ending {
     match code {
         Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Unknown => Ending::Failed,
-        _ => Ending::Answered,
+        Code::Ok => Ending::Answered,
+        _ => Ending::Refused,
     }
 }
 
@@ -254,7 +265,8 @@ async fn hold(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>
 /// is ready.
 pub(crate) fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>]) -> Result<Option<Chosen>> {
     let fresh = |permit: &Permit| !tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, permit.endpoint()));
-    pick(router, wanted, |replicas, affinity| choose(replicas, tried, affinity).filter(fresh))
+    let remaining = Some(wanted.deadline.remaining(SystemClock::now()));
+    pick(router, wanted, |replicas, affinity| choose(replicas, tried, Terms { affinity, remaining }).filter(fresh))
 }
 
 /// The replica on a certain worker, if that one is ready; it may be draining.

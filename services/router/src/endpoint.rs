@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use weft_client::Channel;
-use weft_policy::choose::Latency;
+use weft_policy::choose::{Latency, Quickest, Reported};
 use weft_policy::eject::Evidence;
+use weft_proto::orca::Load;
 use weft_types::{Deadline, SystemClock, WorkerId};
 
 use crate::outlier::{Outliers, Record};
@@ -32,10 +33,18 @@ pub(crate) struct Endpoint {
     pub(crate) record: Record,
 }
 
-/// What calls to one replica have taken and how they ended, as this router saw it.
+/// What is known of one replica: what calls to it have taken and how they ended, as this router saw it, and what it tells of itself. It ends with the
+/// worker's life, so that nothing of it is held against the next.
 pub(crate) struct Pace {
     /// A [`Latency`], packed.
     latency: AtomicU64,
+    /// A [`Quickest`], packed.
+    quickest: AtomicU64,
+    /// This router's calls to it.
+    in_flight: AtomicU64,
+    /// The calls of others and the wait, each a [`Reported`], packed. Both are right on their own: they need not be of one report.
+    others: AtomicU64,
+    wait: AtomicU64,
     /// Where its clock begins.
     since: Instant,
     /// When it came, or came back, in milliseconds of its clock.
@@ -45,8 +54,17 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(now: Instant) -> Self {
-        let latency = AtomicU64::new(Latency::default().pack());
-        Self { latency, since: now, came: AtomicU64::new(0), record: Record::default() }
+        let (latency, told) = (Latency::default().pack(), Reported::default().pack());
+        Self {
+            latency: AtomicU64::new(latency),
+            quickest: AtomicU64::new(Quickest::default().pack()),
+            in_flight: AtomicU64::new(0),
+            others: AtomicU64::new(told),
+            wait: AtomicU64::new(told),
+            since: now,
+            came: AtomicU64::new(0),
+            record: Record::default(),
+        }
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -73,6 +91,33 @@ impl Pace {
         Latency::unpack(self.latency.load(Ordering::Relaxed)).seconds(self.clock(now))
     }
 
+    /// What the quickest calls take, in seconds.
+    pub(crate) fn quickest(&self, now: Instant) -> Option<f32> {
+        Quickest::unpack(self.quickest.load(Ordering::Relaxed)).seconds(self.clock(now))
+    }
+
+    /// How many calls of others may be there.
+    pub(crate) fn others(&self, now: Instant) -> f32 {
+        Reported::unpack(self.others.load(Ordering::Relaxed)).faded(self.clock(now))
+    }
+
+    /// How long one more call waits there, in seconds.
+    pub(crate) fn wait(&self, now: Instant) -> f32 {
+        Reported::unpack(self.wait.load(Ordering::Relaxed)).seconds_left(self.clock(now))
+    }
+
+    fn succeed(&self, now: Instant, took: Duration) {
+        let clock = self.clock(now);
+        let next = |word| Some(Quickest::unpack(word).observe(took, clock).pack());
+        // The closure never declines.
+        let _ = self.quickest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     fn learn(&self, now: Instant, learned: impl Fn(Latency, u32) -> Latency) {
         let clock = self.clock(now);
         let next = |word| Some(learned(Latency::unpack(word), clock).pack());
@@ -84,8 +129,10 @@ impl Pace {
 /// How a call ended, for the choice of later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It was answered, if only with a refusal of what it asked for.
+    /// It was answered.
     Answered,
+    /// What it asked for was refused, which may take less than an answer.
+    Refused,
     /// Its replica could not do what it is there for.
     Failed,
 }
@@ -116,9 +163,12 @@ impl Timed<'_> {
         let now = SystemClock::now();
         let took = now.saturating_duration_since(self.began);
         self.permit.pace.learn(now, |latency, clock| match ending {
-            Ending::Answered => latency.observe(took, clock),
+            Ending::Answered | Ending::Refused => latency.observe(took, clock),
             Ending::Failed => latency.fail(took, clock),
         });
+        if ending == Ending::Answered {
+            self.permit.pace.succeed(now, took);
+        }
         self.permit.tell(self.outliers, evidence);
         took
     }
@@ -161,6 +211,7 @@ impl Endpoint {
 
     pub(crate) fn enter(self: &Arc<Self>, pace: &Arc<Pace>) -> Permit {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        pace.in_flight.fetch_add(1, Ordering::Relaxed);
         Permit { endpoint: Arc::clone(self), pace: Arc::clone(pace) }
     }
 }
@@ -168,6 +219,18 @@ impl Endpoint {
 impl Permit {
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    /// The replica has told its load with the answer to this call, which it no longer counts.
+    pub(crate) fn hear(&self, load: &Load, now: Instant) {
+        let (pace, clock) = (&self.pace, self.pace.clock(now));
+        if let Some(requests) = load.requests {
+            let own = pace.in_flight.load(Ordering::Relaxed).saturating_sub(1);
+            pace.others.store(Reported::others(requests, own, clock).pack(), Ordering::Relaxed);
+        }
+        if let Some(wait) = load.wait_ms {
+            pace.wait.store(Reported::wait(wait, clock).pack(), Ordering::Relaxed);
+        }
     }
 
     /// Takes the time of the call from now on.
@@ -185,5 +248,6 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.pace.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use weft_proto::inference::*;
 use weft_proto::message::Message;
 use weft_proto::raw::Inference;
@@ -14,7 +14,7 @@ use weft_proto::weft::router::v1::router_server::Router as RouterService;
 use weft_proto::weft::router::v1::{
     Endpoint, ExplainRequest, ExplainResponse, GetSnapshotRequest, GetSnapshotResponse,
 };
-use weft_runtime::CallExt as _;
+use weft_runtime::{CallExt as _, told};
 use weft_types::{BUILD, Error, Reason, SystemClock, WorkerId};
 
 use crate::route::{Routed, route};
@@ -35,7 +35,10 @@ impl Router {
     pub(crate) async fn infer(&self, request: Request<Message>) -> Result<Response<Message>, Status> {
         let call = request.call();
         let (metadata, _, message) = request.into_parts();
-        dispatch::infer(&self.inner, &call, &metadata, message).await
+        let counted = self.inner.load.enter();
+        let outcome = dispatch::infer(&self.inner, &call, &metadata, message).await;
+        counted.end(outcome.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        told(outcome, &self.inner.load.report(SystemClock::now()))
     }
 }
 

@@ -13,6 +13,7 @@ mod explain;
 mod forward;
 mod grpc;
 mod identify;
+mod load;
 mod metadata;
 mod options;
 mod outlier;
@@ -35,11 +36,12 @@ use weft_client::Mesh;
 use weft_policy::retry::Budget;
 use weft_proto::raw::InferenceServer;
 use weft_proto::weft::router::v1::router_server::RouterServer;
-use weft_runtime::{Api, Health, Tasks};
+use weft_runtime::{Api, Health, LoadReports, Tasks};
 use weft_telemetry::Scope;
 use weft_types::{ModelName, SystemClock};
 
 use forward::Peers;
+use load::Load;
 pub use options::Options;
 use outlier::Outliers;
 use shadow::Shadows;
@@ -66,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) shadows: Shadows,
     /// Who is sent nothing for a while, and why.
     pub(crate) outliers: Outliers,
+    /// What is told upward of this router's load.
+    pub(crate) load: Load,
     /// Schedulers and metrics services.
     pub(crate) peers: Peers,
     pub(crate) tasks: Tasks,
@@ -76,9 +80,11 @@ pub(crate) struct Inner {
 impl Router {
     /// Builds a router that follows the mesh.
     pub fn start(options: Options, mesh: Mesh, tasks: &Tasks, scope: Scope, health: Health) -> Self {
+        let now = SystemClock::now();
         let inner = Arc::new(Inner {
             holds: Semaphore::new(options.max_holds),
-            budget: Mutex::new(Budget::new(options.retry_budget, SystemClock::now())),
+            budget: Mutex::new(Budget::new(options.retry_budget, now)),
+            load: Load::new(now),
             outliers: Outliers::new(options.replica_ejection, options.worker_ejection),
             options,
             mesh,
@@ -101,8 +107,11 @@ impl Router {
     pub fn serve(&self, api: Api) -> Api {
         let unlimited = usize::MAX; // The server has refused longer messages by their prefix.
         let inference = InferenceServer::new(self.clone()).max_decoding_message_size(unlimited);
+        let own = self.clone();
+        let reports = LoadReports::server(move || own.inner.load.report(SystemClock::now()));
         let inference = Unary { router: self.clone(), others: inference };
-        let api = api.forward(InferenceServer::<Self>::NAME, inference).with(RouterServer::new(self.clone()));
+        let api =
+            api.forward(InferenceServer::<Self>::NAME, inference).with(RouterServer::new(self.clone())).with(reports);
         let api =
             forward::SERVICES.iter().fold(api, |api, target| api.forward(target.service, self.forwarder(*target)));
         api.otherwise(self.relay())

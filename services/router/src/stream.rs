@@ -25,7 +25,7 @@ use weft_policy::eject::Evidence;
 use weft_proto::frame;
 use weft_proto::inference::{ModelInferResponse, ModelStreamInferResponse};
 use weft_proto::raw::InferenceClient;
-use weft_proto::{error_of, status_of};
+use weft_proto::{error_of, orca, status_of};
 use weft_runtime::{Call, Running};
 use weft_types::{Deadline, Error, Reason, Retry, SystemClock, Version, WorkerId};
 
@@ -316,7 +316,7 @@ impl Sender {
         let mut client = InferenceClient::new(channel).max_decoding_message_size(usize::MAX);
         let opened = client.model_stream_infer(request).await;
         let opened = opened.inspect_err(|status| chosen.permit.tell(&self.router.outliers, evidence(status)));
-        let answers = opened?.into_inner();
+        let answers = opened.map_err(without_report)?.into_inner();
         // The permit and the span last as long as the upstream.
         let held = (chosen, span, Arc::clone(&upstream.due), Arc::clone(&self.router));
         let answers = answers.scan(held, |(chosen, _, due, router), answer| {
@@ -339,6 +339,7 @@ fn told(answer: &Answer) -> Evidence {
 
 /// An answer to pass on. A worker that is lost while it owes nothing has cost nothing: its upstream just ends.
 fn owed(due: &AtomicI64, answer: Answer) -> Option<Answer> {
+    let answer = answer.map_err(without_report);
     match &answer {
         Ok(message) if frame::is_last(message) => drop(due.fetch_sub(1, Ordering::Relaxed)),
         Ok(_) => {}
@@ -350,6 +351,13 @@ fn owed(due: &AtomicI64, answer: Answer) -> Option<Answer> {
         }
     }
     Some(answer)
+}
+
+/// A worker's failure without what the worker tells of itself.
+fn without_report(mut status: Status) -> Status {
+    // Nothing is learned from a stream's end: it may be long after what it tells of.
+    let _ = orca::take(status.metadata_mut());
+    status
 }
 
 fn gone() -> Status {

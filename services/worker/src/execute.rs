@@ -54,6 +54,7 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
     }
     let ended = SystemClock::now();
     let took = ended.saturating_duration_since(started);
+    replica.load.computed(took, ended);
     let batch = Batch { work: batch, rows, started, took };
     match ending {
         Ending::Lost(failure) => batch.lose(replica, &failure),

@@ -22,6 +22,7 @@ mod fake;
 mod generate;
 mod grpc;
 mod infer;
+mod load;
 mod machine;
 mod options;
 mod quarantine;
@@ -41,8 +42,9 @@ use tokio_util::sync::CancellationToken;
 use weft_client::{Keys, Mesh};
 use weft_engine::Engine;
 use weft_engine_native::HostOptions;
+use weft_proto::orca::open_rca_service_server::OpenRcaServiceServer;
 use weft_proto::weft::worker::v1::worker_server::WorkerServer;
-use weft_runtime::{Health, Tasks};
+use weft_runtime::{Health, LoadReports, Tasks};
 use weft_store::{Presence, Store};
 use weft_telemetry::Scope;
 use weft_types::{Error, ModelName, Reason, Result, Version};
@@ -162,6 +164,12 @@ impl Worker {
     /// `weft.worker.v1.Worker`.
     pub fn admin(&self) -> WorkerServer<Admin> {
         WorkerServer::new(Admin::new(Arc::clone(&self.shared)))
+    }
+
+    /// `xds.service.orca.v3.OpenRcaService`: the load of the worker as a whole.
+    pub fn load_reports(&self) -> OpenRcaServiceServer<LoadReports> {
+        let shared = Arc::clone(&self.shared);
+        LoadReports::server(move || load::of_worker(&shared))
     }
 
     /// What the repository scan found wrong.

@@ -291,6 +291,12 @@ impl Queue {
         self.lock().waiting.len()
     }
 
+    /// How many requests wait, and with how many rows.
+    pub(crate) fn backlog(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.waiting.len(), state.rows)
+    }
+
     /// How many rows would be served before a request of this band and deadline.
     pub(crate) fn rows_before(&self, band: u64, deadline: Deadline) -> usize {
         let state = self.lock();

@@ -17,6 +17,7 @@ use weft_telemetry::ModelMetrics;
 use weft_types::{Deadline, Error, ModelName, Reason, Result, SystemClock, Version};
 
 use crate::face::Face;
+use crate::load::Load;
 use crate::quarantine::{Digest, Quarantine};
 use crate::queue::{Bands, Limits, Queue};
 use crate::sequence::Sequences;
@@ -69,6 +70,8 @@ pub(crate) struct Replica {
     pub(crate) face: Face,
     pub(crate) queue: Arc<Queue>,
     pub(crate) stats: Stats,
+    /// What its load reports are made of.
+    pub(crate) load: Load,
     pub(crate) metrics: ModelMetrics,
     /// Inputs that are not to be executed, or alone only.
     pub(crate) quarantine: Arc<Quarantine>,
@@ -114,6 +117,7 @@ impl Replica {
             aborting: CancellationToken::new(),
             ended: CancellationToken::new(),
             stats: Stats::default(),
+            load: Load::new(SystemClock::now()),
             quarantine: Arc::default(),
             stateful: None,
             lost: Mutex::default(),

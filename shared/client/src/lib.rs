@@ -1,6 +1,6 @@
 //! How one Weft process reaches the others: who is there ([`Mesh`]), where their records stand ([`Keys`]), a connection to
 //! one of them ([`Channel`]), what every call takes along ([`outgoing`], [`within`]), and a call whose messages are only passed on
-//! ([`unary`]).
+//! ([`unary()`]).
 
 mod body;
 mod channel;

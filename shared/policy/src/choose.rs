@@ -4,11 +4,15 @@
 mod affinity;
 mod latency;
 mod odds;
+mod report;
+#[cfg(test)]
+mod simulated;
 mod slow_start;
 
 pub use affinity::{Affinity, identity};
-pub use latency::Latency;
+pub use latency::{Latency, Quickest};
 pub use odds::odds;
+pub use report::Reported;
 
 use std::time::Duration;
 
@@ -21,6 +25,10 @@ pub struct Candidate {
     pub identity: u64,
     /// Calls that this process has sent it and that have not ended.
     pub in_flight: u64,
+    /// Requests of other processes that are there as well, as the replica itself tells.
+    pub others: f32,
+    /// How long the replica says that one more request waits, in seconds.
+    pub wait: f32,
     /// What a call has lately taken there, in seconds; `None` when that is not known.
     pub latency: Option<f32>,
     /// How long it has been ready, as this process saw it, or back from its ejection.
@@ -28,10 +36,51 @@ pub struct Candidate {
     /// It is ejected ([`crate::eject`]): others are taken while there are any. Where all are, all are taken as if none was, since
     /// to refuse every call would help nobody (Envoy's panic mode).
     pub ejected: bool,
+    /// What the quickest calls have lately taken there, in seconds; `None` when that is not known.
+    pub quickest: Option<f32>,
     /// Its worker is shutting down: it still serves, but should not be given more.
     pub draining: bool,
     /// An earlier attempt of this call went to it.
     pub tried: bool,
+}
+
+/// A replica as the choice meets it: all are looked at in passing, and only those that are drawn in full.
+pub trait Look: Copy {
+    /// Whether it is to be taken only for want of others.
+    fn standing(&self) -> Standing;
+    /// As in [`Candidate::identity`].
+    fn identity(&self) -> u64;
+    /// All that is known of it.
+    fn known(&self) -> Candidate;
+}
+
+impl Look for Candidate {
+    fn standing(&self) -> Standing {
+        Standing { tried: self.tried, ejected: self.ejected, draining: self.draining }
+    }
+
+    fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    fn known(&self) -> Candidate {
+        *self
+    }
+}
+
+/// What a call asks of its replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// It has to go where the calls that it belongs to go.
+    pub affinity: Option<Affinity>,
+    /// What is left until its deadline.
+    pub remaining: Option<Duration>,
+}
+
+impl From<Option<Affinity>> for Terms {
+    fn from(affinity: Option<Affinity>) -> Self {
+        Self { affinity, remaining: None }
+    }
 }
 
 /// Which candidates are looked at, the least first: the derived order is the policy.
@@ -39,75 +88,125 @@ pub struct Candidate {
 /// An untried one that drains or is ejected is better than a tried one: the tried one has just failed this very call. One that drains
 /// still answers, which an ejected one hardly does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Standing {
-    tried: bool,
-    ejected: bool,
-    draining: bool,
+pub struct Standing {
+    /// An earlier attempt of this call went to it.
+    pub tried: bool,
+    /// As in [`Candidate::ejected`].
+    pub ejected: bool,
+    /// Its worker is shutting down.
+    pub draining: bool,
 }
 
+/// Which of two is better, the lesser first: the derived order is the policy. An answer that comes too late is no answer, however
+/// little it costs.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+struct Prospect {
+    is_late: bool,
+    cost: f32,
+}
+
+/// Candidates looked at besides the two, one by one, while none of those seen is expected to answer in time.
+const LOOKS: usize = 4;
 /// Differences of latency below this are of no account: they are noise, and chasing them would send all calls one way.
 const NOISE: f32 = 0.000_5;
 /// How many times slower than another a replica can look. Calls of one model differ, by what they carry and generate: after a single
 /// long one its replica must not stand idle while calls queue up at the others.
-const SPREAD: f32 = 16.0;
+const SPREAD: f32 = 64.0;
 
 impl Candidate {
-    /// How long a call may be expected to take behind those that are there: each counts as long as one call lately took.
+    /// What sending a call there costs: latency times the square of the requests that it would be one of.
+    ///
+    /// Latency is an echo: it tells how long calls took that are over, their wait included, and where calls differ mostly what they
+    /// were. Requests are there now. So they count twice, and latency decides between replicas only as far as its root.
     fn cost(&self, latency: f32) -> f32 {
         // Rounding is of no account beside what is not known of the calls.
-        (self.in_flight as f32 + 1.0) * latency
+        let requests = self.in_flight as f32 + self.others + 1.0;
+        requests * requests * latency
     }
 
-    const fn standing(&self) -> Standing {
-        Standing { tried: self.tried, ejected: self.ejected, draining: self.draining }
+    /// What is expected of it, for a call that has so long.
+    fn prospect(&self, latency: f32, remaining: Option<Duration>) -> Prospect {
+        let least = self.wait + self.quickest.unwrap_or(0.0);
+        let is_late = remaining.is_some_and(|remaining| least > remaining.as_secs_f32());
+        Prospect { is_late, cost: self.cost(latency) }
     }
 }
 
 /// The index of the candidate that takes the call; `None` only when there is none at all.
 ///
 /// With an affinity, it is the one of the best standing that the affinity prefers, however much that one has to do. Reads the
-/// candidates at most three times, without allocating, so an iterator over live counters will do.
+/// candidates a few times, without allocating, so an iterator over live counters will do.
 pub fn choose<R: Rng + ?Sized>(
-    candidates: impl Iterator<Item = Candidate> + Clone,
-    affinity: Option<Affinity>,
+    candidates: impl Iterator<Item = impl Look> + Clone,
+    terms: impl Into<Terms>,
     rng: &mut R,
 ) -> Option<usize> {
-    let (best, count) = best_standing(candidates.clone())?;
+    let Terms { affinity, remaining } = terms.into();
+    let (standing, count) = best_standing(candidates.clone())?;
     if let Some(affinity) = affinity {
-        let standing = candidates.enumerate().filter(|(_, candidate)| candidate.standing() == best);
-        return standing.max_by_key(|(_, candidate)| affinity.preference(candidate.identity)).map(|(index, _)| index);
+        let equals = candidates.enumerate().filter(|(_, candidate)| candidate.standing() == standing);
+        return equals.max_by_key(|(_, candidate)| affinity.preference(candidate.identity())).map(|(index, _)| index);
     }
     let first = rng.random_range(0..count);
     if count == 1 {
-        return nth(candidates, best, first).map(|(index, _)| index);
+        return nth(candidates, standing, first).map(|(index, _)| index);
     }
     // Drawn from the others, so that the two always differ.
     let other = rng.random_range(0..count - 1);
     let second = if other >= first { other + 1 } else { other };
-    let (one, other) = (nth(candidates.clone(), best, first)?, nth(candidates, best, second)?);
-    let (cheaper, dearer) = if is_cheaper(&one.1, &other.1) { (one, other) } else { (other, one) };
-    let passed_on = passed_on(&cheaper.1, &dearer.1);
-    Some(if passed_on > 0.0 && rng.random::<f32>() < passed_on { dearer.0 } else { cheaper.0 })
+    let (one, other) = (nth(candidates.clone(), standing, first)?, nth(candidates.clone(), standing, second)?);
+    let pair = compare(one, other, remaining);
+    if !pair.is_late {
+        let passed_on = pair.passed_on();
+        return Some(if passed_on > 0.0 && rng.random::<f32>() < passed_on { pair.other.0 } else { pair.better.0 });
+    }
+    let mut best = pair.better;
+    for _ in 0..LOOKS {
+        let next = nth(candidates.clone(), standing, rng.random_range(0..count))?;
+        let pair = compare(best, next, remaining);
+        best = pair.better;
+        if !pair.is_late {
+            break;
+        }
+    }
+    Some(best.0)
 }
 
-/// The share of such calls that the cheaper one passes on, having come later than the other: as much as its own share is smaller. Dividing
-/// its cost by the share instead would leave it without any calls where nobody has much to do.
-fn passed_on(cheaper: &Candidate, other: &Candidate) -> f32 {
-    (1.0 - slow_start::share(cheaper.there_for) / slow_start::share(other.there_for)).max(0.0)
+/// Two candidates in the order of their prospects.
+struct Pair {
+    better: (usize, Candidate),
+    other: (usize, Candidate),
+    /// Whether the better one is expected to be late; if so, the other is, too.
+    is_late: bool,
+    other_is_late: bool,
 }
 
-/// Whether the first costs no more than the other. Of equals the first drawn wins: a tie must not go by name, or an idle mesh would
-/// send every call to the first replica.
-fn is_cheaper(one: &Candidate, other: &Candidate) -> bool {
+impl Pair {
+    /// The share of such calls that the better one passes on, having come later than the other: as much as its own share is smaller.
+    /// Dividing its cost by the share instead would leave it without any calls where nobody has much to do.
+    fn passed_on(&self) -> f32 {
+        let share = |candidate: &Candidate| slow_start::share(candidate.there_for);
+        if self.other_is_late { 0.0 } else { (1.0 - share(&self.better.1) / share(&self.other.1)).max(0.0) }
+    }
+}
+
+/// Better is the one that is expected to answer in time, or else the one that costs less. Of equals the first drawn: a tie must not go
+/// by name, or an idle mesh would send every call to the first replica.
+fn compare(one: (usize, Candidate), other: (usize, Candidate), remaining: Option<Duration>) -> Pair {
     // A replica of which nothing is known is taken to be like the other: it is neither flooded nor shunned.
     let latency = |of: &Candidate, beside: &Candidate| of.latency.or(beside.latency).unwrap_or(NOISE).max(NOISE);
-    let (of_one, of_other) = (latency(one, other), latency(other, one));
+    let (of_one, of_other) = (latency(&one.1, &other.1), latency(&other.1, &one.1));
     let most = of_one.min(of_other) * SPREAD;
-    one.cost(of_one.min(most)) <= other.cost(of_other.min(most))
+    let prospects = (one.1.prospect(of_one.min(most), remaining), other.1.prospect(of_other.min(most), remaining));
+    if prospects.0 <= prospects.1 {
+        Pair { better: one, other, is_late: prospects.0.is_late, other_is_late: prospects.1.is_late }
+    } else {
+        Pair { better: other, other: one, is_late: prospects.1.is_late, other_is_late: prospects.0.is_late }
+    }
 }
 
 /// The best standing that any candidate has, and how many have it.
-fn best_standing(candidates: impl Iterator<Item = Candidate>) -> Option<(Standing, usize)> {
+fn best_standing(candidates: impl Iterator<Item = impl Look>) -> Option<(Standing, usize)> {
     candidates.map(|candidate| candidate.standing()).fold(None, |best, standing| match best {
         Some((known, count)) if known == standing => Some((known, count + 1)),
         Some((known, count)) if known < standing => Some((known, count)),
@@ -115,8 +214,9 @@ fn best_standing(candidates: impl Iterator<Item = Candidate>) -> Option<(Standin
     })
 }
 
-fn nth(candidates: impl Iterator<Item = Candidate>, standing: Standing, place: usize) -> Option<(usize, Candidate)> {
-    candidates.enumerate().filter(|(_, candidate)| candidate.standing() == standing).nth(place)
+fn nth(candidates: impl Iterator<Item = impl Look>, standing: Standing, place: usize) -> Option<(usize, Candidate)> {
+    let mut equals = candidates.enumerate().filter(|(_, candidate)| candidate.standing() == standing);
+    equals.nth(place).map(|(index, candidate)| (index, candidate.known()))
 }
 
 #[cfg(test)]
@@ -137,6 +237,7 @@ mod tests {
                 ejected,
                 draining,
                 tried,
+                ..Candidate::default()
             },
         )
     }
@@ -288,8 +389,8 @@ mod tests {
         let quick = |in_flight| Candidate { in_flight, latency: Some(0.002), ..Candidate::default() };
         let long = Candidate { latency: Some(60.0), ..Candidate::default() };
         let mut rng = StdRng::seed_from_u64(1);
-        assert_eq!(choose([quick(14), long].into_iter(), None, &mut rng), Some(0));
-        assert_eq!(choose([quick(16), long].into_iter(), None, &mut rng), Some(1));
+        assert_eq!(choose([quick(6), long].into_iter(), None, &mut rng), Some(0));
+        assert_eq!(choose([quick(8), long].into_iter(), None, &mut rng), Some(1));
     }
 
     #[test]

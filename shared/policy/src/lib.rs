@@ -11,6 +11,7 @@
 //! - [`place`]: which worker holds which model version
 //! - [`step`]: which sequences of a language model step together, and with how many tokens
 //! - [`eject`]: which replicas and workers are sent nothing for a while, since calls to them fail
+//! - [`rate`]: how much there is of something per second
 //! - [`guard`]: whether workers that vanish from the store have ended
 
 pub mod batch;
@@ -19,9 +20,10 @@ pub mod eject;
 pub mod guard;
 pub mod learn;
 pub mod place;
+pub mod rate;
 pub mod retry;
 pub mod split;
 pub mod step;
 
-pub use choose::{Affinity, Candidate, choose};
+pub use choose::{Affinity, Candidate, Terms, choose};
 pub use learn::Latency;

@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod frame;
 pub mod message;
+pub mod orca;
 mod status;
 mod time;
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut as _, Bytes};
+use bytes::{Buf, BufMut as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use prost::encoding::{decode_varint, encode_varint};
@@ -16,6 +16,11 @@ use weft_types::{Error, Result};
 
 /// A gRPC message's prefix: one byte for compression, four for the length.
 const PREFIX: usize = 5;
+/// A piece that is smaller than this is not worth its bookkeeping, where it is one of many: a sender of single bytes would make
+/// a message many times as large as it is.
+const SMALL: usize = 4 << 10;
+/// As many pieces may be small.
+const FEW: usize = 8;
 /// Above this field of a `ModelInferRequest` there are only tensors.
 const LAST_OF_HEAD: u64 = 4;
 
@@ -32,6 +37,8 @@ pub struct Received {
     message: Message,
     length: usize,
     prefix: [u8; PREFIX],
+    /// Small pieces that follow the others, as one.
+    tail: BytesMut,
     /// What followed the message.
     pub trailers: Option<HeaderMap>,
 }
@@ -62,10 +69,23 @@ impl Received {
         if self.length >= PREFIX && self.length > self.promised() {
             return Err(Status::internal("more than one message in a unary call"));
         }
-        if !data.is_empty() {
-            self.message.pieces.push(data);
+        if data.len() < SMALL && self.message.pieces.len() >= FEW {
+            self.tail.extend_from_slice(&data);
+        } else {
+            self.join();
+            self.message.pieces.extend(Some(data).filter(|data| !data.is_empty()));
+        }
+        if self.tail.len() >= 4 * SMALL {
+            self.join();
         }
         Ok(())
+    }
+
+    /// Makes the small pieces so far one.
+    fn join(&mut self) {
+        if !self.tail.is_empty() {
+            self.message.pieces.push(self.tail.split().freeze());
+        }
     }
 
     /// What the prefix says, with the prefix.
@@ -75,7 +95,8 @@ impl Received {
     }
 
     /// The message, if it has come and is complete.
-    pub fn message(self) -> Result<Message, Status> {
+    pub fn message(mut self) -> Result<Message, Status> {
+        self.join();
         match (self.length, self.prefix[0]) {
             (0, _) => Err(Status::internal("the message is missing")),
             (length, _) if length < PREFIX || length < self.promised() => {

@@ -78,6 +78,7 @@ fn generate(out: &Path) -> Result<()> {
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".inference")
+        .btree_map(".xds")
         .emit_rerun_if_changed(false)
         .include_file("tree.rs")
         .out_dir(out)

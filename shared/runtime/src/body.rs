@@ -13,6 +13,7 @@ use tonic::Status;
 use weft_proto::status_of;
 use weft_types::{Error, Reason};
 
+use crate::load::Trailer;
 use crate::record::{Record, draining, expired, panicked};
 
 /// A gRPC message's prefix: one byte for compression, four for the length.
@@ -121,11 +122,18 @@ pub(crate) struct Guarded {
     inner: Option<tonic::body::Body>,
     end: End,
     record: Record,
+    /// Goes out with the trailers.
+    trailer: Option<Trailer>,
 }
 
 impl Guarded {
     pub(crate) const fn new(inner: tonic::body::Body, end: End, record: Record) -> Self {
-        Self { inner: Some(inner), end, record }
+        Self { inner: Some(inner), end, record, trailer: None }
+    }
+
+    /// The same with one trailer more, if there is one.
+    pub(crate) fn with(self, trailer: Option<Trailer>) -> Self {
+        Self { trailer, ..self }
     }
 
     fn cut(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -156,8 +164,11 @@ impl Body for Guarded {
                 Poll::Ready(status) => self.cut(&status),
                 Poll::Pending => Poll::Pending,
             },
-            Ok(Poll::Ready(Some(Ok(frame)))) => {
-                if let Some(trailers) = frame.trailers_ref() {
+            Ok(Poll::Ready(Some(Ok(mut frame)))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    if let Some(trailer) = self.trailer.take() {
+                        trailer.add(trailers);
+                    }
                     let code = Status::from_header_map(trailers).map_or(tonic::Code::Unknown, |status| status.code());
                     self.record.finish(code);
                 }

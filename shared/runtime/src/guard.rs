@@ -19,6 +19,7 @@ use weft_types::{Deadline, Error, SystemClock, timeout};
 use crate::Call;
 use crate::body::{End, Guarded, Limited};
 use crate::limit;
+use crate::load::Trailer;
 use crate::methods::{Method, Methods};
 use crate::process::Drain;
 use crate::record::{Record, panicked};
@@ -80,7 +81,7 @@ impl Guard {
             // Dropping the handler's future is what stops its work.
             status = &mut end => Err(status),
         };
-        let response = match outcome {
+        let mut response = match outcome {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(never))) => match never {},
             Ok(Err(_)) => {
@@ -92,7 +93,8 @@ impl Guard {
         if let Some(status) = Status::from_header_map(response.headers()) {
             record.finish(status.code());
         }
-        Ok(response.map(|body| Guarded::new(body, end, record)))
+        let trailer = response.extensions_mut().remove::<Trailer>();
+        Ok(response.map(|body| Guarded::new(body, end, record).with(trailer)))
     }
 
     /// The deadline of a call: the earlier of its `grpc-timeout` and what an Envoy in front gives it; `None` when it may stay open

@@ -12,9 +12,12 @@ pub(crate) struct Method {
     pub(crate) name: &'static str,
     /// Whether either side streams.
     pub(crate) streams: bool,
-    /// Whether it may stay open for good: health watches and reflection.
+    /// Whether it may stay open for good: health watches, load reports and reflection.
     pub(crate) open_ended: bool,
 }
+
+/// Packages whose streams go on for as long as their caller likes.
+const OPEN_ENDED: [&str; 2] = ["grpc.", "xds.service.orca."];
 
 /// What stands for every method that no contract declares.
 const OTHER: Method = Method { name: "_OTHER", streams: false, open_ended: false };
@@ -34,7 +37,7 @@ impl Methods {
                         let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
                         let path = format!("/{name}");
                         let streams = method.client_streaming() || method.server_streaming();
-                        let open_ended = file.package().starts_with("grpc.");
+                        let open_ended = OPEN_ENDED.iter().any(|prefix| file.package().starts_with(prefix));
                         methods.insert(path, Method { name: name.leak(), streams, open_ended });
                     }
                 }
@@ -60,6 +63,7 @@ mod tests {
         assert!(!infer.streams);
         assert!(methods.get("/inference.GRPCInferenceService/ModelStreamInfer").streams);
         assert!(methods.get("/grpc.health.v1.Health/Watch").open_ended);
+        assert!(methods.get("/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics").open_ended);
         assert_eq!(methods.get("/made.Up/Name"), OTHER);
     }
 }

@@ -35,6 +35,9 @@ async fn health_has_check_list_and_watch_with_a_name_per_model() -> Result<()> {
     assert_eq!(health.check(of("nobody")).await.expect_err("unknown").code(), Code::NotFound);
     let listed = health.list(HealthListRequest {}).await?.into_inner().statuses;
     assert!(listed.contains_key("") && listed.contains_key("digits"), "{:?}", listed.keys());
+    // A worker's process as a whole is what orchestrators and routers ask for.
+    let mut worker = HealthClient::new(caller.first_worker().await?.channel);
+    assert_eq!(worker.check(of("")).await?.into_inner().status(), ServingStatus::Serving);
     mesh.stop().await?;
     Ok(())
 }

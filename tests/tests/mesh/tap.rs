@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, pending, ready};
-use http::HeaderMap;
+use futures_util::future::{BoxFuture, pending};
+use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use tonic::body::Body;
@@ -26,34 +27,52 @@ pub(crate) const ECHO: &str = "made.up.Echo";
 /// Registered as a worker with one ready replica.
 #[derive(Clone)]
 pub(crate) struct Tap {
+    id: String,
     model: String,
-    answers: bool,
+    /// What it tells of its load.
+    reports: Vec<HeaderValue>,
+    /// How long it takes; `None` is without end.
+    takes: Option<Duration>,
     seen: Arc<Mutex<Vec<HeaderMap>>>,
 }
 
 impl Tap {
     /// Answers every call with its model's name and no outputs.
     pub(crate) async fn register(mesh: &Mesh, model: &str) -> Result<Self> {
-        Self { model: model.to_owned(), answers: true, seen: Arc::default() }.join(mesh).await
+        Self::of((&format!("tap-{model}"), model), Vec::new(), Some(Duration::ZERO)).join(mesh).await
     }
 
     /// Answers no call.
     pub(crate) async fn silent(mesh: &Mesh, model: &str) -> Result<Self> {
-        Self { model: model.to_owned(), answers: false, seen: Arc::default() }.join(mesh).await
+        Self::of((&format!("tap-{model}"), model), Vec::new(), None).join(mesh).await
+    }
+
+    /// One of this id that puts these load reports behind its answers.
+    pub(crate) async fn telling(mesh: &Mesh, names: (&str, &str), reports: Vec<HeaderValue>) -> Result<Self> {
+        Self::of(names, reports, Some(Duration::ZERO)).join(mesh).await
+    }
+
+    /// The same, but slow.
+    pub(crate) async fn slow(mesh: &Mesh, names: (&str, &str), reports: Vec<HeaderValue>) -> Result<Self> {
+        Self::of(names, reports, Some(Duration::from_millis(10))).join(mesh).await
+    }
+
+    fn of((id, model): (&str, &str), reports: Vec<HeaderValue>, takes: Option<Duration>) -> Self {
+        Self { id: id.to_owned(), model: model.to_owned(), reports, takes, seen: Arc::default() }
     }
 
     async fn join(self, mesh: &Mesh) -> Result<Self> {
-        let (name, model) = (format!("tap-{}", self.model), &self.model);
+        let (id, model) = (&self.id, &self.model);
         let server = Server::bind(ServerOptions::default()).await?;
         let address = server.address().to_string();
         let versions = vec![VersionOffer { version: 1, size_bytes: 0 }];
         let offers = vec![ModelOffer { name: model.clone(), versions, ..Default::default() }];
-        let worker = Worker { id: name.clone(), address, offers, ..Default::default() };
+        let worker = Worker { id: id.clone(), address, offers, ..Default::default() };
         let api = Api::new(&Health::default())
             .forward("inference.GRPCInferenceService", self.clone())
             .forward(ECHO, self.clone());
         let _: Drain = server.serve(api, Scope::disabled(), &Tasks::new())?;
-        let key = ReplicaKey { worker: name.parse()?, model: model.parse()?, version: "1".parse()? };
+        let key = ReplicaKey { worker: id.parse()?, model: model.parse()?, version: "1".parse()? };
         let replica = Replica { state: ReplicaState::Ready.into(), ..Default::default() };
         let put = |key: String, value: Vec<u8>| Op::Put { key, value: value.into(), lease: None };
         let keys = &mesh.process.keys;
@@ -88,18 +107,22 @@ impl tower::Service<http::Request<Body>> for Tap {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(request.headers().clone());
-        if !self.answers {
-            return pending().boxed();
-        }
+        let Some(takes) = self.takes else { return pending().boxed() };
         let body = match request.uri().path().starts_with("/inference.") {
             true => Body::new(Full::new(self.answer())),
             false => request.into_body(),
         };
         let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        for report in &self.reports {
+            trailers.append(weft_proto::orca::TRAILER, report.clone());
+        }
         let body = body.with_trailers(async move { Some(Ok(trailers)) });
         let response = http::Response::builder().header("content-type", "application/grpc").body(Body::new(body));
-        ready(Ok(response.unwrap_or_default())).boxed()
+        Box::pin(async move {
+            tokio::time::sleep(takes).await;
+            Ok(response.unwrap_or_default())
+        })
     }
 }
 

@@ -47,7 +47,9 @@ pub async fn worker(process: &Process, settings: settings::Worker) -> Result<Rol
     for problem in worker.problems() {
         tracing::warn!(model = %problem.model, problem = %problem.problem, "a model in the repository is skipped");
     }
-    let api = Api::new(&bound.health).with(worker.inference()).with(worker.admin());
+    let api = Api::new(&bound.health).with(worker.inference()).with(worker.admin()).with(worker.load_reports());
+    // It can be given models and calls from now on; each model has a name of its own besides.
+    bound.health.set("", true);
     let role = bound.serve(process, "worker", api, axum::Router::new())?;
     let leaver = worker.clone();
     Ok(Role {

@@ -39,6 +39,7 @@ impl Record {
             span.set("weft.version", replica.identity.version.to_string());
             span.set("weft.deadline_remaining_ms", call.deadline.remaining(began).as_secs_f64() * 1e3);
         }
+        replica.load.enter();
         let (scope, deadline) = (scope.clone(), call.deadline);
         Self { replica, scope, span, began, deadline, caller: None, timing: None, ended: false }
     }
@@ -62,7 +63,9 @@ impl Record {
         self.span.set("weft.queue_ms", timing.queue.as_secs_f64() * 1e3);
         self.span.set("weft.compute_ms", timing.compute.as_secs_f64() * 1e3);
         self.span.set("weft.batch_rows", i64::try_from(timing.rows).unwrap_or(i64::MAX));
-        let whole = SystemClock::now().saturating_duration_since(self.began);
+        let now = SystemClock::now();
+        let whole = now.saturating_duration_since(self.began);
+        self.replica.load.leave(code, now);
         self.replica.metrics.record_call(code, whole);
         let ending = if code == Code::Ok { Ending::Success } else { Ending::Failure };
         self.replica.stats.call(ending, whole);

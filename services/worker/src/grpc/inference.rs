@@ -9,14 +9,15 @@ use tonic::{Request, Response, Status, Streaming};
 use weft_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use weft_proto::inference::*;
 use weft_proto::status_of;
-use weft_runtime::{Call, CallExt as _};
-use weft_types::{BUILD, Error, ModelName, Reason};
+use weft_runtime::{CallExt as _, told};
+use weft_types::{BUILD, Error, ModelName, Reason, SystemClock};
 
 use super::describe;
 use super::stream::{Answers, Source};
 use crate::Shared;
 use crate::answer::answer;
 use crate::error::Failure;
+use crate::load;
 use crate::replica::Replica;
 use crate::replicas::Held;
 
@@ -54,16 +55,6 @@ impl Inference {
         let name = resolved.model.as_deref().unwrap_or(&request.model_name);
         let version = resolved.version.as_deref().unwrap_or(&request.model_version);
         Ok(self.shared.find("model_", name, version)?)
-    }
-
-    async fn infer(
-        &self,
-        call: &Call,
-        resolved: &Resolved,
-        request: ModelInferRequest,
-    ) -> Result<ModelInferResponse, Failure> {
-        let replica = self.find(resolved, &request)?;
-        answer(replica, &self.shared.scope, call, request).await
     }
 
     fn ready_versions(&self, name: &ModelName) -> Vec<String> {
@@ -129,8 +120,11 @@ impl GrpcInferenceService for Inference {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
         let (call, resolved) = (request.call(), Resolved::of(request.metadata()));
-        let response = self.infer(&call, &resolved, request.into_inner()).await;
-        response.map(Response::new).map_err(|failure| failure.status())
+        let request = request.into_inner();
+        let replica = self.find(&resolved, &request).map_err(|failure| failure.status())?;
+        let response = answer(Arc::clone(&replica), &self.shared.scope, &call, request).await;
+        let response = response.map(Response::new).map_err(|failure| failure.status());
+        told(response, &load::of_replica(&replica, SystemClock::now()))
     }
 
     async fn model_stream_infer(

@@ -76,6 +76,39 @@ impl Latency {
     }
 }
 
+/// What the quickest calls take: the opposite of [`Latency`], in that what is faster counts at once and in full, and what is slower
+/// brings it up over some seconds. An average of calls that differ says little of the next one; that it takes less than any of
+/// late is not to be expected. While nothing comes in it fades, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Quickest(Latency);
+
+impl Quickest {
+    /// The time in seconds at this moment; `None` when nothing is known.
+    pub fn seconds(self, now: u32) -> Option<f32> {
+        self.0.seconds(now)
+    }
+
+    /// With a call that succeeded after so long.
+    #[must_use]
+    pub fn observe(self, took: Duration, now: u32) -> Self {
+        let (known, sample) = (self.0, took.as_secs_f32().max(f32::MIN_POSITIVE));
+        let kept = known.kept(now);
+        let is_less = known.seconds <= 0.0 || sample <= known.seconds;
+        let seconds = if is_less { sample } else { known.seconds * kept + sample * (1.0 - kept) };
+        Self(Latency { seconds, at: now })
+    }
+
+    /// As one word.
+    pub const fn pack(self) -> u64 {
+        self.0.pack()
+    }
+
+    /// From the word.
+    pub const fn unpack(word: u64) -> Self {
+        Self(Latency::unpack(word))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -115,6 +148,19 @@ mod tests {
         assert!(often.seconds(80_000).expect("known") < 0.002);
         assert_eq!(Latency::default().fail(Duration::ZERO, 7).seconds(7), Some(0.001));
         assert_eq!(known.fail(9_000 * MS, 0).seconds(0), Some(9.0));
+    }
+
+    #[test]
+    fn the_quickest_counts_at_once_and_slower_little_by_little() {
+        let at = |quickest: Quickest, now| quickest.seconds(now).expect("known");
+        assert_eq!(Quickest::default().seconds(0), None);
+        let quick = Quickest::default().observe(50 * MS, 0).observe(2 * MS, 1);
+        assert_eq!(at(quick, 1), 0.002);
+        let soon = quick.observe(50 * MS, 101);
+        assert!(at(soon, 101) < 0.003, "{soon:?}");
+        assert!(at(quick.observe(50 * MS, 30_001), 30_001) > 0.047);
+        assert!((at(quick, 10_001) / 0.002 - (-1f32).exp()).abs() < 1e-3);
+        assert_eq!(Quickest::unpack(quick.pack()), quick);
     }
 
     #[test]

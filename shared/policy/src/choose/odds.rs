@@ -1,8 +1,8 @@
 //! How likely each replica is to be chosen: the choice's own rules, over every draw that it could make.
 
-use super::{Affinity, Candidate, best_standing, is_cheaper, passed_on};
+use super::{Affinity, Candidate, Look as _, best_standing, compare};
 
-/// The probability of each candidate to take a call now, in their order; the sum is 1 unless there is none.
+/// The probability of each candidate to take a call now that has time enough, in their order; the sum is 1 unless there is none.
 ///
 /// The work grows with the square of their number: it is for answers to operators, not for calls.
 pub fn odds(candidates: &[Candidate], affinity: Option<Affinity>) -> Vec<f64> {
@@ -20,10 +20,10 @@ pub fn odds(candidates: &[Candidate], affinity: Option<Affinity>) -> Vec<f64> {
     let draws = (count * (count - 1)) as f64;
     for (place, one) in indexed().enumerate() {
         for (_, other) in indexed().enumerate().filter(|(other, _)| *other != place) {
-            let (cheaper, dearer) = if is_cheaper(&one.1, &other.1) { (one, other) } else { (other, one) };
-            let passed_on = f64::from(passed_on(&cheaper.1, &dearer.1));
-            odds[cheaper.0] += (1.0 - passed_on) / draws;
-            odds[dearer.0] += passed_on / draws;
+            let pair = compare(one, other, None);
+            let passed_on = f64::from(pair.passed_on());
+            odds[pair.better.0] += (1.0 - passed_on) / draws;
+            odds[pair.other.0] += passed_on / draws;
         }
     }
     odds
@@ -53,6 +53,7 @@ mod tests {
                 ejected,
                 draining,
                 tried,
+                ..Candidate::default()
             },
         )
     }

@@ -41,3 +41,19 @@ pub mod weft {
         }
     }
 }
+pub mod xds {
+    pub mod data {
+        pub mod orca {
+            pub mod v3 {
+                include!("xds.data.orca.v3.rs");
+            }
+        }
+    }
+    pub mod service {
+        pub mod orca {
+            pub mod v3 {
+                include!("xds.service.orca.v3.rs");
+            }
+        }
+    }
+}

@@ -76,6 +76,22 @@ fn what_is_not_one_whole_message_is_refused() {
     assert_eq!(empty.head().expect("valid").len(), 0);
 }
 
+/// Who sends single bytes does not make us keep a book of them.
+#[test]
+fn many_small_pieces_become_few() {
+    let bytes = framed(vec![7; 100_000]);
+    let message = received(&bytes, 1).and_then(Received::message).expect("complete");
+    assert!(message.pieces.len() < 20, "{} pieces", message.pieces.len());
+    assert_eq!(message.pieces.concat(), bytes);
+    // Large ones stay what they are, also between small ones.
+    let mut mixed = Received::default();
+    for (at, piece) in bytes.chunks(SMALL).enumerate() {
+        let (one, other) = piece.split_at(if at % 2 == 0 { piece.len() } else { 1 });
+        [one, other].into_iter().for_each(|part| mixed.add(Bytes::copy_from_slice(part)).expect("one message"));
+    }
+    assert_eq!(mixed.message().expect("complete").pieces.concat(), bytes);
+}
+
 /// More than was promised is refused when it comes, not when it has all been kept.
 #[test]
 fn a_second_message_is_not_kept() {
