@@ -40,6 +40,8 @@ mod sequences;
 use sequences::Sequences;
 
 const METHOD: &str = "inference.GRPCInferenceService/ModelStreamInfer";
+/// As many upstreams are opened for one request: a replica that ends each at once would be asked without end.
+const OPENED: usize = 4;
 /// Replicas that the sequences of one stream may be on at once.
 const MAX_SEQUENCE_UPSTREAMS: usize = 64;
 
@@ -202,7 +204,7 @@ impl Sender {
             Ok(wanted) => Wanted { metadata: Some(&metadata), message: &message, ..wanted },
             Err(error) => return self.refuse(head.id, &error).await,
         };
-        loop {
+        for _ in 0..OPENED {
             let (requests, due) = match self.upstream(&wanted).await {
                 Ok(upstream) => upstream,
                 Err(status) if may_go_on(&status) => return self.refuse(wanted.id, &error_of(&status)).await,
@@ -218,6 +220,8 @@ impl Sender {
                 return Ok(());
             }
         }
+        let told = "the model's replicas end their streams as soon as they are opened";
+        self.refuse(wanted.id, &Error::new(Reason::NoReadyReplica, told)).await
     }
 
     async fn refuse(&self, id: &str, error: &Error) -> Result<(), Status> {
