@@ -14,7 +14,7 @@ use weft_proto::weft::router::v1::router_server::Router as RouterService;
 use weft_proto::weft::router::v1::{
     Endpoint, ExplainRequest, ExplainResponse, GetSnapshotRequest, GetSnapshotResponse,
 };
-use weft_runtime::{CallExt as _, told};
+use weft_runtime::CallExt as _;
 use weft_types::{BUILD, Error, Reason, SystemClock, WorkerId};
 
 use crate::route::{Routed, route};
@@ -38,7 +38,7 @@ impl Router {
         let counted = self.inner.load.enter();
         let outcome = dispatch::infer(&self.inner, &call, &metadata, message).await;
         counted.end(outcome.as_ref().map_or_else(Status::code, |_| Code::Ok));
-        told(outcome, &self.inner.load.report(SystemClock::now()))
+        outcome
     }
 }
 

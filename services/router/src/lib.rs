@@ -31,7 +31,6 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
-use tonic::server::NamedService as _;
 use weft_client::Mesh;
 use weft_policy::retry::Budget;
 use weft_proto::raw::InferenceServer;
@@ -46,7 +45,6 @@ pub use options::Options;
 use outlier::Outliers;
 use shadow::Shadows;
 use table::{Connect, Table};
-use unary::Unary;
 
 /// A running router. Clones share its state.
 #[derive(Clone)]
@@ -109,9 +107,12 @@ impl Router {
         let inference = InferenceServer::new(self.clone()).max_decoding_message_size(unlimited);
         let own = self.clone();
         let reports = LoadReports::server(move || own.inner.load.report(SystemClock::now()));
-        let inference = Unary { router: self.clone(), others: inference };
-        let api =
-            api.forward(InferenceServer::<Self>::NAME, inference).with(RouterServer::new(self.clone())).with(reports);
+        let router = self.clone();
+        let api = api
+            .with(inference)
+            .answer(unary::PATH, move |request| Box::pin(unary::answer(router.clone(), request)))
+            .with(RouterServer::new(self.clone()))
+            .with(reports);
         let api =
             forward::SERVICES.iter().fold(api, |api, target| api.forward(target.service, self.forwarder(*target)));
         api.otherwise(self.relay())

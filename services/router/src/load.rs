@@ -1,15 +1,20 @@
 //! The router's own load, told upward (ORCA, gRFC A51), so that a balancer in front can weigh routers against each other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tonic::Code;
 use weft_policy::rate::Rate;
 use weft_proto::orca::{self, OrcaLoadReport, named};
+use weft_runtime::Trailer;
 use weft_types::SystemClock;
 
 use crate::dispatch::ending;
 use crate::endpoint::Ending;
+
+/// For how long a report is as good as a new one: balancers weigh routers over seconds, and a value that stays is a byte in HPACK.
+const FRESH: Duration = Duration::from_millis(10);
 
 /// What is counted of all calls.
 pub(crate) struct Load {
@@ -19,6 +24,8 @@ pub(crate) struct Load {
     /// Answers of replicas that told how utilized they are, and the sum of what they told.
     told: Rate,
     utilization: Rate,
+    /// The last report that an answer carried, and when it was made.
+    latest: Mutex<Option<(Instant, Trailer)>>,
 }
 
 /// A call that is counted. Dropping it ends it: a caller that goes away is no error of the router's.
@@ -30,7 +37,8 @@ pub(crate) struct Counted<'a> {
 impl Load {
     pub(crate) fn new(now: Instant) -> Self {
         let rate = || Rate::new(now);
-        Self { in_flight: AtomicU64::new(0), served: rate(), errors: rate(), told: rate(), utilization: rate() }
+        let (in_flight, latest) = (AtomicU64::new(0), Mutex::new(None));
+        Self { in_flight, served: rate(), errors: rate(), told: rate(), utilization: rate(), latest }
     }
 
     /// Counts a call from now on.
@@ -45,6 +53,17 @@ impl Load {
             self.told.add(1.0, now);
             self.utilization.add(utilization as f32, now);
         }
+    }
+
+    /// The load as an answer carries it: that of lately, if it was told.
+    pub(crate) fn trailer(&self, now: Instant) -> Option<Trailer> {
+        // A report is replaced whole.
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = latest.as_ref().is_none_or(|(made, _)| now.saturating_duration_since(*made) >= FRESH);
+        if stale {
+            *latest = Trailer::of(&self.report(now)).map(|trailer| (now, trailer));
+        }
+        latest.as_ref().map(|(_, trailer)| trailer.clone())
     }
 
     /// The load now. A router is as utilized as the replicas that its calls have lately gone to: it can answer no faster than they do.

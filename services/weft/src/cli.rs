@@ -98,7 +98,7 @@ fn with<S>(
 }
 
 fn block_on<F: Future<Output = Result<()>>>(common: &Common, run: impl FnOnce(Process) -> F) -> Result<()> {
-    on_runtime(async {
+    on_runtime(common.threads, async {
         let process = Process::start(common.clone()).await?;
         let finish = process.clone();
         let outcome = run(process).await;
@@ -109,9 +109,18 @@ fn block_on<F: Future<Output = Result<()>>>(common: &Common, run: impl FnOnce(Pr
 }
 
 /// Runs to the end on a runtime, whose own end does not wait for a disk that hangs.
-fn on_runtime(run: impl Future<Output = Result<()>>) -> Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+fn on_runtime(threads: usize, run: impl Future<Output = Result<()>>) -> Result<()> {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = match if threads == 0 { all() } else { threads } {
+        // Work that is never handed to another thread is handed on for less.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+    };
+    let runtime = builder.enable_all().build().context("cannot start the runtime")?;
     let outcome = runtime.block_on(run);
     // Dropping it would wait without limit for every blocking call that has begun.
     runtime.shutdown_timeout(LAST_CALLS);
@@ -151,11 +160,17 @@ mod tests {
 
     #[test]
     fn a_disk_that_hangs_does_not_hold_up_the_end() {
+        for threads in [1, 2] {
+            ends_beside_a_disk_that_hangs(threads);
+        }
+    }
+
+    fn ends_beside_a_disk_that_hangs(threads: usize) {
         let (disk, hung) = mpsc::sync_channel::<()>(1);
         let (begun, begin) = mpsc::sync_channel(1);
         let (ended, end) = mpsc::sync_channel(1);
         std::thread::spawn(move || {
-            let outcome = on_runtime(async move {
+            let outcome = on_runtime(threads, async move {
                 tokio::task::spawn_blocking(move || {
                     begun.send(()).expect("told");
                     // Until the test is over: an error, since nobody sends.

@@ -35,6 +35,8 @@ pub struct Common {
     pub lame_duck: Duration,
     /// How long calls in flight may take to end.
     pub drain_grace: Duration,
+    /// Threads that serve calls; 0 means one for each processor.
+    pub threads: usize,
 }
 
 /// The files and the name by which etcd and a process know each other.
@@ -188,6 +190,10 @@ pub fn common(reader: &mut Reader, log: &str) -> Common {
             Duration::from_secs(30),
             "how long calls in flight may take to end",
         )),
+        threads: section.get(
+            Setting::new("threads", 0, "threads that serve calls, engines' own aside; 0 means one for each processor")
+                .within(0, 1_024),
+        ),
     }
 }
 

@@ -3,11 +3,14 @@
 //! tonic's own channel picks blindly, and its timeouts end at the response headers; here a caller learns at once whether a
 //! call can have reached the other side, which decides whether it may be sent again.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response};
@@ -18,9 +21,9 @@ use weft_proto::status_of;
 use weft_runtime::Tasks;
 use weft_types::{Error, Reason};
 
-use crate::body::{RequestBody, ResponseBody, lost};
+use crate::body::{ResponseBody, Sending, lost};
 pub(crate) use crate::connect::ConnectFailure;
-use crate::connect::{Slot, connect};
+use crate::connect::{Live, Slot, connect};
 
 /// How a channel connects. The defaults suit the inside of the mesh.
 #[derive(Clone, Debug)]
@@ -111,7 +114,10 @@ impl Channel {
 
     /// Sends one call. A failure with [`Reason::NoReadyReplica`] means that it never left: it may be sent again whatever it
     /// is. [`Reason::WorkerLost`] means that it may have been received.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<ResponseBody>, Error> {
+    pub async fn send<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, Error>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
         let inner = &*self.inner;
         let slot = &inner.slots[inner.next.fetch_add(1, Ordering::Relaxed) % inner.slots.len()];
         let live = match slot.live(&inner.authority, &inner.options, &inner.tasks).await {
@@ -119,23 +125,35 @@ impl Channel {
             // A connection that cannot be made, or waits for its backoff, costs no call while another is open.
             Err(error) => inner.slots.iter().find_map(Slot::open).ok_or(error)?,
         };
-        let (parts, body) = self.address_to(request).into_parts();
-        let (body, waiting) = RequestBody::new(body);
-        let sent = live.sender.clone().try_send_request(Request::from_parts(parts, body)).await;
-        match sent {
-            Ok(response) => Ok(response.map(|body| ResponseBody::new(body, waiting, live))),
-            Err(mut error) => {
-                let never_left = error.take_message().is_some() || was_refused(error.error());
-                tracing::debug!(error = %error.error(), never_left, address = self.address(), "a call failed");
-                if !is_busy(error.error()) {
-                    inner.slots.iter().for_each(|slot| slot.forget(&live));
-                }
-                Err(if never_left { unsent() } else { lost() })
+        self.send_on(&live, request).await.map_err(|failure| {
+            tracing::debug!(%failure, address = self.address(), "a call failed");
+            if !failure.is_busy() {
+                inner.slots.iter().for_each(|slot| slot.forget(&live));
             }
-        }
+            if failure.never_left() { unsent() } else { lost() }
+        })
     }
 
-    fn address_to(&self, request: Request<Body>) -> Request<Body> {
+    async fn send_on<B>(&self, live: &Arc<Live>, request: Request<B>) -> Result<Response<ResponseBody>, Failure>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let (head, body) = self.address_to(request);
+        let mut sender = live.sender.clone();
+        // A fresh handle waits for nothing: this fails where the connection takes no calls any more.
+        poll_fn(|context| sender.poll_ready(context)).await.map_err(Failure::Unsent)?;
+        let (response, stream) = sender.send_request(head, body.is_end_stream()).map_err(Failure::of_sending)?;
+        // It waits for a place among those that the server takes at once.
+        poll_fn(|context| sender.poll_ready(context)).await.map_err(Failure::Unsent)?;
+        let mut sending = Sending::new(body, stream);
+        // Mostly all there is to send is there, so that no task is needed.
+        let is_sent = poll_fn(|context| Poll::Ready(Pin::new(&mut sending).poll(context).is_ready())).await;
+        let sending = (!is_sent).then(|| self.inner.tasks.attach(sending));
+        let response = response.await.map_err(Failure::Waiting)?;
+        Ok(response.map(|body| ResponseBody::new(body, sending, Arc::clone(live) as _)))
+    }
+
+    fn address_to<B>(&self, request: Request<B>) -> (Request<()>, B) {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mut uri = http::uri::Parts::default();
@@ -145,7 +163,7 @@ impl Channel {
         // The three parts together always make a URI; the old one would only be sent as it is.
         parts.uri = Uri::from_parts(uri).unwrap_or(parts.uri);
         parts.version = http::Version::HTTP_2;
-        Request::from_parts(parts, body)
+        (Request::from_parts(parts, ()), body)
     }
 }
 
@@ -153,21 +171,42 @@ fn unsent() -> Error {
     Error::new(Reason::NoReadyReplica, "the connection closed before the call was sent")
 }
 
-/// Whether the call was never looked at: it was still waiting when the connection closed, or the other side says so by
-/// REFUSED_STREAM or a GOAWAY that excludes it (gRFC A6).
-fn was_refused(error: &hyper::Error) -> bool {
-    let excluded =
-        |error: &h2::Error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
-    error.is_canceled() || is_busy(error) || of_h2(error).is_some_and(excluded)
+/// Where a call failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Before the first of it was sent.
+    #[error("not sent: {0}")]
+    Unsent(h2::Error),
+    /// It is no call that HTTP/2 can carry.
+    #[error("cannot be sent: {0}")]
+    Unsendable(h2::Error),
+    /// When its answer was waited for.
+    #[error("no answer: {0}")]
+    Waiting(h2::Error),
 }
 
-/// Whether the other side has too many calls at the moment: the connection itself is well.
-fn is_busy(error: &hyper::Error) -> bool {
-    of_h2(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
-}
+impl Failure {
+    fn of_sending(error: h2::Error) -> Self {
+        let is_of_connection = error.is_io() || error.is_go_away() || error.reason().is_some();
+        if is_of_connection { Self::Unsent(error) } else { Self::Unsendable(error) }
+    }
 
-fn of_h2(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error)?.downcast_ref()
+    /// Whether the call was never looked at: it was still waiting when the connection closed, or the other side says so by
+    /// REFUSED_STREAM or a GOAWAY that excludes it (gRFC A6).
+    fn never_left(&self) -> bool {
+        let excluded =
+            |error: &h2::Error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+        match self {
+            Self::Unsent(_) => true,
+            Self::Unsendable(_) => false,
+            Self::Waiting(error) => self.is_busy() || excluded(error),
+        }
+    }
+
+    /// Whether the other side has too many calls at the moment: the connection itself is well.
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Waiting(error) if error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    }
 }
 
 impl Service<Request<Body>> for Channel {

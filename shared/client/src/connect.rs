@@ -1,31 +1,37 @@
 //! One connection of a channel: connecting once for all who wait, and not again before the backoff is over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use h2::{Ping, PingPong};
 use http::uri::Authority;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::RngExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use weft_runtime::{Running, Tasks};
 use weft_types::{Backoff, Error, Reason, SystemClock};
 
-use crate::body::RequestBody;
 use crate::{ChannelOptions, ChannelState};
 
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 64 << 20;
 const MAX_FRAME_BYTES: u32 = 1 << 20;
 const SEND_BUFFER_BYTES: usize = 4 << 20;
+/// Decoded size of an answer's headers.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// Calls that may begin before the server has said how many it takes at once.
+const FIRST_STREAMS: usize = 100;
 /// Calls that were cancelled and whose late frames are still expected: h2 forgets the oldest beyond this many.
 const MAX_RESET_STREAMS: usize = 4_096;
 
 /// An open connection; it closes when the last call on it has ended and the channel has let go of it.
 pub(crate) struct Live {
-    pub(crate) sender: SendRequest<RequestBody>,
+    pub(crate) sender: SendRequest<Bytes>,
+    ended: Arc<AtomicBool>,
     _driver: Running,
 }
 
@@ -57,7 +63,7 @@ pub(crate) struct Slot {
     live: ArcSwapOption<Live>,
     /// Held while connecting, so that one connect serves all who wait for it.
     connecting: Mutex<Failure>,
-    failing: std::sync::atomic::AtomicBool,
+    failing: AtomicBool,
 }
 
 /// How the last connects went.
@@ -72,7 +78,7 @@ impl Default for Slot {
         Self {
             live: ArcSwapOption::empty(),
             connecting: Mutex::new(Failure { backoff, retry_at: None }),
-            failing: std::sync::atomic::AtomicBool::new(false),
+            failing: AtomicBool::new(false),
         }
     }
 }
@@ -86,7 +92,7 @@ impl Slot {
     pub(crate) fn state(&self) -> ChannelState {
         if self.open().is_some() {
             ChannelState::Ready
-        } else if self.failing.load(std::sync::atomic::Ordering::Relaxed) {
+        } else if self.failing.load(Ordering::Relaxed) {
             ChannelState::TransientFailure
         } else {
             ChannelState::Idle
@@ -95,7 +101,7 @@ impl Slot {
 
     /// The connection, if it is open.
     pub(crate) fn open(&self) -> Option<Arc<Live>> {
-        self.live.load_full().filter(|live| !live.sender.is_closed())
+        self.live.load_full().filter(|live| !live.ended.load(Ordering::Relaxed))
     }
 
     /// The open connection, or a new one.
@@ -124,7 +130,7 @@ impl Slot {
                 self.live.store(Some(Arc::clone(&live)));
                 failure.backoff.reset();
                 failure.retry_at = None;
-                self.failing.store(false, std::sync::atomic::Ordering::Relaxed);
+                self.failing.store(false, Ordering::Relaxed);
                 Ok(live)
             }
             outcome => {
@@ -134,7 +140,7 @@ impl Slot {
                 };
                 let wait = failure.backoff.next(rand::rng().random());
                 failure.retry_at = Some(SystemClock::now() + wait);
-                self.failing.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.failing.store(true, Ordering::Relaxed);
                 tracing::debug!(%authority, error, "cannot connect");
                 Err(unreachable_peer())
             }
@@ -162,23 +168,48 @@ pub(crate) async fn connect(
 ) -> Result<Live, ConnectFailure> {
     let stream = TcpStream::connect(authority.as_str()).await?;
     stream.set_nodelay(true)?;
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_max_send_streams(FIRST_STREAMS)
         .max_frame_size(MAX_FRAME_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
-        .keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout)
-        .keep_alive_while_idle(true)
-        .handshake(TokioIo::new(stream))
+        .enable_push(false)
+        .handshake(stream)
         .await
         .map_err(|error| ConnectFailure::Other(error.to_string()))?;
-    let driver = tasks.attach(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "connection ended");
+    let ended = Arc::new(AtomicBool::new(false));
+    let driver = tasks.attach(drive(connection, Arc::clone(&ended), options.clone()));
+    Ok(Live { sender, ended, _driver: driver })
+}
+
+/// Moves a connection's frames until it ends, or does not answer: dropping it then ends the calls on it.
+async fn drive(mut connection: Connection<TcpStream, Bytes>, ended: Arc<AtomicBool>, options: ChannelOptions) {
+    let pings = connection.ping_pong();
+    tokio::select! {
+        outcome = connection => {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "connection ended");
+            }
         }
-    });
-    Ok(Live { sender, _driver: driver })
+        () = unanswered(pings, &options) => tracing::debug!("a connection does not answer"),
+    }
+    ended.store(true, Ordering::Relaxed);
+}
+
+/// Returns once a ping is not answered in time.
+async fn unanswered(pings: Option<PingPong>, options: &ChannelOptions) {
+    // There is one for whoever asks first.
+    let Some(mut pings) = pings else { return };
+    loop {
+        tokio::time::sleep(options.keepalive_interval).await;
+        match tokio::time::timeout(options.keepalive_timeout, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection tells its own end.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return,
+        }
+    }
 }

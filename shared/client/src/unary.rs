@@ -3,11 +3,10 @@
 use http::header::{CONTENT_TYPE, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 use weft_proto::message::{Message, Received};
-use weft_proto::status_of;
+use weft_proto::{code_in, status_of};
 
 use crate::Channel;
 
@@ -19,7 +18,7 @@ pub async fn unary(
     request: Request<Message>,
 ) -> Result<Response<Message>, Status> {
     let (metadata, extensions, message) = request.into_parts();
-    let mut request = http::Request::new(Body::new(message.into_body(None)));
+    let mut request = http::Request::new(message.into_body(None));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = path.into();
     *request.headers_mut() = metadata.into_headers();
@@ -29,8 +28,8 @@ pub async fn unary(
     let (parts, body) = channel.send(request).await.map_err(|error| status_of(&error))?.into_parts();
     let mut headers = parts.headers;
     // A refusal needs no body (gRPC calls it "Trailers-Only").
-    if let Some(refused) = Status::from_header_map(&headers).filter(|status| status.code() != Code::Ok) {
-        return Err(refused);
+    if code_in(&headers).is_some_and(|code| code != Code::Ok) {
+        return Err(told(&headers));
     }
     let mut received = Received::read(body).await?;
     let trailers = received.trailers.take().unwrap_or_default();
@@ -42,12 +41,17 @@ pub async fn unary(
     Ok(response)
 }
 
+/// The status that is among headers.
+fn told(headers: &HeaderMap) -> Status {
+    Status::from_header_map(headers).unwrap_or_else(|| Status::unknown("no status"))
+}
+
 /// How the call ended. Without a status the HTTP status tells (gRPC's `http-grpc-status-mapping.md`).
 fn ended(headers: &HeaderMap, trailers: &HeaderMap, http: StatusCode) -> Result<(), Status> {
-    let told = Status::from_header_map(trailers).or_else(|| Status::from_header_map(headers));
-    let code = match (told, http) {
-        (Some(status), _) if status.code() == Code::Ok => return Ok(()),
-        (Some(status), _) => return Err(status),
+    let at = [trailers, headers].into_iter().find_map(|headers| Some((headers, code_in(headers)?)));
+    let code = match (at, http) {
+        (Some((_, Code::Ok)), _) => return Ok(()),
+        (Some((headers, _)), _) => return Err(told(headers)),
         (None, StatusCode::BAD_REQUEST) => Code::Internal,
         (None, StatusCode::UNAUTHORIZED) => Code::Unauthenticated,
         (None, StatusCode::FORBIDDEN) => Code::PermissionDenied,

@@ -1,5 +1,6 @@
 //! ORCA load reports (gRFC A51): what an endpoint says of its own load in the trailer of an answer.
 
+use bytes::Bytes;
 use prost::Message as _;
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};
 
@@ -54,20 +55,46 @@ pub fn take(metadata: &mut MetadataMap) -> Option<Load> {
     if value.as_encoded_bytes().len() > MAX_BYTES {
         return None;
     }
-    let report = OrcaLoadReport::decode(value.to_bytes().ok()?).ok()?;
-    Some(Load::of(&report))
+    let report = Read::decode(value.to_bytes().ok()?).ok()?;
+    let named = |name: &str| report.named_metrics.iter().rfind(|metric| metric.key == name).map(|metric| metric.value);
+    Some(Load::read(report.application_utilization, report.cpu_utilization, named))
+}
+
+/// What is read of a report with an answer: maps are not made of it, as their entries are few and one by one.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Read {
+    #[prost(double, tag = "1")]
+    cpu_utilization: f64,
+    #[prost(message, repeated, tag = "8")]
+    named_metrics: Vec<Named>,
+    #[prost(double, tag = "9")]
+    application_utilization: f64,
+}
+
+/// An entry of a map, as it is on the wire.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+    #[prost(double, tag = "2")]
+    value: f64,
 }
 
 impl Load {
     /// Reads a report.
     pub fn of(report: &OrcaLoadReport) -> Self {
-        let told = |value: &f64| (value.is_finite() && (0.0..=MAX_VALUE).contains(value)).then_some(*value);
-        let named = |name: &str| report.named_metrics.get(name).and_then(told);
+        let named = |name: &str| report.named_metrics.get(name).copied();
+        Self::read(report.application_utilization, report.cpu_utilization, named)
+    }
+
+    fn read(of_application: f64, of_cpu: f64, named: impl Fn(&str) -> Option<f64>) -> Self {
+        let told = |value: &f64| value.is_finite() && (0.0..=MAX_VALUE).contains(value);
+        let named = |name: &str| named(name).filter(told);
         // A share that is not told is zero on the wire.
-        let share = |value: f64| told(&value).filter(|value| *value > 0.0);
+        let share = |value: f64| Some(value).filter(told).filter(|value| *value > 0.0);
         let (running, waiting) = (named(named::RUNNING), named(named::QUEUE_DEPTH));
         Self {
-            utilization: share(report.application_utilization).or_else(|| share(report.cpu_utilization)),
+            utilization: share(of_application).or_else(|| share(of_cpu)),
             requests: running.or(waiting).map(|_| running.unwrap_or(0.0) + waiting.unwrap_or(0.0)),
             wait_ms: named(named::EST_WAIT_MS),
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -30,6 +31,11 @@ const fn code(reason: Reason) -> Code {
         Reason::Conflict => Code::AlreadyExists,
         Reason::ModelFailed | Reason::Internal => Code::Internal,
     }
+}
+
+/// The code among an answer's headers or trailers, if they tell one: all of a [`Status`] that those need who only count it.
+pub fn code_in(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
 }
 
 /// The status of a failure: its code, the message, `ErrorInfo` with the reason, `BadRequest` naming the field of an invalid

@@ -1,13 +1,16 @@
 //! The services of one server.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::Service;
 use weft_proto::DESCRIPTORS;
 
 use crate::Health;
+use crate::body::RequestBody;
 use crate::methods::Methods;
 
 /// Reflection describes itself, in both versions: old tools know the second one only.
@@ -15,19 +18,36 @@ const REFLECTION: [&[u8]; 2] =
     [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
 const REFLECTION_NAMES: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
+/// Answers one method. A failure is an answer, too.
+type Handler =
+    Arc<dyn Fn(http::Request<RequestBody>) -> BoxFuture<'static, http::Response<tonic::body::Body>> + Send + Sync>;
+
+/// What answers a server's calls.
+pub(crate) struct Answers {
+    pub(crate) routes: Routes,
+    direct: Option<(&'static str, Handler)>,
+}
+
+impl Answers {
+    /// What answers the method at this path without the way through the routes.
+    pub(crate) fn direct(&self, path: &str) -> Option<&Handler> {
+        self.direct.as_ref().filter(|(own, _)| *own == path).map(|(_, handler)| handler)
+    }
+}
+
 /// Collects a server's services; health and reflection are always among them.
 pub struct Api {
     routes: axum::Router,
     names: Vec<&'static str>,
     descriptors: Vec<&'static [u8]>,
+    direct: Option<(&'static str, Handler)>,
 }
 
 impl Api {
     /// Only health and, once built, reflection.
     pub fn new(health: &Health) -> Self {
-        let api =
-            Self { routes: Routes::default().into_axum_router(), names: Vec::new(), descriptors: vec![DESCRIPTORS] };
-        api.with(health.server())
+        let (routes, descriptors) = (Routes::default().into_axum_router(), vec![DESCRIPTORS]);
+        Self { routes, names: Vec::new(), descriptors, direct: None }.with(health.server())
     }
 
     /// Adds a service.
@@ -54,6 +74,20 @@ impl Api {
         self
     }
 
+    /// Answers the method at this path by `handler`, whatever service has it: for the one that most calls are of.
+    #[must_use]
+    pub fn answer(
+        mut self,
+        path: &'static str,
+        handler: impl Fn(http::Request<RequestBody>) -> BoxFuture<'static, http::Response<tonic::body::Body>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.direct = Some((path, Arc::new(handler)));
+        self
+    }
+
     /// Sends every call of a service that is not here to `service`.
     #[must_use]
     pub fn otherwise<S>(mut self, service: S) -> Self
@@ -74,7 +108,7 @@ impl Api {
     }
 
     /// The finished routes. Reflection lists what this server serves, under its v1 and v1alpha names.
-    pub(crate) fn build(self) -> Result<(Routes, Methods), tonic_reflection::server::Error> {
+    pub(crate) fn build(self) -> Result<(Answers, Methods), tonic_reflection::server::Error> {
         let builder = || {
             let mut builder = tonic_reflection::server::Builder::configure().include_reflection_service(false);
             for descriptors in self.descriptors.iter().chain(&REFLECTION) {
@@ -88,7 +122,7 @@ impl Api {
         let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
         let methods = Methods::of(self.descriptors.iter().chain(&REFLECTION));
         let routes = Routes::from(self.routes).add_service(v1).add_service(v1alpha).prepare();
-        Ok((routes, methods))
+        Ok((Answers { routes, direct: self.direct }, methods))
     }
 }
 

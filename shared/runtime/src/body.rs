@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
-use weft_proto::status_of;
+use weft_proto::{code_in, status_of};
 use weft_types::{Error, Reason};
 
 use crate::load::Trailer;
@@ -19,8 +19,11 @@ use crate::record::{Record, draining, expired, panicked};
 /// A gRPC message's prefix: one byte for compression, four for the length.
 const PREFIX: usize = 5;
 
+/// A call's messages, as a server hands them on.
+pub type RequestBody = Limited<hyper::body::Incoming>;
+
 /// Reads the length prefixes as they pass and refuses a message over the limit before anything is allocated for it.
-pub(crate) struct Limited<B> {
+pub struct Limited<B> {
     inner: B,
     limit: u32,
     prefix: [u8; PREFIX],
@@ -169,7 +172,7 @@ impl Body for Guarded {
                     if let Some(trailer) = self.trailer.take() {
                         trailer.add(trailers);
                     }
-                    let code = Status::from_header_map(trailers).map_or(tonic::Code::Unknown, |status| status.code());
+                    let code = code_in(trailers).unwrap_or(tonic::Code::Unknown);
                     self.record.finish(code);
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -62,6 +62,8 @@ fn http2(options: &ServerOptions) -> hyper::server::conn::http2::Builder<Limited
     let mut builder = hyper::server::conn::http2::Builder::new(Limited);
     builder
         .timer(TokioTimer::new())
+        // gRPC has no use for it.
+        .auto_date_header(false)
         .max_concurrent_streams(options.max_streams)
         .max_header_list_size(options.max_header_bytes)
         .keep_alive_interval(options.keepalive_interval)

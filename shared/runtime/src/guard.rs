@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
-use tonic::Status;
-use tonic::service::Routes;
 use tower::ServiceExt as _;
-use tracing::Instrument as _;
-use weft_proto::status_of;
-use weft_telemetry::{Scope, call_span};
+use weft_proto::{code_in, status_of};
+use weft_telemetry::{Scope, logged};
 use weft_types::{Deadline, Error, SystemClock, timeout};
 
 use crate::Call;
+use crate::api::Answers;
 use crate::body::{End, Guarded, Limited};
 use crate::limit;
 use crate::load::Trailer;
@@ -36,7 +35,7 @@ pub(crate) struct Limits {
 
 /// Shared by every connection of a server.
 pub(crate) struct Guard {
-    pub(crate) routes: Routes,
+    pub(crate) answers: Answers,
     pub(crate) methods: Methods,
     pub(crate) scope: Scope,
     pub(crate) limits: Limits,
@@ -63,10 +62,9 @@ impl Guard {
                 return Ok(status.into_http().map(|body| Guarded::new(body, End::Never, record)));
             }
         };
-        let logged = call_span(method.name, &trace);
         let open = deadline.unwrap_or_else(|| Deadline::after(received, Duration::MAX));
-        let mut request = request.map(|body| tonic::body::Body::new(Limited::new(body, self.limits.message_bytes)));
-        request.extensions_mut().insert(Call { deadline: open, received, trace });
+        let mut request = request.map(|body| Limited::new(body, self.limits.message_bytes));
+        request.extensions_mut().insert(Call { deadline: open, received, trace: trace.clone() });
         let mut end = match deadline {
             Some(deadline) => {
                 limit::tell(deadline);
@@ -74,12 +72,16 @@ impl Guard {
             }
             None => End::WithServer(Box::pin(self.drain.begun().cancelled_owned())),
         };
-        let work = AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind().instrument(logged);
+        let work = match self.answers.direct(request.uri().path()) {
+            Some(handler) => Either::Left(handler(request).map(Ok)),
+            None => Either::Right(self.answers.routes.clone().oneshot(request.map(tonic::body::Body::new))),
+        };
+        let work = logged(method.name, &trace, AssertUnwindSafe(work).catch_unwind());
         let outcome = tokio::select! {
             biased;
-            outcome = work => Ok(outcome),
-            // Dropping the handler's future is what stops its work.
+            // Dropping the handler's future is what stops its work. Looked at first, so that the task is woken then in any case.
             status = &mut end => Err(status),
+            outcome = work => Ok(outcome),
         };
         let mut response = match outcome {
             Ok(Ok(Ok(response))) => response,
@@ -90,8 +92,8 @@ impl Guard {
             }
             Err(status) => status.into_http(),
         };
-        if let Some(status) = Status::from_header_map(response.headers()) {
-            record.finish(status.code());
+        if let Some(code) = code_in(response.headers()) {
+            record.finish(code);
         }
         let trailer = response.extensions_mut().remove::<Trailer>();
         Ok(response.map(|body| Guarded::new(body, end, record).with(trailer)))

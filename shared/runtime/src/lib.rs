@@ -21,10 +21,11 @@ mod server;
 mod tasks;
 
 pub use api::Api;
+pub use body::RequestBody;
 pub use call::{Call, CallExt};
 pub use health::Health;
 pub use http::probes;
-pub use load::{LoadReports, told};
+pub use load::{LoadReports, Trailer, told};
 pub use process::{Drain, Process};
 pub use server::{Server, ServerOptions};
 pub use tasks::{Running, Tasks};

@@ -5,45 +5,42 @@
 //! keeps the connection alive would hold its call, and whatever works for it, without end. So each call's task has a limit of
 //! its own, a little later than the deadline; dropping the task resets the stream.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use weft_types::Deadline;
+use tokio::time::Sleep;
+use weft_types::{Deadline, SystemClock};
 
 /// How long after its deadline a call may still be ending in good order.
 const SLACK: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
-    static LIMIT: Arc<Limit>;
+    static LIMIT: Arc<OnceLock<Deadline>>;
 }
 
-#[derive(Default)]
-struct Limit {
-    deadline: OnceLock<Deadline>,
-    told: Notify,
-}
-
-impl Limit {
-    async fn passed(&self) {
-        // A permit is kept when the telling comes first. A call without a deadline never tells.
-        self.told.notified().await;
-        match self.deadline.get() {
-            Some(deadline) => tokio::time::sleep_until((deadline.instant() + SLACK).into()).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// Tells the deadline of the call that this task serves.
+/// Tells the deadline of the call that this task serves. Whoever tells it also waits for it in this task, which wakes it then.
 pub(crate) fn tell(deadline: Deadline) {
-    // Outside of a server's task there is nothing to limit.
-    let _ = LIMIT.try_with(|limit| {
-        if limit.deadline.set(deadline).is_ok() {
-            limit.told.notify_one();
+    // Outside of a server's task there is nothing to limit, and the first deadline stands.
+    let _ = LIMIT.try_with(|limit| limit.set(deadline));
+}
+
+/// The end of a call that outlives its deadline. Its timer is set once the deadline has passed, which few calls live to see.
+#[derive(Default)]
+struct Late(Option<Pin<Box<Sleep>>>);
+
+impl Late {
+    fn poll(&mut self, deadline: Deadline, context: &mut Context<'_>) -> Poll<()> {
+        if self.0.is_none() && !deadline.expired(SystemClock::now()) {
+            return Poll::Pending;
         }
-    });
+        self.0
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until((deadline.instant() + SLACK).into())))
+            .as_mut()
+            .poll(context)
+    }
 }
 
 /// Runs hyper's tasks, one per call, each within its limit.
@@ -56,13 +53,20 @@ where
 {
     #[expect(clippy::disallowed_methods, reason = "hyper owns the tasks of its calls: they end with their connection")]
     fn execute(&self, call: F) {
-        let limit = Arc::new(Limit::default());
+        let limit = Arc::new(OnceLock::new());
         tokio::spawn(LIMIT.scope(Arc::clone(&limit), async move {
-            tokio::select! {
-                biased;
-                () = call => {}
-                () = limit.passed() => tracing::debug!("a call that nobody reads outlived its deadline and is reset"),
-            }
+            let (mut call, mut late) = (pin!(call), Late::default());
+            poll_fn(|context| {
+                if call.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                // A call without a deadline never tells one.
+                let Some(deadline) = limit.get() else { return Poll::Pending };
+                late.poll(*deadline, context).map(|()| {
+                    tracing::debug!("a call that nobody reads outlived its deadline and is reset");
+                })
+            })
+            .await;
         }));
     }
 }

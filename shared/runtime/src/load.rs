@@ -20,30 +20,35 @@ const MAX_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Streams of reports at once.
 const MAX_STREAMS: usize = 64;
 
-/// The trailer of an answer that is still to be sent.
-#[derive(Clone)]
-pub(crate) struct Trailer(HeaderValue);
+/// A report as an answer's trailers carry it.
+#[derive(Clone, Debug)]
+pub struct Trailer(HeaderValue);
 
 impl Trailer {
-    pub(crate) fn add(self, trailers: &mut http::HeaderMap) {
+    /// Writes a report down.
+    pub fn of(report: &OrcaLoadReport) -> Option<Self> {
+        // Base64 is always a header's value.
+        HeaderValue::from_bytes(value(report).as_encoded_bytes()).ok().map(Self)
+    }
+
+    /// Puts it among trailers, in the place of any other.
+    pub fn add(self, trailers: &mut http::HeaderMap) {
         trailers.insert(TRAILER, self.0);
     }
 }
 
 /// Puts a report into an answer's trailers, whether it is a success or a failure.
 pub fn told<T>(outcome: Result<Response<T>, Status>, report: &OrcaLoadReport) -> Result<Response<T>, Status> {
-    let value = value(report);
+    let Some(trailer) = Trailer::of(report) else { return outcome };
     match outcome {
         Ok(mut response) => {
-            // tonic knows no trailers of a unary answer: the server adds it when they pass. Base64 is always a header value.
-            if let Ok(value) = HeaderValue::from_bytes(value.as_encoded_bytes()) {
-                response.extensions_mut().insert(Trailer(value));
-            }
+            // tonic knows no trailers of a unary answer: the server adds it when they pass.
+            response.extensions_mut().insert(trailer);
             Ok(response)
         }
         // An answer without a message has its trailers where others have their headers.
         Err(mut status) => {
-            status.metadata_mut().insert_bin(TRAILER, value);
+            trailer.add(status.metadata_mut().as_mut());
             Err(status)
         }
     }

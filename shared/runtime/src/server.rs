@@ -88,14 +88,14 @@ impl Server {
 
     /// Serves gRPC until it is drained through the returned handle.
     pub fn serve(self, api: Api, scope: Scope, tasks: &Tasks) -> Result<Drain, tonic_reflection::server::Error> {
-        let (routes, methods) = api.build()?;
+        let (answers, methods) = api.build()?;
         let limits = Limits {
             message_bytes: self.options.max_message_bytes,
             default_timeout: self.options.default_timeout,
             max_timeout: self.options.max_timeout,
         };
         let drain = Drain::new();
-        let guard = Arc::new(Guard { routes, methods, scope, limits, drain: drain.clone() });
+        let guard = Arc::new(Guard { answers, methods, scope, limits, drain: drain.clone() });
         Ok(self.accept(Protocol::Grpc(guard), drain, tasks))
     }
 

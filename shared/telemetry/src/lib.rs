@@ -15,7 +15,7 @@ mod span;
 
 pub use context::TraceContext;
 pub use export::{Error, Options, Telemetry};
-pub use log::{LogError, LogFormat, call_span, init_logs};
+pub use log::{LogError, LogFormat, init_logs, logged};
 pub use metrics::{
     InFlight, Metrics, ModelMetrics, ShadowMetrics, ShadowOutcome, SnapshotState, Stage, Tokens, names, status_name,
 };

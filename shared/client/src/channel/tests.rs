@@ -73,6 +73,130 @@ async fn a_call_ends_with_its_connection() {
     }
 }
 
+/// Pieces of a request, counted as they are taken; it does not end.
+struct Endless {
+    piece: bytes::Bytes,
+    left: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+impl http_body::Body for Endless {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        if self.left == 0 {
+            return Poll::Pending;
+        }
+        self.left -= 1;
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(http_body::Frame::data(self.piece.clone()))))
+    }
+}
+
+/// A request whose messages do not end goes on for as long as somebody waits for its answer.
+#[tokio::test]
+async fn a_request_ends_with_the_interest_in_its_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, tasks) = (listener.local_addr().expect("it is bound").to_string(), Tasks::new());
+    let channel = Channel::new(&address, ChannelOptions::default(), &tasks).expect("an address");
+    let (told, ended) = tokio::sync::oneshot::channel();
+    let server = tasks.attach(async move {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+        let (request, mut respond) = connection.accept().await.expect("a call").expect("in order");
+        let mut stream = respond.send_response(http::Response::new(()), false).expect("it is waited for");
+        let reset = async {
+            let mut body = request.into_body();
+            assert_eq!(body.data().await.expect("a piece").expect("whole").len(), 3);
+            poll_fn(|context| stream.poll_reset(context)).await
+        };
+        tokio::select! {
+            reset = reset => drop(told.send(reset.ok())),
+            _ = poll_fn(|context| connection.poll_closed(context)) => {}
+        }
+    });
+    let body = Endless { piece: bytes::Bytes::from_static(b"abc"), left: 1, taken: Arc::default() };
+    let answer = channel.send(Request::post("/service/Method").body(body).expect("valid")).await.expect("it begins");
+    drop(answer);
+    assert_eq!(ended.await.expect("the server lives"), Some(Code::CANCEL));
+    drop(server);
+}
+
+/// Of a request that is longer than the window of its stream, no more is taken than there is room for, and a little.
+#[tokio::test]
+async fn a_long_request_waits_for_room() {
+    const PIECE: usize = 256 << 10;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, tasks) = (listener.local_addr().expect("it is bound").to_string(), Tasks::new());
+    let channel = Channel::new(&address, ChannelOptions::default(), &tasks).expect("an address");
+    // It reads as much as the first window lets through, makes no room until it is told to, and answers when it has read all.
+    let (full, is_full) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = tokio::sync::oneshot::channel::<()>();
+    let server = tasks.attach(async move {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+        let (request, mut respond) = connection.accept().await.expect("a call").expect("in order");
+        let answered = async {
+            let (mut body, mut length) = (request.into_body(), 0);
+            while length < 65_535 {
+                length += body.data().await.expect("more").expect("whole").len();
+            }
+            full.send(()).expect("it is waited for");
+            let _ = may_go_on.await;
+            body.flow_control().release_capacity(length).expect("it has come");
+            while length < 64 * PIECE {
+                let data = body.data().await.expect("more").expect("whole");
+                length += data.len();
+                body.flow_control().release_capacity(data.len()).expect("it has come");
+            }
+            respond.send_response(http::Response::new(()), true).expect("it is waited for");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = answered => {}
+            _ = poll_fn(|context| connection.poll_closed(context)) => {}
+        }
+    });
+    let taken = Arc::new(AtomicUsize::new(0));
+    let body = Endless { piece: vec![7; PIECE].into(), left: 64, taken: Arc::clone(&taken) };
+    let call = channel.send(Request::post("/service/Method").body(body).expect("valid"));
+    let looks = async {
+        is_full.await.expect("the server lives");
+        let taken = taken.load(Ordering::Relaxed);
+        drop(go_on);
+        taken
+    };
+    let (answer, taken_then) = tokio::join!(call, looks);
+    assert!(taken_then <= 8, "{taken_then} pieces were taken");
+    assert_eq!(answer.map(drop), Ok(()));
+    assert_eq!(taken.load(Ordering::Relaxed), 64);
+    drop(server);
+}
+
+/// A server that takes calls and says nothing, not even to pings, is as good as gone.
+#[tokio::test]
+async fn a_connection_that_does_not_answer_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, tasks) = (listener.local_addr().expect("it is bound").to_string(), Tasks::new());
+    let (keepalive_interval, keepalive_timeout) = (Duration::from_millis(50), Duration::from_millis(50));
+    let options = ChannelOptions { keepalive_interval, keepalive_timeout, ..ChannelOptions::default() };
+    let channel = Channel::new(&address, options, &tasks).expect("an address");
+    let server = tasks.attach(async move {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+        let _call = connection.accept().await;
+        std::future::pending::<()>().await;
+    });
+    let request = Request::post("/service/Method").body(Body::empty()).expect("valid");
+    let ended = tokio::time::timeout(Duration::from_secs(20), channel.send(request)).await.expect("it ends");
+    assert_eq!(ended.map(drop).map_err(|error| error.reason()), Err(Reason::WorkerLost));
+    drop(server);
+}
+
 /// Answers every call on every connection.
 async fn answer_all(listener: TcpListener, tasks: Tasks) {
     let mut connections = Vec::new();
