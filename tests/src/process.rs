@@ -54,7 +54,7 @@ impl Weft {
     /// As [`Self::start`], with one thread for everything that is asynchronous.
     pub fn start_single(command: &str, flags: &[&str]) -> Result<Self> {
         let mut program = Command::new(binary()?);
-        Self::launch(program.env_clear(), FREE, command, &[flags, &["--threads", "1"]].concat())
+        Self::launch(program.env_clear(), FREE, command, &[flags, &["--serving-threads", "1"]].concat())
     }
 
     fn launch(program: &mut Command, address: &str, command: &str, flags: &[&str]) -> Result<Self> {

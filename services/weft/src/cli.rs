@@ -98,7 +98,7 @@ fn with<S>(
 }
 
 fn block_on<F: Future<Output = Result<()>>>(common: &Common, run: impl FnOnce(Process) -> F) -> Result<()> {
-    on_runtime(common.threads, async {
+    on_runtime(common.serving_threads, async {
         let process = Process::start(common.clone()).await?;
         let finish = process.clone();
         let outcome = run(process).await;

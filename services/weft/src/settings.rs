@@ -36,7 +36,7 @@ pub struct Common {
     /// How long calls in flight may take to end.
     pub drain_grace: Duration,
     /// Threads that serve calls; 0 means one for each processor.
-    pub threads: usize,
+    pub serving_threads: usize,
 }
 
 /// The files and the name by which etcd and a process know each other.
@@ -190,8 +190,8 @@ pub fn common(reader: &mut Reader, log: &str) -> Common {
             Duration::from_secs(30),
             "how long calls in flight may take to end",
         )),
-        threads: section.get(
-            Setting::new("threads", 0, "threads that serve calls, engines' own aside; 0 means one for each processor")
+        serving_threads: section.get(
+            Setting::new("serving-threads", 0, "threads that move calls, whatever executes them aside; 0 means one for each processor")
                 .within(0, 1_024),
         ),
     }
