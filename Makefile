@@ -5,7 +5,7 @@ TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
 CARGO := tests/scripts/native.sh cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench bench-router bench-state bench-worker doc proto models
+.PHONY: help run test check lint bench bench-router bench-state bench-worker fuzz doc proto models
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-worker: ## a worker against the runtimes below it and the servers beside i
 	tests/scripts/peers.sh
 	$(CARGO) bench --profile release -p weft-tests --bench worker -- $(PART) $(if $(FULL),--full)
 	$(if $(findstring D,$(or $(PART),D)),$(CARGO) bench --profile release -p weft-policy --bench batching)
+
+fuzz: ## what peers may send, in every form that libFuzzer finds; RUNS=10000000 for each target, TARGET=frame for one
+	tests/scripts/fuzz.sh $(or $(RUNS),1000000) $(TARGET)
 
 doc: ## the documentation, under target/doc
 	$(CARGO) doc --release --workspace --no-deps --document-private-items

@@ -33,8 +33,8 @@ const SERVICES: [&str; 4] = ["router", "scheduler", "worker", "metrics"];
 /// Libraries with one production user that are ports: their other users are their implementations and fakes.
 const PORTS: [&str; 3] = ["store", "engine", "engine-native"];
 
-const TARGETS: [&str; 11] =
-    ["help", "run", "test", "check", "lint", "bench", "bench-state", "bench-worker", "doc", "proto", "models"];
+const TARGETS: [&str; 12] =
+    ["help", "run", "test", "check", "lint", "bench", "bench-state", "bench-worker", "fuzz", "doc", "proto", "models"];
 
 /// Names that say nothing, so that anything ends up there.
 const VAGUE: [&str; 9] = ["mod", "util", "utils", "common", "helper", "helpers", "manager", "core", "misc"];

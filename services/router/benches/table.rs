@@ -14,6 +14,9 @@ use weft_types::{SystemClock, Version};
 #[path = "../src/endpoint.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod endpoint;
+#[path = "../src/leading.rs"]
+#[expect(dead_code, reason = "only the building of the table is measured, not its use")]
+mod leading;
 #[path = "../src/outlier.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod outlier;
@@ -68,6 +71,7 @@ fn build(criterion: &mut Criterion) {
         tasks: &tasks,
         scope: &scope,
         now: SystemClock::now(),
+        zone: "",
         known: true,
     };
     let first = Table::build(&mesh, &Table::default(), &connect);

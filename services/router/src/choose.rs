@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_policy::choose::{Look, Standing};
+use weft_policy::choose::{self, Look, Standing};
 use weft_policy::{Candidate, Terms};
-use weft_types::SystemClock;
+use weft_types::{Result, SystemClock};
 
 use crate::endpoint::{Endpoint, Permit};
+use crate::identify::Wanted;
+use crate::route::Target;
+use crate::rules::Marks;
 use crate::table::Replica;
 
 /// A replica as a call meets it.
@@ -30,6 +33,14 @@ impl Look for Met<'_> {
         self.replica.endpoint.identity
     }
 
+    fn load(&self) -> u64 {
+        choose::load(self.replica.endpoint.in_flight(), self.replica.pace.others(self.now))
+    }
+
+    fn is_local(&self) -> bool {
+        self.replica.local
+    }
+
     fn known(&self) -> Candidate {
         let (Replica { endpoint, pace, .. }, now) = (self.replica, self.now);
         let Standing { tried, ejected, draining } = self.standing();
@@ -44,19 +55,33 @@ impl Look for Met<'_> {
             ejected,
             draining,
             tried,
+            local: self.replica.local,
         }
     }
 }
 
-/// Draws two and takes the one where the call may be expected to end first, or the one that an affinity prefers; the permit counts
+/// Draws two and takes the one where the call may be expected to end first, or the one that an affinity leads to; the permit counts
 /// the call from now on.
 pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], terms: impl Into<Terms>) -> Option<Permit> {
     let now = SystemClock::now();
     let terms = terms.into();
-    let searches = terms.affinity.is_some() && !tried.is_empty();
+    let searches = terms.affinity.is_some() && terms.bound.is_none() && !tried.is_empty();
     let met = replicas.iter().map(|replica| Met { replica, tried, searches, now });
     let index = weft_policy::choose(met, terms, &mut rand::rng())?;
     replicas.get(index).map(Replica::enter)
+}
+
+/// What a call that is routed to this target asks of its replica: to be where its sequence is, or else what its route's affinity says.
+pub(crate) fn terms(wanted: &Wanted<'_>, target: &Target<'_>, marks: &Marks<'_>, now: Instant) -> Result<Terms> {
+    let terms = Terms { remaining: Some(wanted.deadline.remaining(now)), ..Terms::default() };
+    let sequence = wanted.affinity(&target.model);
+    match target.leading {
+        Some(leading) if sequence.is_none() => {
+            let affinity = leading.affinity(&target.model, marks, wanted.request)?;
+            Ok(Terms { affinity, bound: Some(leading.bound), ..terms })
+        }
+        _ => Ok(Terms { affinity: sequence, ..terms }),
+    }
 }
 
 /// A replica as the choice sees it.
@@ -78,7 +103,7 @@ mod tests {
     use weft_types::Deadline;
 
     fn replica(endpoint: Arc<Endpoint>) -> Replica {
-        Replica { endpoint, pace: Arc::new(Pace::new(SystemClock::now())), draining: false }
+        Replica { endpoint, pace: Arc::new(Pace::new(SystemClock::now())), draining: false, local: false }
     }
 
     fn replicas(count: usize) -> Vec<Replica> {
@@ -152,7 +177,7 @@ mod tests {
         drop((one, other));
         let _busy = replicas[1].enter();
         let chosen = |remaining| {
-            let terms = Terms { affinity: None, remaining: Some(std::time::Duration::from_secs(remaining)) };
+            let terms = Terms { remaining: Some(std::time::Duration::from_secs(remaining)), ..Terms::default() };
             choose(&replicas, &[], terms).expect("one is there").endpoint().worker.to_string()
         };
         assert_eq!((chosen(3_600), chosen(1)), ("w0".to_owned(), "w1".to_owned()));

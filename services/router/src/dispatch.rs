@@ -9,16 +9,16 @@ use rand::RngExt as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 use weft_client::{outgoing, unary, within};
+use weft_policy::Terms;
 use weft_policy::eject::Evidence;
 use weft_policy::retry::{Attempt, Verdict, may_retry};
-use weft_policy::{Affinity, Terms};
 use weft_proto::message::Message;
 use weft_proto::{error_of, orca, status_of};
 use weft_runtime::Call;
 use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
 use weft_types::{Deadline, Error, MIN_RESERVE, Reason, Result, SystemClock, Version, WorkerId};
 
-use crate::choose::choose;
+use crate::choose::{choose, terms};
 use crate::endpoint::{Ending, Endpoint, Permit};
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
@@ -126,6 +126,7 @@ pub(crate) async fn infer(
 ) -> Result<Response<Message>, Status> {
     let head = message.head().map_err(|error| status_of(&error))?;
     let wanted = identify(metadata, &head, call.deadline).map_err(|error| status_of(&error))?;
+    let wanted = Wanted { request: message.request(), ..wanted };
     lock(router).deposit();
     let copied = shadow::copy(router, call, &wanted, &message);
     // Pinned where it begins: it is kilobytes long, and would be moved into the timer's future.
@@ -266,12 +267,11 @@ async fn hold(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>
     }
 }
 
-/// Draws a replica that was not tried yet: the one where the call's sequence would begin, if it belongs to one; `None` when none
-/// is ready.
+/// Draws a replica that was not tried yet: the one where the call's sequence would begin, if it belongs to one, or where its route's
+/// affinity leads; `None` when none is ready.
 pub(crate) fn draw(router: &Inner, wanted: &Wanted<'_>, tried: &[Arc<Endpoint>]) -> Result<Option<Chosen>> {
     let fresh = |permit: &Permit| !tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, permit.endpoint()));
-    let remaining = Some(wanted.deadline.remaining(SystemClock::now()));
-    pick(router, wanted, |replicas, affinity| choose(replicas, tried, Terms { affinity, remaining }).filter(fresh))
+    pick(router, wanted, |replicas, terms| choose(replicas, tried, terms).filter(fresh))
 }
 
 /// The replica on a certain worker, if that one is ready; it may be draining.
@@ -283,15 +283,16 @@ pub(crate) fn draw_on(router: &Inner, wanted: &Wanted<'_>, worker: &WorkerId) ->
 fn pick(
     router: &Inner,
     wanted: &Wanted<'_>,
-    of: impl FnOnce(&[Replica], Option<Affinity>) -> Option<Permit>,
+    of: impl FnOnce(&[Replica], Terms) -> Option<Permit>,
 ) -> Result<Option<Chosen>> {
     let table = router.table.load();
     let marks = wanted.marks(|| rand::rng().random());
-    match route(&table, wanted.name, wanted.version, &marks, SystemClock::now())? {
+    let now = SystemClock::now();
+    match route(&table, wanted.name, wanted.version, &marks, now)? {
         Routed::Coming => Ok(None),
         Routed::Ready(target) => {
-            let affinity = wanted.affinity(&target.model);
-            Ok(of(&target.ready.replicas, affinity).map(|permit| Chosen::of(target, permit)))
+            let terms = terms(wanted, &target, &marks, now)?;
+            Ok(of(&target.ready.replicas, terms).map(|permit| Chosen::of(target, permit)))
         }
     }
 }

@@ -2,20 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use prost::Message as _;
 use rand::RngExt as _;
 use tonic::metadata::MetadataMap;
-use weft_policy::choose::odds;
+use weft_policy::Terms;
+use weft_policy::choose::{self, odds};
 use weft_policy::split::{self, parts};
 use weft_proto::duration;
+use weft_proto::message::Payload;
 use weft_proto::weft::router::v1::{
-    Candidate, ExplainRequest, ExplainResponse, Outcome, RouteTaken, Rule, ShadowView, TargetView,
+    Candidate, ExplainRequest, ExplainResponse, Led, Outcome, RouteTaken, Rule, ShadowView, TargetView, ZoneView,
 };
 use weft_telemetry::status_name;
 use weft_types::{Deadline, Error, Result, SystemClock, Version};
 
 use crate::Inner;
-use crate::choose::candidate;
+use crate::choose::{candidate, terms};
 use crate::dispatch::lock;
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
@@ -33,14 +36,17 @@ pub(crate) fn explain(
     request: ExplainRequest,
 ) -> Result<ExplainResponse> {
     let request = request.request.ok_or_else(|| Error::invalid("request", "is missing"))?;
-    let message = request.encode_to_vec();
+    let message = Bytes::from(request.encode_to_vec());
     let mut answer = ExplainResponse {
         retries_left: u32::try_from(lock(router).left(SystemClock::now())).unwrap_or(u32::MAX),
         holds_left: u32::try_from(router.holds.available_permits()).unwrap_or(u32::MAX),
         ..ExplainResponse::default()
     };
     match identify(metadata, &message, deadline) {
-        Ok(wanted) => of_wanted(router, &wanted, SystemClock::now(), &mut answer),
+        Ok(wanted) => {
+            let wanted = Wanted { request: Payload::of(&message), ..wanted };
+            of_wanted(router, &wanted, SystemClock::now(), &mut answer);
+        }
         Err(error) => refuse(&mut answer, &error),
     }
     Ok(answer)
@@ -79,7 +85,10 @@ fn of_wanted(router: &Inner, wanted: &Wanted<'_>, now: Instant, answer: &mut Exp
             if next.is_none() {
                 answer.reason = "too little time is left for another hop".to_owned();
             }
-            replicas(wanted, &target, now, answer);
+            match terms(wanted, &target, &marks, now) {
+                Ok(terms) => replicas(&router.options.zone, &target, (terms, now), answer),
+                Err(error) => refuse(answer, &error),
+            }
         }
     }
 }
@@ -120,11 +129,10 @@ fn shadow(router: &Inner, table: &Table, rules: &Rules) -> Option<ShadowView> {
 }
 
 /// The replicas that could take the call, the likeliest first.
-fn replicas(wanted: &Wanted<'_>, target: &Target<'_>, now: Instant, answer: &mut ExplainResponse) {
-    let affinity = wanted.affinity(&target.model);
+fn replicas(zone: &str, target: &Target<'_>, (terms, now): (Terms, Instant), answer: &mut ExplainResponse) {
     let replicas: Vec<&Replica> = target.ready.replicas.iter().take(MOST).collect();
     let seen: Vec<_> = replicas.iter().map(|replica| candidate(replica, &[], now)).collect();
-    let told = replicas.iter().zip(&seen).zip(odds(&seen, affinity)).map(|((replica, seen), share)| Candidate {
+    let told = replicas.iter().zip(&seen).zip(odds(&seen, terms)).map(|((replica, seen), share)| Candidate {
         worker: replica.endpoint.worker.to_string(),
         share,
         in_flight: seen.in_flight,
@@ -133,11 +141,21 @@ fn replicas(wanted: &Wanted<'_>, target: &Target<'_>, now: Instant, answer: &mut
         connection: replica.endpoint.channel.state().as_str().to_owned(),
         draining: seen.draining,
         ejected: seen.ejected,
+        local: seen.local,
     });
     let mut candidates: Vec<Candidate> = told.collect();
     // They are in the order of their names, and a stable order keeps that among equals.
     candidates.sort_by(|one, other| other.share.total_cmp(&one.share));
-    answer.affinity = affinity.is_some();
+    answer.affinity = terms.affinity.is_some();
+    let led = terms.affinity.and_then(|affinity| choose::led(&seen, affinity, terms.bound));
+    answer.led = led.and_then(|led| {
+        let preferred = replicas.get(led.preferred)?.endpoint.worker.to_string();
+        Some(Led { preferred, limit: led.limit.unwrap_or(0), spilled: led.taken != led.preferred })
+    });
+    let local = || candidates.iter().filter(|candidate| candidate.local);
+    if (1..candidates.len()).contains(&local().count()) {
+        answer.zone = Some(ZoneView { zone: zone.to_owned(), stays: local().map(|candidate| candidate.share).sum() });
+    }
     (answer.model, answer.version) = (target.model.clone(), target.version.get());
     answer.candidates = candidates;
 }

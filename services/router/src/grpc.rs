@@ -207,6 +207,7 @@ impl RouterService for Router {
             in_flight: host.endpoint.in_flight(),
             ready: ready.remove(worker).unwrap_or_default(),
             retained: snapshot.retained.contains(worker),
+            zone: host.zone.clone(),
             ejected: ejected.remove(worker).unwrap_or_default(),
         });
         let age = snapshot.age(SystemClock::now());
@@ -215,6 +216,7 @@ impl RouterService for Router {
             age: age.map(weft_proto::duration),
             endpoints: endpoints.collect(),
             restored: snapshot.restored,
+            zone: self.inner.options.zone.clone(),
         }))
     }
 

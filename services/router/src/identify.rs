@@ -3,6 +3,7 @@
 use tonic::metadata::MetadataMap;
 use weft_policy::Affinity;
 use weft_proto::frame::{self, Head, Sequence};
+use weft_proto::message::Payload;
 use weft_types::{Deadline, Error, InvalidName, ModelName, Result, SystemClock, Version};
 
 use crate::rules::Marks;
@@ -22,8 +23,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) ends_sequence: bool,
     /// What the call brought, for a route to look at; of a stream, what the stream brought.
     pub(crate) metadata: Option<&'a MetadataMap>,
-    /// The undecoded request, for a route to look at.
+    /// The undecoded request without its tensors, for a route to look at.
     pub(crate) message: &'a [u8],
+    /// The same with its tensors.
+    pub(crate) request: Payload<'a>,
 }
 
 impl Wanted<'_> {
@@ -56,7 +59,17 @@ pub(crate) fn wanted<'a>(head: &Head<'a>, deadline: Deadline) -> Result<Wanted<'
         head.timeout.map_or(deadline, |timeout| deadline.earlier(Deadline::after(SystemClock::now(), timeout)));
     let (sequence, ends_sequence) = (head.sequence, head.ends_sequence);
     let (name, id) = (head.model_name, head.id);
-    Ok(Wanted { name, version, id, deadline, sequence, ends_sequence, metadata: None, message: &[] })
+    Ok(Wanted {
+        name,
+        version,
+        id,
+        deadline,
+        sequence,
+        ends_sequence,
+        metadata: None,
+        message: &[],
+        request: Payload::default(),
+    })
 }
 
 /// Checks a model's name and version as they came.

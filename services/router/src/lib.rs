@@ -13,6 +13,7 @@ mod explain;
 mod forward;
 mod grpc;
 mod identify;
+mod leading;
 mod load;
 mod metadata;
 mod options;
@@ -134,6 +135,7 @@ impl Router {
                 tasks: &inner.tasks,
                 scope: &inner.scope,
                 now: SystemClock::now(),
+                zone: &inner.options.zone,
             };
             let table = Table::build(&snapshot, &inner.table.load(), &connect);
             inner.table.store(Arc::new(table));

@@ -9,6 +9,8 @@ use weft_policy::retry::{BudgetSettings, Policy};
 /// The router's settings.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The zone that the router stands in; empty when there is none. Calls stay in it while its replicas have no more to do than others.
+    pub zone: String,
     /// How to connect to workers.
     pub channel: ChannelOptions,
     /// The limits of one call's retries.
@@ -36,6 +38,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            zone: String::new(),
             channel: ChannelOptions::default(),
             retry: Policy::default(),
             retry_budget: BudgetSettings::default(),

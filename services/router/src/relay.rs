@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tower::Service;
 use weft_client::{Channel, prepare};
+use weft_proto::message::Payload;
 use weft_proto::status_of;
 use weft_runtime::CallExt as _;
 use weft_types::{Deadline, Error, Reason, Result, SystemClock};
@@ -69,7 +70,18 @@ fn wanted<'a>(name: &'a str, version: &str, deadline: Deadline) -> Result<Wanted
         Some("model_version") => Error::invalid(VERSION, error.message()),
         _ => Error::invalid(MODEL, error.message()),
     })?;
-    Ok(Wanted { name, version, id: "", deadline, sequence: None, ends_sequence: false, metadata: None, message: &[] })
+    let (message, request) = (&[][..], Payload::default());
+    Ok(Wanted {
+        name,
+        version,
+        id: "",
+        deadline,
+        sequence: None,
+        ends_sequence: false,
+        metadata: None,
+        message,
+        request,
+    })
 }
 
 /// The one value of a header.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use weft_policy::split::Rule;
 use weft_types::{Error, ModelName, Reason, Result, Version};
 
+use crate::leading::Leading;
 use crate::rules::Marks;
 use crate::table::{Model, Ready, Table};
 
@@ -13,6 +14,8 @@ pub(crate) struct Target<'a> {
     pub(crate) model: String,
     pub(crate) version: Version,
     pub(crate) ready: &'a Ready,
+    /// What leads the call to one of its replicas, if its route says so.
+    pub(crate) leading: Option<&'a Leading>,
 }
 
 /// What came of a name.
@@ -43,7 +46,10 @@ pub(crate) fn route<'a>(
     };
     let version = target.version.or(version);
     match table.model(&target.model).and_then(|model| model.ready(version)) {
-        Some((version, ready)) => Ok(Routed::Ready(Target { model: target.model.clone(), version, ready })),
+        Some((version, ready)) => {
+            let leading = rules.leading.as_ref();
+            Ok(Routed::Ready(Target { model: target.model.clone(), version, ready, leading }))
+        }
         // Only a match takes what is not ready: such a call is answered as if it named that model itself.
         None if rule == Rule::Match => of_model(table, &target.model, version, now),
         None => Ok(Routed::Coming),
@@ -55,7 +61,7 @@ fn of_model<'a>(table: &'a Table, name: &str, version: Option<Version>, now: Ins
         return Err(unknown(name, None));
     };
     match model.ready(version) {
-        Some((version, ready)) => Ok(Routed::Ready(Target { model: name.to_owned(), version, ready })),
+        Some((version, ready)) => Ok(Routed::Ready(Target { model: name.to_owned(), version, ready, leading: None })),
         None => why_not(name, model, version, now),
     }
 }

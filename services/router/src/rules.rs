@@ -15,6 +15,7 @@ use weft_proto::weft::control::v1::{self as control, MetadataMatch, RouteTarget}
 use weft_telemetry::{Scope, ShadowMetrics};
 use weft_types::{ModelName, Result, Version};
 
+use crate::leading::Leading;
 use crate::table::Table;
 
 /// What of a call its route looks at. By default nothing: then a route's first targets take it.
@@ -36,6 +37,7 @@ pub(crate) struct Rules {
     pub(crate) targets: Vec<Leads>,
     sticky: Option<Key>,
     pub(crate) shadow: Option<Shadow>,
+    pub(crate) leading: Option<Leading>,
 }
 
 /// Where a target leads, and what leads there.
@@ -56,7 +58,7 @@ struct Match {
 }
 
 /// Where a call has its key.
-enum Key {
+pub(crate) enum Key {
     Metadata(HeaderName),
     Parameter(String),
 }
@@ -84,6 +86,7 @@ impl Rules {
             targets: route.targets.iter().take(MAX_TARGETS).map(Leads::of).collect(),
             sticky: route.sticky.as_ref().and_then(|sticky| Key::of(sticky.source.as_ref()?)),
             shadow,
+            leading: route.affinity.as_ref().and_then(Leading::of),
         }
     }
 
@@ -112,7 +115,7 @@ impl Rules {
     /// A sequence's calls stay together whatever key each of them brings.
     fn draw(&self, marks: &Marks<'_>) -> Result<Draw> {
         let key = match &self.sticky {
-            Some(sticky) if marks.sequence.is_none() => sticky.affinity(&self.name, marks)?,
+            Some(sticky) if marks.sequence.is_none() => sticky.affinity(self.name.as_str(), marks)?,
             _ => None,
         };
         Ok(key.map_or(Draw::Unit(marks.unit), Draw::Key))
@@ -157,18 +160,17 @@ impl Key {
         }
     }
 
-    /// What the calls with the same key have in common; `None` for a call without one.
-    fn affinity(&self, route: &ModelName, marks: &Marks<'_>) -> Result<Option<Affinity>> {
-        let route = route.as_str();
+    /// What the calls with the same key to this route or model have in common; `None` for a call without one.
+    pub(crate) fn affinity(&self, name: &str, marks: &Marks<'_>) -> Result<Option<Affinity>> {
         match self {
             Self::Metadata(key) => {
                 let value = marks.metadata.and_then(|metadata| metadata.as_ref().get(key));
                 let value = value.map(|value| value.as_bytes()).filter(|value| !value.is_empty());
-                Ok(value.map(|value| Affinity::of(route, value)))
+                Ok(value.map(|value| Affinity::of(name, value)))
             }
             Self::Parameter(key) => Ok(given(marks.message, key)?.map(|given| match given {
-                Given::Number(number) => Affinity::of(route, number),
-                Given::Text(text) => Affinity::of(route, text),
+                Given::Number(number) => Affinity::of(name, number),
+                Given::Text(text) => Affinity::of(name, text),
             })),
         }
     }

@@ -111,7 +111,7 @@ pub(crate) fn copy(router: &Arc<Inner>, call: &Call, wanted: &Wanted<'_>, messag
 fn choose_for(table: &Table, shadow: &Shadow) -> Option<Chosen> {
     let (version, ready) = table.model(&shadow.model)?.ready(shadow.version)?;
     let permit = choose(&ready.replicas, &[], None)?;
-    Some(Chosen::of(Target { model: shadow.model.clone(), version, ready }, permit))
+    Some(Chosen::of(Target { model: shadow.model.clone(), version, ready, leading: None }, permit))
 }
 
 /// A copy on its way.

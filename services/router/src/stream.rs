@@ -2,7 +2,7 @@
 //!
 //! A stream keeps one upstream per model, so that the requests of one model stay in order and on one replica; when that
 //! replica goes, the upstream is half-closed: answers that are still due come from it, and the next request takes another
-//! replica. Requests that belong to a sequence take the upstream to the replica that the sequence began on, for as long as that one
+//! replica. Where a route's affinity leads to a replica, the upstream's first request decides. Requests that belong to a sequence take the upstream to the replica that the sequence began on, for as long as that one
 //! is there, whatever replicas come meanwhile. A request may have many answers:
 //! it is due until the one that is marked as its last. Both directions are bounded: a caller that does not read stops its own
 //! upstreams, and a worker that is slow stops the caller.
@@ -24,6 +24,7 @@ use weft_client::{outgoing, within};
 use weft_policy::eject::Evidence;
 use weft_proto::frame;
 use weft_proto::inference::{ModelInferResponse, ModelStreamInferResponse};
+use weft_proto::message::Payload;
 use weft_proto::raw::InferenceClient;
 use weft_proto::{error_of, orca, status_of};
 use weft_runtime::{Call, Running};
@@ -201,7 +202,10 @@ impl Sender {
         // A request for a model that never comes must not hold up those behind it for as long as the stream may last.
         let patience = Deadline::after(SystemClock::now(), self.router.options.stream_hold);
         let wanted = match wanted(&head, self.call.deadline.earlier(patience)) {
-            Ok(wanted) => Wanted { metadata: Some(&metadata), message: &message, ..wanted },
+            Ok(wanted) => {
+                let request = Payload::of(&message);
+                Wanted { metadata: Some(&metadata), message: &message, request, ..wanted }
+            }
             Err(error) => return self.refuse(head.id, &error).await,
         };
         for _ in 0..OPENED {

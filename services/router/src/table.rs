@@ -22,6 +22,8 @@ pub(crate) struct Replica {
     pub(crate) pace: Arc<Pace>,
     /// Its worker is shutting down: it serves, but others are better.
     pub(crate) draining: bool,
+    /// Its worker stands in the router's own zone.
+    pub(crate) local: bool,
 }
 
 impl Replica {
@@ -40,6 +42,8 @@ impl Replica {
 pub(crate) struct Host {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) draining: bool,
+    /// Where it stands; empty when it does not say.
+    pub(crate) zone: String,
 }
 
 /// What is known of a model.
@@ -103,6 +107,8 @@ pub(crate) struct Connect<'a> {
     pub(crate) tasks: &'a Tasks,
     pub(crate) scope: &'a Scope,
     pub(crate) now: Instant,
+    /// Where this router stands; empty when that is not known.
+    pub(crate) zone: &'a str,
     /// Whether the snapshot is of anything: listed from the store, or found on disk.
     pub(crate) known: bool,
 }
@@ -122,7 +128,8 @@ impl Table {
     pub(crate) fn build(snapshot: &Snapshot, old: &Self, connect: &Connect<'_>) -> Self {
         let of_worker = |(id, record): (&WorkerId, &Arc<Record<Worker>>)| {
             let endpoint = endpoint(id, &record.value, old, connect)?;
-            Some((id.clone(), Host { endpoint, draining: record.value.draining }))
+            let (draining, zone) = (record.value.draining, record.value.zone.clone());
+            Some((id.clone(), Host { endpoint, draining, zone }))
         };
         let of_route = |(name, record): (&ModelName, &Arc<Record<Route>>)| {
             let kept = old.routes.get(name).filter(|rules| rules.are_of(record));
@@ -205,7 +212,8 @@ impl Table {
                         .or_insert_with(|| Ready { replicas: Vec::new(), metrics: instruments() });
                     let (endpoint, draining) = (Arc::clone(&host.endpoint), host.draining);
                     let pace = old.pace(key, &endpoint).unwrap_or_else(|| Arc::new(Pace::new(connect.now)));
-                    ready.replicas.push(Replica { endpoint, pace, draining });
+                    let local = !connect.zone.is_empty() && connect.zone == host.zone;
+                    ready.replicas.push(Replica { endpoint, pace, draining, local });
                 }
                 ReplicaState::Failed => {
                     model.coming.entry(key.version).or_default().failure = Some(record.value.reason.clone());
@@ -328,7 +336,7 @@ mod tests {
             }
             let (tasks, scope) = (Tasks::new(), Scope::disabled());
             let now = weft_types::SystemClock::now();
-            let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now, known: true };
+            let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now, zone: "", known: true };
             let table = Table::build(&snapshot, &Table::default(), &connect);
             for model in 0..3 {
                 let on = |worker: &usize, state| held.get(&(*worker, model)) == Some(&state);
@@ -357,7 +365,8 @@ mod tests {
     #[test]
     fn what_calls_took_outlives_changes() {
         let (tasks, scope, now) = (Tasks::new(), Scope::disabled(), weft_types::SystemClock::now());
-        let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now, known: true };
+        let connect =
+            Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now, zone: "", known: true };
         let mut snapshot = Snapshot::default();
         let add = |snapshot: &mut Snapshot, number: usize, epoch: u64| {
             let worker = Worker { address: "127.0.0.1:1".to_owned(), epoch, ..Worker::default() };
@@ -388,6 +397,7 @@ mod tests {
             tasks: &tasks,
             scope: &scope,
             now: now + Duration::from_secs(seconds),
+            zone: "",
             known: true,
         };
         let mut snapshot = Snapshot::default();

@@ -72,6 +72,8 @@ pub struct Listen {
 pub struct Router {
     /// Where it listens.
     pub listen: Listen,
+    /// The zone that it stands in.
+    pub zone: String,
 }
 
 /// A scheduler's settings.
@@ -257,7 +259,14 @@ fn all(reader: &mut Reader, demo: bool, port: Option<u16>) -> Dev {
 
 fn read_router(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Router {
     let http = listen.is_none_or(|listen| listen.port() != 0).then_some(8000);
-    Router { listen: read_listen(section, listen, http) }
+    Router {
+        listen: read_listen(section, listen, http),
+        zone: section.get(Setting::new(
+            "zone",
+            String::new(),
+            "zone of this machine; calls stay with workers of the same zone while those have no more to do than others",
+        )),
+    }
 }
 
 fn read_scheduler(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Scheduler {

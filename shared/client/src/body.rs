@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::{Reason as Code, RecvStream, SendStream};
 use http_body::{Body, Frame};
 use tonic::Status;
-use weft_proto::status_of;
+use weft_proto::{drop_unreadable_details, status_of};
 use weft_runtime::Running;
 use weft_types::{Error, Reason};
 
@@ -133,7 +133,12 @@ impl Body for ResponseBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.poll(context).map(|frame| match frame? {
-            Ok(frame) => Some(Ok(frame)),
+            Ok(mut frame) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    drop_unreadable_details(trailers);
+                }
+                Some(Ok(frame))
+            }
             // An early end in order (RFC 9113, section 8.1).
             Err(error) if error.reason() == Some(Code::NO_ERROR) && error.is_reset() => None,
             Err(error) => {

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
-use weft_proto::status_of;
+use weft_proto::{drop_unreadable_details, status_of};
 use weft_runtime::Tasks;
 use weft_types::{Error, Reason};
 
@@ -149,7 +149,8 @@ impl Channel {
         // Mostly all there is to send is there, so that no task is needed.
         let is_sent = poll_fn(|context| Poll::Ready(Pin::new(&mut sending).poll(context).is_ready())).await;
         let sending = (!is_sent).then(|| self.inner.tasks.attach(sending));
-        let response = response.await.map_err(Failure::Waiting)?;
+        let mut response = response.await.map_err(Failure::Waiting)?;
+        drop_unreadable_details(response.headers_mut());
         Ok(response.map(|body| ResponseBody::new(body, sending, Arc::clone(live) as _)))
     }
 

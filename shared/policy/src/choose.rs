@@ -2,14 +2,17 @@
 //! drawn at random, the one on which a call may be expected to end first. Calls that belong together go by [`Affinity`] instead.
 
 mod affinity;
+mod bounded;
 mod latency;
 mod odds;
 mod report;
 #[cfg(test)]
 mod simulated;
 mod slow_start;
+mod zone;
 
 pub use affinity::{Affinity, identity};
+pub use bounded::{Bound, Led};
 pub use latency::{Latency, Quickest};
 pub use odds::odds;
 pub use report::Reported;
@@ -42,6 +45,8 @@ pub struct Candidate {
     pub draining: bool,
     /// An earlier attempt of this call went to it.
     pub tried: bool,
+    /// It stands in the zone of whoever chooses.
+    pub local: bool,
 }
 
 /// A replica as the choice meets it: all are looked at in passing, and only those that are drawn in full.
@@ -50,6 +55,10 @@ pub trait Look: Copy {
     fn standing(&self) -> Standing;
     /// As in [`Candidate::identity`].
     fn identity(&self) -> u64;
+    /// As in [`Candidate::load`].
+    fn load(&self) -> u64;
+    /// As in [`Candidate::local`].
+    fn is_local(&self) -> bool;
     /// All that is known of it.
     fn known(&self) -> Candidate;
 }
@@ -63,9 +72,23 @@ impl Look for Candidate {
         self.identity
     }
 
+    fn load(&self) -> u64 {
+        load(self.in_flight, self.others)
+    }
+
+    fn is_local(&self) -> bool {
+        self.local
+    }
+
     fn known(&self) -> Candidate {
         *self
     }
+}
+
+/// Requests of this process and of others together, in whole ones.
+pub fn load(in_flight: u64, others: f32) -> u64 {
+    // What is no number or negative counts for nothing.
+    in_flight.saturating_add(others.round() as u64)
 }
 
 /// What a call asks of its replica.
@@ -73,13 +96,15 @@ impl Look for Candidate {
 pub struct Terms {
     /// It has to go where the calls that it belongs to go.
     pub affinity: Option<Affinity>,
+    /// How busy that replica may be before the call is led on to the next; `None` is without end, as sequences need it.
+    pub bound: Option<Bound>,
     /// What is left until its deadline.
     pub remaining: Option<Duration>,
 }
 
 impl From<Option<Affinity>> for Terms {
     fn from(affinity: Option<Affinity>) -> Self {
-        Self { affinity, remaining: None }
+        Self { affinity, ..Self::default() }
     }
 }
 
@@ -134,42 +159,68 @@ impl Candidate {
 
 /// The index of the candidate that takes the call; `None` only when there is none at all.
 ///
-/// With an affinity, it is the one of the best standing that the affinity prefers, however much that one has to do. Reads the
-/// candidates a few times, without allocating, so an iterator over live counters will do.
+/// With an affinity, it is the one of the best standing that the affinity leads to. Without one, a call stays among those of the zone while
+/// they have no more to do than others. Reads the candidates a few times, without allocating, so an iterator over live counters will do.
 pub fn choose<R: Rng + ?Sized>(
     candidates: impl Iterator<Item = impl Look> + Clone,
     terms: impl Into<Terms>,
     rng: &mut R,
 ) -> Option<usize> {
-    let Terms { affinity, remaining } = terms.into();
-    let (standing, count) = best_standing(candidates.clone())?;
+    let Terms { affinity, bound, remaining } = terms.into();
+    let best = Best::of(candidates.clone())?;
+    let equals = candidates.enumerate().filter(|(_, candidate)| candidate.standing() == best.standing);
     if let Some(affinity) = affinity {
-        let equals = candidates.enumerate().filter(|(_, candidate)| candidate.standing() == standing);
-        return equals.max_by_key(|(_, candidate)| affinity.preference(candidate.identity())).map(|(index, _)| index);
+        return bounded::lead(equals, affinity, bound).map(|led| led.taken);
     }
+    let drawn = draw(&equals, best.count, remaining, rng)?;
+    if !zone::matters(best.local, best.count) {
+        return Some(drawn.0);
+    }
+    let near = draw(&equals.filter(|(_, candidate)| candidate.is_local()), best.local, remaining, rng)?;
+    let (of_near, of_drawn) = prospects(&near.1, &drawn.1, remaining);
+    if near.0 == drawn.0 || !zone::stays(of_near, of_drawn) {
+        return Some(drawn.0);
+    }
+    let passed_on = passed_on(&near.1, &drawn.1);
+    Some(if passed_on > 0.0 && rng.random::<f32>() < passed_on { drawn.0 } else { near.0 })
+}
+
+/// Where an affinity leads among all candidates, and why, for answers to operators.
+pub fn led(candidates: &[Candidate], affinity: Affinity, bound: Option<Bound>) -> Option<Led> {
+    let best = Best::of(candidates.iter().copied())?;
+    let equals = candidates.iter().copied().enumerate().filter(|(_, candidate)| candidate.standing() == best.standing);
+    bounded::lead(equals, affinity, bound)
+}
+
+/// The better of two that are drawn from `count`, or of a few more while those seen are expected to be late.
+fn draw<R: Rng + ?Sized>(
+    pool: &(impl Iterator<Item = (usize, impl Look)> + Clone),
+    count: usize,
+    remaining: Option<Duration>,
+    rng: &mut R,
+) -> Option<(usize, Candidate)> {
+    let nth = |place| pool.clone().nth(place).map(|(index, candidate)| (index, candidate.known()));
     let first = rng.random_range(0..count);
     if count == 1 {
-        return nth(candidates, standing, first).map(|(index, _)| index);
+        return nth(first);
     }
     // Drawn from the others, so that the two always differ.
     let other = rng.random_range(0..count - 1);
     let second = if other >= first { other + 1 } else { other };
-    let (one, other) = (nth(candidates.clone(), standing, first)?, nth(candidates.clone(), standing, second)?);
-    let pair = compare(one, other, remaining);
+    let pair = compare(nth(first)?, nth(second)?, remaining);
     if !pair.is_late {
         let passed_on = pair.passed_on();
-        return Some(if passed_on > 0.0 && rng.random::<f32>() < passed_on { pair.other.0 } else { pair.better.0 });
+        return Some(if passed_on > 0.0 && rng.random::<f32>() < passed_on { pair.other } else { pair.better });
     }
     let mut best = pair.better;
     for _ in 0..LOOKS {
-        let next = nth(candidates.clone(), standing, rng.random_range(0..count))?;
-        let pair = compare(best, next, remaining);
+        let pair = compare(best, nth(rng.random_range(0..count))?, remaining);
         best = pair.better;
         if !pair.is_late {
             break;
         }
     }
-    Some(best.0)
+    Some(best)
 }
 
 /// Two candidates in the order of their prospects.
@@ -182,22 +233,22 @@ struct Pair {
 }
 
 impl Pair {
-    /// The share of such calls that the better one passes on, having come later than the other: as much as its own share is smaller.
-    /// Dividing its cost by the share instead would leave it without any calls where nobody has much to do.
     fn passed_on(&self) -> f32 {
-        let share = |candidate: &Candidate| slow_start::share(candidate.there_for);
-        if self.other_is_late { 0.0 } else { (1.0 - share(&self.better.1) / share(&self.other.1)).max(0.0) }
+        if self.other_is_late { 0.0 } else { passed_on(&self.better.1, &self.other.1) }
     }
+}
+
+/// The share of such calls that the better one passes on, having come later than the other: as much as its own share is smaller.
+/// Dividing its cost by the share instead would leave it without any calls where nobody has much to do.
+fn passed_on(better: &Candidate, other: &Candidate) -> f32 {
+    let share = |candidate: &Candidate| slow_start::share(candidate.there_for);
+    (1.0 - share(better) / share(other)).max(0.0)
 }
 
 /// Better is the one that is expected to answer in time, or else the one that costs less. Of equals the first drawn: a tie must not go
 /// by name, or an idle mesh would send every call to the first replica.
 fn compare(one: (usize, Candidate), other: (usize, Candidate), remaining: Option<Duration>) -> Pair {
-    // A replica of which nothing is known is taken to be like the other: it is neither flooded nor shunned.
-    let latency = |of: &Candidate, beside: &Candidate| of.latency.or(beside.latency).unwrap_or(NOISE).max(NOISE);
-    let (of_one, of_other) = (latency(&one.1, &other.1), latency(&other.1, &one.1));
-    let most = of_one.min(of_other) * SPREAD;
-    let prospects = (one.1.prospect(of_one.min(most), remaining), other.1.prospect(of_other.min(most), remaining));
+    let prospects = prospects(&one.1, &other.1, remaining);
     if prospects.0 <= prospects.1 {
         Pair { better: one, other, is_late: prospects.0.is_late, other_is_late: prospects.1.is_late }
     } else {
@@ -205,18 +256,36 @@ fn compare(one: (usize, Candidate), other: (usize, Candidate), remaining: Option
     }
 }
 
-/// The best standing that any candidate has, and how many have it.
-fn best_standing(candidates: impl Iterator<Item = impl Look>) -> Option<(Standing, usize)> {
-    candidates.map(|candidate| candidate.standing()).fold(None, |best, standing| match best {
-        Some((known, count)) if known == standing => Some((known, count + 1)),
-        Some((known, count)) if known < standing => Some((known, count)),
-        _ => Some((standing, 1)),
-    })
+/// What is expected of each of two, side by side.
+fn prospects(one: &Candidate, other: &Candidate, remaining: Option<Duration>) -> (Prospect, Prospect) {
+    // A replica of which nothing is known is taken to be like the other: it is neither flooded nor shunned.
+    let latency = |of: &Candidate, beside: &Candidate| of.latency.or(beside.latency).unwrap_or(NOISE).max(NOISE);
+    let (of_one, of_other) = (latency(one, other), latency(other, one));
+    let most = of_one.min(of_other) * SPREAD;
+    (one.prospect(of_one.min(most), remaining), other.prospect(of_other.min(most), remaining))
 }
 
-fn nth(candidates: impl Iterator<Item = impl Look>, standing: Standing, place: usize) -> Option<(usize, Candidate)> {
-    let mut equals = candidates.enumerate().filter(|(_, candidate)| candidate.standing() == standing);
-    equals.nth(place).map(|(index, candidate)| (index, candidate.known()))
+/// The best standing that any candidate has.
+struct Best {
+    standing: Standing,
+    /// How many have it, and how many of them are in the zone.
+    count: usize,
+    local: usize,
+}
+
+impl Best {
+    fn of(candidates: impl Iterator<Item = impl Look>) -> Option<Self> {
+        candidates.fold(None, |best: Option<Self>, candidate| {
+            let (standing, local) = (candidate.standing(), usize::from(candidate.is_local()));
+            match best {
+                Some(best) if best.standing < standing => Some(best),
+                Some(best) if best.standing == standing => {
+                    Some(Self { count: best.count + 1, local: best.local + local, ..best })
+                }
+                _ => Some(Self { standing, count: 1, local }),
+            }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -96,13 +96,14 @@ fn parameter<'a>(entry: &'a [u8], head: &mut Head<'a>) -> Result<()> {
     Ok(())
 }
 
-/// One entry of a map from text to messages.
+/// One entry of a map from text to messages. A value that comes in two parts, which a decoder would merge, is refused: no encoder writes it.
 fn key_and_value(entry: &[u8]) -> Result<(&str, Option<&[u8]>)> {
     let (mut key, mut value) = ("", None);
     let mut reader = Reader { rest: entry };
     while let Some(field) = reader.field()? {
         match field {
             (1, Value::Bytes(bytes)) => key = text("parameters", bytes)?,
+            (2, Value::Bytes(_)) if value.is_some() => return Err(malformed("an entry of a map has two values")),
             (2, Value::Bytes(bytes)) => value = Some(bytes),
             _ => {}
         }
@@ -144,38 +145,41 @@ pub fn is_last(answer: &[u8]) -> bool {
 ///
 /// A message that cannot be read does: it is no good answer.
 pub fn is_failure(answer: &[u8]) -> bool {
+    let mut is_failure = false;
     let mut reader = Reader { rest: answer };
     loop {
         match reader.field() {
-            Ok(Some((1, Value::Bytes(error)))) if !error.is_empty() => return true,
+            Ok(Some((1, Value::Bytes(error)))) => is_failure = !error.is_empty(),
             Ok(Some(_)) => {}
-            Ok(None) => return false,
+            Ok(None) => return is_failure,
             Err(_) => return true,
         }
     }
 }
 
 fn scan_answer(answer: &[u8]) -> Result<bool> {
-    let mut is_last = false;
+    let (mut has_failed, mut has_mark) = (false, false);
     let mut reader = Reader { rest: answer };
     while let Some(field) = reader.field()? {
         match field {
-            (1, Value::Bytes(error)) => is_last |= !error.is_empty(),
-            (2, Value::Bytes(response)) => is_last |= is_final(response)?,
+            (1, Value::Bytes(error)) => has_failed = !error.is_empty(),
+            // A response in several parts is one, of which the last word counts.
+            (2, Value::Bytes(response)) => has_mark = is_final(response)?.unwrap_or(has_mark),
             _ => {}
         }
     }
-    Ok(is_last)
+    Ok(has_failed || has_mark)
 }
 
-/// Whether a `ModelInferResponse` has `bool_param` = 1 set under `triton_final_response` in its `parameters` = 4.
-fn is_final(response: &[u8]) -> Result<bool> {
-    let mut is_final = false;
+/// Whether a `ModelInferResponse` has `bool_param` = 1 set under `triton_final_response` in its `parameters` = 4; `None` where it does
+/// not say.
+fn is_final(response: &[u8]) -> Result<Option<bool>> {
+    let mut is_final = None;
     let mut reader = Reader { rest: response };
     while let Some(field) = reader.field()? {
         let (4, Value::Bytes(entry)) = field else { continue };
-        let (FINAL_RESPONSE, Some(value)) = key_and_value(entry)? else { continue };
-        is_final = flag(Some(value))?;
+        let (FINAL_RESPONSE, value) = key_and_value(entry)? else { continue };
+        is_final = Some(flag(value)?);
     }
     Ok(is_final)
 }
@@ -185,7 +189,11 @@ fn flag(value: Option<&[u8]>) -> Result<bool> {
     let mut reader = Reader { rest: value.unwrap_or_default() };
     let mut is_set = false;
     while let Some((number, value)) = reader.field()? {
-        is_set = matches!((number, value), (1, Value::Varint(flag)) if flag != 0);
+        is_set = match (number, value) {
+            (1, Value::Varint(flag)) => flag != 0,
+            (2..=5, _) => false,
+            _ => is_set,
+        };
     }
     Ok(is_set)
 }
@@ -341,6 +349,27 @@ mod tests {
         };
         assert!(ends(ParameterChoice::BoolParam(true)));
         assert!(!ends(ParameterChoice::BoolParam(false)) && !ends(ParameterChoice::Int64Param(1)));
+    }
+
+    /// Where bytes could be read in two ways, they are read as a decoder reads them, or refused.
+    #[test]
+    fn what_no_encoder_writes_is_read_as_a_decoder_does() {
+        let with_unknown = b"\x22\x14\x0a\x0csequence_end\x12\x04\x08\x01\x48\x01";
+        assert!(scan(with_unknown).expect("valid").ends_sequence);
+        let two_values = b"\x22\x11\x0a\x07timeout\x12\x02\x10\x05\x12\x02\x10\x06";
+        assert_eq!(scan(two_values).expect_err("refused").field(), Some("message"));
+        // A field that is there twice: the last word counts, in both directions.
+        let error =
+            |text: &str| ModelStreamInferResponse { error_message: text.into(), infer_response: None }.encode_to_vec();
+        let cleared = [error("no"), vec![0x0a, 0]].concat();
+        assert!(!is_failure(&cleared) && !is_last(&cleared) && is_failure(&[cleared, error("no")].concat()));
+        let marked = |flag| {
+            let mark = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(flag)) };
+            let response =
+                ModelInferResponse { parameters: [(FINAL_RESPONSE.into(), mark)].into(), ..Default::default() };
+            ModelStreamInferResponse { infer_response: Some(response), ..Default::default() }.encode_to_vec()
+        };
+        assert!(!is_last(&[marked(true), marked(false)].concat()) && is_last(&[marked(false), marked(true)].concat()));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! tonic's codec copies a message into a buffer of its own when it is read and again when it is written. For what is only passed on,
 //! both are a tensor's size in time and memory for nothing.
 
+mod prompt;
+
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,6 +15,8 @@ use http_body::{Body, Frame};
 use prost::encoding::{decode_varint, encode_varint};
 use tonic::Status;
 use weft_types::{Error, Result};
+
+pub use prompt::Payload;
 
 /// A gRPC message's prefix: one byte for compression, four for the length.
 const PREFIX: usize = 5;
@@ -198,6 +202,7 @@ fn copy_field(rest: &mut Rest<'_>, head: &mut Vec<u8>) -> Result<()> {
 }
 
 /// A place in the pieces, none of which is empty.
+#[derive(Clone, Copy, Default)]
 struct Rest<'a> {
     pieces: &'a [Bytes],
     at: usize,

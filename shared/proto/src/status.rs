@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use tonic::metadata::MetadataValue;
+use http::header::Entry;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use weft_types::{Error, Reason};
@@ -13,6 +14,19 @@ pub const DOMAIN: &str = "weft";
 
 /// The trailer that tells a gRPC client how long to wait before a retry, in milliseconds (gRFC A6); negative means never.
 pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Where a status carries what [`status_of`] tells besides its code and message.
+const DETAILS: &str = "grpc-status-details-bin";
+
+/// Takes a peer's status details off that are not base64: tonic 0.14 panics when it reads a status with such. What is left is the code
+/// and the message.
+pub fn drop_unreadable_details(headers: &mut HeaderMap) {
+    let Entry::Occupied(details) = headers.entry(DETAILS) else { return };
+    let one = MetadataMap::from_headers([(details.key().clone(), details.get().clone())].into_iter().collect());
+    if one.get_bin(DETAILS).is_none_or(|value| value.to_bytes().is_err()) {
+        details.remove_entry_mult();
+    }
+}
 
 const fn code(reason: Reason) -> Code {
     match reason {
@@ -123,6 +137,27 @@ mod tests {
         let status = status_of(&full);
         assert_eq!(status.metadata().get(PUSHBACK).and_then(|value| value.to_str().ok()), Some("250"));
         assert_eq!(error_of(&status), full);
+    }
+
+    /// What a hostile peer may put there must not end a task of ours, and what an honest one puts there is kept.
+    #[test]
+    fn details_that_cannot_be_read_are_dropped() {
+        let honest = status_of(&Error::invalid("field", "why")).into_http::<()>().into_parts().0.headers;
+        for (value, is_kept) in
+            [("CAES_", false), ("*", false), ("a", false), ("", true), ("CAESAWE", true), ("CAESAWE=", true)]
+        {
+            let mut headers = honest.clone();
+            headers.insert(DETAILS, value.parse().expect("a header value"));
+            headers.append(DETAILS, "later".parse().expect("a header value"));
+            drop_unreadable_details(&mut headers);
+            assert_eq!(headers.contains_key(DETAILS), is_kept, "{value:?}");
+            let status = Status::from_header_map(&headers).expect("it has a status");
+            assert_eq!(status.code(), Code::InvalidArgument);
+        }
+        let mut headers = honest.clone();
+        drop_unreadable_details(&mut headers);
+        assert_eq!(headers, honest);
+        drop_unreadable_details(&mut HeaderMap::new());
     }
 
     #[test]

@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// The copies that one router has under way at most.
 const MOST_COPIES: usize = 64;
 
-fn target(model: &str, weight: u32, mark: Option<&str>) -> RouteTarget {
+pub(super) fn target(model: &str, weight: u32, mark: Option<&str>) -> RouteTarget {
     let exact = |value: &str| MetadataMatch { key: "x-canary".into(), value: Some(Value::Exact(value.into())) };
     RouteTarget { model: model.into(), weight, matches: mark.map(exact).into_iter().collect(), ..Default::default() }
 }
@@ -42,13 +42,13 @@ fn marked(pairs: &[(&'static str, &str)]) -> Result<Request<ModelInferRequest>> 
     Ok(request)
 }
 
-async fn explain(caller: &Caller, request: Request<ModelInferRequest>) -> Result<ExplainResponse, Status> {
+pub(super) async fn explain(caller: &Caller, request: Request<ModelInferRequest>) -> Result<ExplainResponse, Status> {
     let request = request.map(|request| ExplainRequest { request: Some(request) });
     RouterClient::new(caller.channel.clone()).explain(request).await.map(tonic::Response::into_inner)
 }
 
 /// Applies the route `public`, and waits until the router has it.
-async fn apply(caller: &Caller, route: Route) -> Result<()> {
+pub(super) async fn apply(caller: &Caller, route: Route) -> Result<()> {
     let route = Route { name: "public".into(), ..route };
     let mut routes = RoutesClient::new(caller.channel.clone());
     until("the scheduler to know the models", async || {

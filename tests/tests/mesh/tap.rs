@@ -29,6 +29,7 @@ pub(crate) const ECHO: &str = "made.up.Echo";
 pub(crate) struct Tap {
     id: String,
     model: String,
+    zone: String,
     /// What it tells of its load.
     reports: Vec<HeaderValue>,
     /// How long it takes; `None` is without end.
@@ -57,8 +58,21 @@ impl Tap {
         Self::of(names, reports, Some(Duration::from_millis(10))).join(mesh).await
     }
 
+    /// One of this id, in this zone, that answers every call.
+    pub(crate) async fn answering(mesh: &Mesh, names: (&str, &str), zone: &str) -> Result<Self> {
+        let zone = zone.to_owned();
+        Self { zone, ..Self::of(names, Vec::new(), Some(Duration::ZERO)) }.join(mesh).await
+    }
+
+    /// One of this id, in this zone, that answers no call.
+    pub(crate) async fn mute(mesh: &Mesh, names: (&str, &str), zone: &str) -> Result<Self> {
+        let zone = zone.to_owned();
+        Self { zone, ..Self::of(names, Vec::new(), None) }.join(mesh).await
+    }
+
     fn of((id, model): (&str, &str), reports: Vec<HeaderValue>, takes: Option<Duration>) -> Self {
-        Self { id: id.to_owned(), model: model.to_owned(), reports, takes, seen: Arc::default() }
+        let zone = String::new();
+        Self { id: id.to_owned(), model: model.to_owned(), zone, reports, takes, seen: Arc::default() }
     }
 
     async fn join(self, mesh: &Mesh) -> Result<Self> {
@@ -67,7 +81,8 @@ impl Tap {
         let address = server.address().to_string();
         let versions = vec![VersionOffer { version: 1, size_bytes: 0 }];
         let offers = vec![ModelOffer { name: model.clone(), versions, ..Default::default() }];
-        let worker = Worker { id: id.clone(), address, offers, ..Default::default() };
+        let zone = self.zone.clone();
+        let worker = Worker { id: id.clone(), address, offers, zone, ..Default::default() };
         let api = Api::new(&Health::default())
             .forward("inference.GRPCInferenceService", self.clone())
             .forward(ECHO, self.clone());
@@ -86,6 +101,11 @@ impl Tap {
 
     fn answer(&self) -> Bytes {
         frame(&ModelInferResponse { model_name: self.model.clone(), ..Default::default() }.encode_to_vec())
+    }
+
+    /// Its worker's name.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     /// What the calls that it got brought under this key.

@@ -31,7 +31,8 @@ fn table(workers: usize) -> Table {
         }
     }
     let (channel, tasks, scope) = (ChannelOptions::default(), Tasks::new(), Scope::disabled());
-    let connect = Connect { channel: &channel, tasks: &tasks, scope: &scope, now: SystemClock::now(), known: true };
+    let connect =
+        Connect { channel: &channel, tasks: &tasks, scope: &scope, now: SystemClock::now(), zone: "", known: true };
     Table::build(&snapshot, &Table::default(), &connect)
 }
 

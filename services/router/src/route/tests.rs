@@ -1,3 +1,5 @@
+mod leading;
+
 use proptest::prelude::*;
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
@@ -33,7 +35,8 @@ fn table(route: control::Route, ready: &[&str]) -> Table {
     }
     snapshot.routes.insert("r".parse().expect("a name"), record(route));
     let (tasks, scope, now) = (Tasks::new(), Scope::disabled(), SystemClock::now());
-    let connect = Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now, known: true };
+    let connect =
+        Connect { channel: &ChannelOptions::default(), tasks: &tasks, scope: &scope, now, zone: "", known: true };
     Table::build(&snapshot, &Table::default(), &connect)
 }
 
@@ -70,6 +73,30 @@ fn taken(table: &Table, marks: &Marks<'_>) -> String {
 fn sticky(source: Source, models: &[&str]) -> control::Route {
     let targets = models.iter().map(|model| target(model, 1, &[])).collect();
     control::Route { targets, sticky: Some(Sticky { source: Some(source) }), ..control::Route::default() }
+}
+
+/// A sequence's state is where it began: whatever its route leads by, it has no bound.
+#[test]
+fn a_sequence_goes_before_what_its_route_leads_by() {
+    let by = control::affinity::Source::Metadata("session".to_owned());
+    let affinity = Some(control::Affinity { source: Some(by), balance_factor: 2.0 });
+    let route_of = control::Route { targets: vec![target("a", 1, &[])], affinity, ..control::Route::default() };
+    let all = table(route_of, &["a"]);
+    let metadata = metadata(&[("session", "s")]);
+    let now = SystemClock::now();
+    let terms = |metadata, sequence| {
+        let deadline = weft_types::Deadline::after(now, std::time::Duration::from_secs(60));
+        let head = weft_proto::frame::Head { model_name: "r", sequence, ..Default::default() };
+        let wanted = crate::identify::Wanted { metadata, ..crate::identify::wanted(&head, deadline).expect("valid") };
+        let marks = wanted.marks(|| 0.0);
+        let Ok(Routed::Ready(target)) = route(&all, "r", None, &marks, now) else { panic!("it is ready") };
+        crate::choose::terms(&wanted, &target, &marks, now).expect("it can be read")
+    };
+    let sequence = Some(weft_proto::frame::Sequence::Number(7));
+    let (led, of_sequence, plain) = (terms(Some(&metadata), None), terms(Some(&metadata), sequence), terms(None, None));
+    assert_eq!((led.affinity, led.bound), (Some(Affinity::of("a", "s")), weft_policy::choose::Bound::new(2.0)));
+    assert_eq!((of_sequence.affinity, of_sequence.bound), (Some(Affinity::of("a", 7)), None));
+    assert_eq!(plain.affinity, None);
 }
 
 /// A router that has just started serves before it has looked at the mesh: it must not deny what it has not looked for.

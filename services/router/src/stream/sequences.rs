@@ -63,6 +63,7 @@ mod tests {
             ends_sequence: false,
             metadata: None,
             message: &[],
+            request: weft_proto::message::Payload::default(),
         }
     }
 

@@ -197,6 +197,44 @@ async fn a_connection_that_does_not_answer_ends() {
     drop(server);
 }
 
+/// Answers one call with a failure whose details are no base64: in its headers, and after some of its body.
+async fn fail_oddly(listener: TcpListener, at_once: bool) {
+    let (socket, _) = listener.accept().await.expect("a connection");
+    let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+    let (_request, mut respond) = connection.accept().await.expect("a call").expect("in order");
+    let status = |headers: &mut http::HeaderMap| {
+        headers.insert("grpc-status", http::HeaderValue::from_static("3"));
+        headers.insert("grpc-status-details-bin", http::HeaderValue::from_static("not_base64!"));
+    };
+    let mut answer = http::Response::builder().header("content-type", "application/grpc").body(()).expect("valid");
+    if at_once {
+        status(answer.headers_mut());
+    }
+    let mut body = respond.send_response(answer, at_once).expect("it is waited for");
+    if !at_once {
+        let mut trailers = http::HeaderMap::new();
+        status(&mut trailers);
+        body.send_trailers(trailers).expect("it is waited for");
+    }
+    let _ = std::future::poll_fn(|context| connection.poll_closed(context)).await;
+}
+
+/// tonic panics on a status whose details are no base64: none may reach it.
+#[tokio::test]
+async fn a_peers_odd_status_is_a_failure_and_no_panic() {
+    for at_once in [true, false] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let tasks = Tasks::new();
+        let channel = Channel::new(&address, ChannelOptions::default(), &tasks).expect("an address");
+        let _server = tasks.attach(fail_oddly(listener, at_once));
+        let request = tonic::Request::new(weft_proto::message::Message::of(bytes::Bytes::new()));
+        let call = crate::unary(&channel, PathAndQuery::from_static("/service/Method"), request);
+        let answer = tokio::time::timeout(Duration::from_secs(20), call).await.expect("it ends");
+        assert_eq!(answer.expect_err("it fails").code(), tonic::Code::InvalidArgument, "{at_once}");
+    }
+}
+
 /// Answers every call on every connection.
 async fn answer_all(listener: TcpListener, tasks: Tasks) {
     let mut connections = Vec::new();

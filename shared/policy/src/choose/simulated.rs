@@ -199,7 +199,7 @@ impl World {
             Policy::Now => {
                 let remaining = (!self.limits.is_empty()).then(|| Duration::from_micros(self.limit(turn)));
                 let candidates = states.iter().map(|state| state.candidate(clock));
-                choose(candidates, Terms { affinity: None, remaining }, rng).unwrap_or(0)
+                choose(candidates, Terms { remaining, ..Terms::default() }, rng).unwrap_or(0)
             }
             Policy::Product | Policy::HotCold => {
                 let one = rng.random_range(0..states.len());

@@ -41,7 +41,9 @@ fn choice<'a>(key: &str, value: &'a [u8]) -> Result<Option<Given<'a>>> {
     let mut found = None;
     while let Some(field) = reader.field()? {
         found = match field {
-            (1 | 2 | 5, Value::Varint(number)) => Some(Given::Number(number)),
+            // Any number but zero is the flag that is set.
+            (1, Value::Varint(flag)) => Some(Given::Number(u64::from(flag != 0))),
+            (2 | 5, Value::Varint(number)) => Some(Given::Number(number)),
             (3, Value::Bytes(bytes)) if bytes.len() <= MAX_GIVEN => Some(Given::Text(text("parameters", bytes)?)),
             (1..=5, _) => return Err(unfit()),
             _ => return Err(malformed("a parameter holds an unknown field")),
@@ -83,6 +85,16 @@ mod tests {
             let read = given(&message, "user");
             assert_eq!(read.as_ref().map(|given| *given).map_err(Error::field), expected, "{choice:?}");
             assert_eq!(given(&message, "absent"), Ok(None));
+        }
+    }
+
+    /// An encoder writes a flag as 0 or 1, and a decoder takes any other number for 1: as a key they must not differ.
+    #[test]
+    fn a_flag_is_set_or_not_whatever_its_number() {
+        for (number, expected) in [(0, 0), (1, 1), (40, 1)] {
+            let entry = [0x0a, 4, b'u', b's', b'e', b'r', 0x12, 2, 0x08, number];
+            let message = [&[0x22, 10][..], &entry].concat();
+            assert_eq!(given(&message, "user"), Ok(Some(Given::Number(expected))));
         }
     }
 

@@ -14,6 +14,9 @@ pub struct GetSnapshotResponse {
     /// It was read from disk: the store has not confirmed it since this router started.
     #[prost(bool, tag = "4")]
     pub restored: bool,
+    /// The router's own zone; empty when it has none.
+    #[prost(string, tag = "5")]
+    pub zone: ::prost::alloc::string::String,
 }
 /// One worker as the balancer sees it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -39,6 +42,9 @@ pub struct Endpoint {
     /// `<model>@<version>` of each ready replica that is ejected: it is sent no calls while another is there.
     #[prost(string, repeated, tag = "8")]
     pub ejected: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where the worker stands; empty when it does not say.
+    #[prost(string, tag = "9")]
+    pub zone: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainRequest {
@@ -66,7 +72,7 @@ pub struct ExplainResponse {
     /// The replicas that could, the likeliest first, then by name; at most 512.
     #[prost(message, repeated, tag = "6")]
     pub candidates: ::prost::alloc::vec::Vec<Candidate>,
-    /// Whether the call's sequence decides between the replicas, and not what they cost.
+    /// Whether the call's sequence or its route's affinity decides between the replicas, and not what they cost.
     #[prost(bool, tag = "7")]
     pub affinity: bool,
     /// What remains of the call's deadline, its own `timeout` included, and what of it the worker would be told.
@@ -80,6 +86,34 @@ pub struct ExplainResponse {
     /// Calls that may still be held for a replica to become ready.
     #[prost(uint32, tag = "11")]
     pub holds_left: u32,
+    /// Where the affinity leads; absent where none decides.
+    #[prost(message, optional, tag = "20")]
+    pub led: ::core::option::Option<Led>,
+    /// What the zone does; absent while the router has none, and where all candidates or none stand in it.
+    #[prost(message, optional, tag = "21")]
+    pub zone: ::core::option::Option<ZoneView>,
+}
+/// Where a sequence or a route's affinity leads a call.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Led {
+    /// The worker that the key prefers.
+    #[prost(string, tag = "1")]
+    pub preferred: ::prost::alloc::string::String,
+    /// How many requests a replica may have, this call included; 0 is without end, as sequences have it.
+    #[prost(uint64, tag = "2")]
+    pub limit: u64,
+    /// The preferred one has as many: the call goes to the next one in the key's order that has fewer.
+    #[prost(bool, tag = "3")]
+    pub spilled: bool,
+}
+/// What the router's zone does to a call.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ZoneView {
+    #[prost(string, tag = "1")]
+    pub zone: ::prost::alloc::string::String,
+    /// The probability that the call stays in it, if replicas are drawn: 0 to 1. It leaves for a replica that has less to do.
+    #[prost(double, tag = "2")]
+    pub stays: f64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouteTaken {
@@ -147,6 +181,9 @@ pub struct Candidate {
     /// It is sent nothing while another is there, because its calls failed or its worker is silent.
     #[prost(bool, tag = "7")]
     pub ejected: bool,
+    /// It stands in the router's own zone.
+    #[prost(bool, tag = "8")]
+    pub local: bool,
 }
 /// What would become of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -1,5 +1,7 @@
 //! What a route may say.
 
+mod affinity;
+
 use std::collections::BTreeSet;
 
 use weft_policy::split::MAX_TARGETS;
@@ -9,6 +11,7 @@ use weft_proto::weft::control::v1::{MetadataMatch, Route, RouteTarget, Shadow, S
 use weft_types::{Error, ModelName, Reason, Result};
 
 use super::{invalid, name, version};
+use affinity::affinity;
 
 const MAX_WEIGHT: u32 = 1_000_000;
 /// Matches of one target: every call of the route is compared with all of them.
@@ -59,6 +62,7 @@ pub(in crate::control) fn route(route: Option<&Route>, known: impl Fn(&ModelName
     }
     route.sticky.as_ref().map_or(Ok(()), sticky)?;
     route.shadow.as_ref().map_or(Ok(()), |one| shadow(one, &known))?;
+    route.affinity.as_ref().map_or(Ok(()), affinity)?;
     Ok(route_name)
 }
 
@@ -127,19 +131,20 @@ fn metadata_value(field: &str, value: &str) -> Result<()> {
 fn sticky(sticky: &Sticky) -> Result<()> {
     match &sticky.source {
         Some(Source::Metadata(key)) => metadata_key("route.sticky.metadata", key),
-        Some(Source::Parameter(key)) => {
-            const FIELD: &str = "route.sticky.parameter";
-            if !(1..=MAX_KEY_BYTES).contains(&key.len()) || key.chars().any(char::is_control) {
-                let problem = format_args!("must be 1 to {MAX_KEY_BYTES} bytes without control characters");
-                return Err(invalid(FIELD, problem));
-            }
-            if RESERVED_PARAMETERS.contains(&key.as_str()) {
-                return Err(invalid(FIELD, "has a meaning of its own in the protocol"));
-            }
-            Ok(())
-        }
+        Some(Source::Parameter(key)) => parameter_key("route.sticky.parameter", key),
         None => Err(invalid("route.sticky", "must say metadata or parameter")),
     }
+}
+
+/// A parameter that callers are free to use.
+fn parameter_key(field: &str, key: &str) -> Result<()> {
+    if !(1..=MAX_KEY_BYTES).contains(&key.len()) || key.chars().any(char::is_control) {
+        return Err(invalid(field, format_args!("must be 1 to {MAX_KEY_BYTES} bytes without control characters")));
+    }
+    if RESERVED_PARAMETERS.contains(&key) {
+        return Err(invalid(field, "has a meaning of its own in the protocol"));
+    }
+    Ok(())
 }
 
 fn shadow(shadow: &Shadow, known: impl Fn(&ModelName) -> bool) -> Result<()> {
