@@ -3,12 +3,15 @@
 mod mesh {
     mod affinity;
     mod bad_input;
+    mod caching;
     mod control;
     mod deadlines;
     mod digits;
+    mod hedging;
     mod load;
     mod pieces;
     mod relay;
+    mod scripted;
     mod splits;
     mod standard;
     mod streams;

@@ -204,4 +204,25 @@ mod tests {
         draining.iter_mut().filter(|replica| replica.endpoint.worker == name).for_each(|one| one.draining = true);
         assert_eq!(choose(&draining, &[], affinity).expect("one is there").endpoint().worker.clone(), other);
     }
+
+    /// An attempt that is given up at the deadline, after its worker was silent all the time, is held against the worker; one that was beaten is not.
+    #[test]
+    fn who_was_beaten_is_not_silent() {
+        let outliers = Outliers::new(Settings::default(), Settings::default());
+        let failures_after = |is_over: bool| {
+            let replica = replicas(1).remove(0);
+            let mut permit = replica.enter();
+            let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            permit.race(&over);
+            let mut timed = permit.time(&outliers, Deadline::after(SystemClock::now(), std::time::Duration::ZERO));
+            timed.began -= std::time::Duration::from_secs(1);
+            over.store(is_over, std::sync::atomic::Ordering::Relaxed);
+            drop(timed);
+            // What it took at least is known in any case.
+            assert!(replica.pace.seconds(SystemClock::now()).is_some_and(|seconds| seconds > 0.9));
+            (replica.endpoint.record.host(false).counts.failures, replica.pace.record.host(false).counts.doubtful)
+        };
+        assert_eq!(failures_after(false), (1, 0));
+        assert_eq!(failures_after(true), (0, 0));
+    }
 }

@@ -11,6 +11,7 @@ use tonic::{Code, Request, Response, Status};
 use weft_client::{outgoing, unary, within};
 use weft_policy::Terms;
 use weft_policy::eject::Evidence;
+use weft_policy::hedge;
 use weft_policy::retry::{Attempt, Verdict, may_retry};
 use weft_proto::message::Message;
 use weft_proto::{error_of, orca, status_of};
@@ -20,11 +21,13 @@ use weft_types::{Deadline, Error, MIN_RESERVE, Reason, Result, SystemClock, Vers
 
 use crate::choose::{choose, terms};
 use crate::endpoint::{Ending, Endpoint, Permit};
+use crate::hedge::hedged;
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
+use crate::rules::Rules;
 use crate::table::Replica;
 use crate::unary::PATH;
-use crate::{Inner, shadow};
+use crate::{Inner, cache, shadow};
 
 pub(crate) const METHOD: &str = "inference.GRPCInferenceService/ModelInfer";
 /// Tells the worker which model is meant, whatever route the message names.
@@ -60,6 +63,11 @@ impl Chosen {
     /// The true model and version, as the protocol writes them.
     pub(crate) fn names(&self) -> (String, String) {
         (self.model.clone(), self.version.to_string())
+    }
+
+    /// The answer that it gave.
+    pub(crate) fn answered(self, response: Response<Message>) -> Answered {
+        Answered { message: response.into_inner(), model: self.model, version: self.version }
     }
 
     /// Names the model to the worker.
@@ -117,6 +125,13 @@ impl Chosen {
     }
 }
 
+/// A call's answer, and what gave it.
+pub(crate) struct Answered {
+    pub(crate) message: Message,
+    pub(crate) model: String,
+    pub(crate) version: Version,
+}
+
 /// Answers one unary inference.
 pub(crate) async fn infer(
     router: &Arc<Inner>,
@@ -127,28 +142,63 @@ pub(crate) async fn infer(
     let head = message.head().map_err(|error| status_of(&error))?;
     let wanted = identify(metadata, &head, call.deadline).map_err(|error| status_of(&error))?;
     let wanted = Wanted { request: message.request(), ..wanted };
+    let rules = router.table.load().rules_beyond(wanted.name);
+    if let Some(rules) = rules {
+        // Apart from the common path, whose future it would make larger.
+        return Box::pin(by_rules(router, call, wanted, &message, &rules)).await;
+    }
+    let sent = std::pin::pin!(send(router, call, &wanted, &message, None));
+    sent.await.map(|answered| Response::new(answered.message))
+}
+
+/// Answers a call of a route that hedges calls or keeps answers.
+async fn by_rules(
+    router: &Arc<Inner>,
+    call: &Call,
+    wanted: Wanted<'_>,
+    message: &Message,
+    rules: &Rules,
+) -> Result<Response<Message>, Status> {
+    // Drawn once: what is looked for among the answers and all attempts belong to the same target.
+    let wanted = Wanted { drawn: Some(rand::rng().random()), ..wanted };
+    let send = || send(router, call, &wanted, message, rules.hedging);
+    match &rules.cache {
+        Some(cache) => cache::answer(router, &wanted, message, cache, send).await,
+        None => send().await.map(|answered| Response::new(answered.message)),
+    }
+}
+
+/// Sends a call to replicas, and its copy to a shadow.
+async fn send(
+    router: &Arc<Inner>,
+    call: &Call,
+    wanted: &Wanted<'_>,
+    message: &Message,
+    hedging: Option<hedge::Settings>,
+) -> Result<Answered, Status> {
     lock(router).deposit();
-    let copied = shadow::copy(router, call, &wanted, &message);
-    // Pinned where it begins: it is kilobytes long, and would be moved into the timer's future.
-    let attempts = std::pin::pin!(attempts(router, call, &wanted, &message));
-    // The call's own deadline is kept by whoever called this; a copy wants to know what became of the call.
-    let answer = if wanted.deadline == call.deadline && copied.is_none() {
-        attempts.await
-    } else {
-        within(wanted.deadline, attempts).await
+    let copied = shadow::copy(router, call, wanted, message);
+    // A part of a sequence that is done twice is another sequence.
+    let answer = match hedging.filter(|_| wanted.sequence.is_none()) {
+        Some(settings) => within(wanted.deadline, Box::pin(hedged(router, call, wanted, message, settings))).await,
+        None => {
+            // Pinned where it begins: it is kilobytes long, and would be moved into the timer's future.
+            let attempts = std::pin::pin!(attempts(router, call, wanted, message));
+            // The call's own deadline is kept by whoever called this; a copy wants to know what became of the call.
+            if wanted.deadline == call.deadline && copied.is_none() {
+                attempts.await
+            } else {
+                within(wanted.deadline, attempts).await
+            }
+        }
     };
     if let Some(copied) = copied {
-        copied.compare(&answer);
+        copied.compare(answer.as_ref().map(|answered| &answered.message));
     }
     answer
 }
 
-async fn attempts(
-    router: &Inner,
-    call: &Call,
-    wanted: &Wanted<'_>,
-    message: &Message,
-) -> Result<Response<Message>, Status> {
+async fn attempts(router: &Inner, call: &Call, wanted: &Wanted<'_>, message: &Message) -> Result<Answered, Status> {
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let mut made = 0;
     let mut unknown = None;
@@ -159,7 +209,7 @@ async fn attempts(
             Some(status) => draw(router, wanted, &tried).ok().flatten().ok_or(status)?,
         };
         let status = match attempt(router, call, wanted, &chosen, (message.clone(), made)).await {
-            Ok(response) => return Ok(response),
+            Ok(response) => return Ok(chosen.answered(response)),
             Err(status) => status,
         };
         let error = error_of(&status);
@@ -196,7 +246,7 @@ pub(crate) fn lock(router: &Inner) -> std::sync::MutexGuard<'_, weft_policy::ret
     router.budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn attempt(
+pub(crate) async fn attempt(
     router: &Inner,
     call: &Call,
     wanted: &Wanted<'_>,

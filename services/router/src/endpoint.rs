@@ -1,7 +1,7 @@
 //! A worker as the router reaches it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use std::time::{Duration, Instant};
 
@@ -142,6 +142,8 @@ pub(crate) enum Ending {
 pub(crate) struct Permit {
     endpoint: Arc<Endpoint>,
     pace: Arc<Pace>,
+    /// Of a call with several attempts: whether it is over.
+    race: Option<Arc<AtomicBool>>,
 }
 
 /// A call whose time is taken. One that is dropped before its end took at least until then.
@@ -191,7 +193,8 @@ impl Drop for Timed<'_> {
             let now = SystemClock::now();
             let took = now.saturating_duration_since(self.began);
             self.permit.pace.learn(now, |latency, clock| latency.give_up(took, clock));
-            if let Some(evidence) = self.silence(took, now) {
+            // Who was beaten had no chance to answer.
+            if let Some(evidence) = self.silence(took, now).filter(|_| !self.permit.is_beaten()) {
                 self.permit.tell(self.outliers, evidence);
             }
         }
@@ -212,13 +215,23 @@ impl Endpoint {
     pub(crate) fn enter(self: &Arc<Self>, pace: &Arc<Pace>) -> Permit {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         pace.in_flight.fetch_add(1, Ordering::Relaxed);
-        Permit { endpoint: Arc::clone(self), pace: Arc::clone(pace) }
+        Permit { endpoint: Arc::clone(self), pace: Arc::clone(pace), race: None }
     }
 }
 
 impl Permit {
     pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    /// Makes this one of a call's attempts, of which all but one are given up as soon as `over` is set.
+    pub(crate) fn race(&mut self, over: &Arc<AtomicBool>) {
+        self.race = Some(Arc::clone(over));
+    }
+
+    /// Whether another attempt has ended the call.
+    fn is_beaten(&self) -> bool {
+        self.race.as_ref().is_some_and(|over| over.load(Ordering::Relaxed))
     }
 
     /// The replica has told its load with the answer to this call, which it no longer counts.

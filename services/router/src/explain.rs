@@ -12,18 +12,19 @@ use weft_policy::split::{self, parts};
 use weft_proto::duration;
 use weft_proto::message::Payload;
 use weft_proto::weft::router::v1::{
-    Candidate, ExplainRequest, ExplainResponse, Led, Outcome, RouteTaken, Rule, ShadowView, TargetView, ZoneView,
+    CacheView, Candidate, ExplainRequest, ExplainResponse, HedgingView, Led, Outcome, RouteTaken, Rule, ShadowView,
+    TargetView, ZoneView,
 };
 use weft_telemetry::status_name;
 use weft_types::{Deadline, Error, Result, SystemClock, Version};
 
-use crate::Inner;
 use crate::choose::{candidate, terms};
 use crate::dispatch::lock;
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
 use crate::rules::{Marks, Rules};
 use crate::table::{Replica, Table};
+use crate::{Inner, hedge};
 
 /// Replicas that are told of. How likely each is takes time in the square of their number.
 const MOST: usize = 512;
@@ -65,6 +66,11 @@ fn of_wanted(router: &Inner, wanted: &Wanted<'_>, now: Instant, answer: &mut Exp
     let marks = wanted.marks(|| drawn);
     answer.route = table.rules(wanted.name).map(|rules| RouteTaken {
         shadow: shadow(router, &table, rules),
+        hedging: rules.hedging.map(|hedging| HedgingView { max_attempts: hedging.max_attempts, delay: None }),
+        cache: rules.cache.as_ref().map(|cache| CacheView {
+            ttl: Some(duration(cache.ttl)),
+            negative_ttl: Some(duration(cache.negative_ttl)),
+        }),
         ..taken(&table, rules, wanted.version, &marks)
     });
     answer.remaining = Some(duration(wanted.deadline.remaining(now)));
@@ -84,6 +90,9 @@ fn of_wanted(router: &Inner, wanted: &Wanted<'_>, now: Instant, answer: &mut Exp
             answer.set_outcome(if next.is_some() { Outcome::Sent } else { Outcome::Refused });
             if next.is_none() {
                 answer.reason = "too little time is left for another hop".to_owned();
+            }
+            if let Some(view) = answer.route.as_mut().and_then(|route| route.hedging.as_mut()) {
+                view.delay = delay(&table, wanted, &target, now).map(duration);
             }
             match terms(wanted, &target, &marks, now) {
                 Ok(terms) => replicas(&router.options.zone, &target, (terms, now), answer),
@@ -114,7 +123,14 @@ fn taken(table: &Table, rules: &Rules, version: Option<Version>, marks: &Marks<'
         matches: share.matches,
         taken: taken.is_some_and(|(taken, _)| taken == index),
     });
-    RouteTaken { name: rules.name.to_string(), rule: rule.into(), targets: targets.collect(), shadow: None }
+    let (name, targets) = (rules.name.to_string(), targets.collect());
+    RouteTaken { name, rule: rule.into(), targets, ..RouteTaken::default() }
+}
+
+/// When the call would be hedged, as far as that is known.
+fn delay(table: &Table, wanted: &Wanted<'_>, target: &Target<'_>, now: Instant) -> Option<Duration> {
+    let hedging = table.rules(wanted.name)?.hedging.filter(|_| wanted.sequence.is_none())?;
+    hedging.delay.given(&mut hedge::lock(&target.ready.latencies), now)
 }
 
 fn shadow(router: &Inner, table: &Table, rules: &Rules) -> Option<ShadowView> {

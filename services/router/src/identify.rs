@@ -27,13 +27,15 @@ pub(crate) struct Wanted<'a> {
     pub(crate) message: &'a [u8],
     /// The same with its tensors.
     pub(crate) request: Payload<'a>,
+    /// In `[0, 1)`: what decides between a route's targets, if all attempts at the call are to go to the same one.
+    pub(crate) drawn: Option<f64>,
 }
 
 impl Wanted<'_> {
-    /// What a route looks at. `drawn` is uniform in `[0, 1)`; all calls of a sequence take the same of a route's targets instead.
-    pub(crate) fn marks(&self, drawn: impl FnOnce() -> f64) -> Marks<'_> {
+    /// What a route looks at. `draw` is uniform in `[0, 1)`; all calls of a sequence take the same of a route's targets instead.
+    pub(crate) fn marks(&self, draw: impl FnOnce() -> f64) -> Marks<'_> {
         let sequence = self.affinity(self.name);
-        let unit = sequence.map_or_else(drawn, Affinity::unit);
+        let unit = sequence.map(Affinity::unit).or(self.drawn).unwrap_or_else(draw);
         Marks { metadata: self.metadata, message: self.message, sequence, unit }
     }
 
@@ -69,6 +71,7 @@ pub(crate) fn wanted<'a>(head: &Head<'a>, deadline: Deadline) -> Result<Wanted<'
         metadata: None,
         message: &[],
         request: Payload::default(),
+        drawn: None,
     })
 }
 

@@ -2,9 +2,11 @@
 //!
 //! A unary call's path, in the order of the modules: `unary` takes its message in pieces, `identify` reads the head of the undecoded
 //! message, `route` resolves the name to a model version, `choose` draws a replica from the current [`table`], `dispatch` makes the
-//! attempts, whose ends are noted in `outlier` and judged by `eject`. Streams take the same path per message in `stream`. `shadow` sends
+//! attempts, whose ends are noted in `outlier` and judged by `eject`. On routes that ask for it, `cache` is looked into first, and `hedge` makes
+//! attempts beside each other. Streams take the same path per message in `stream`. `shadow` sends
 //! copies beside it, `explain` tells where it would lead. `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
 
+mod cache;
 mod choose;
 mod dispatch;
 mod eject;
@@ -12,6 +14,7 @@ mod endpoint;
 mod explain;
 mod forward;
 mod grpc;
+mod hedge;
 mod identify;
 mod leading;
 mod load;
@@ -40,6 +43,7 @@ use weft_runtime::{Api, Health, LoadReports, Tasks};
 use weft_telemetry::Scope;
 use weft_types::{ModelName, SystemClock};
 
+use cache::Answers;
 use forward::Peers;
 use load::Load;
 pub use options::Options;
@@ -63,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) holds: Semaphore,
     /// Held for a few additions, never across an await.
     pub(crate) budget: Mutex<Budget>,
+    /// Answers that are kept for equal calls, of the routes that ask for it.
+    pub(crate) answers: Arc<Answers>,
     /// Copies of calls that are under way.
     pub(crate) shadows: Shadows,
     /// Who is sent nothing for a while, and why.
@@ -80,7 +86,11 @@ impl Router {
     /// Builds a router that follows the mesh.
     pub fn start(options: Options, mesh: Mesh, tasks: &Tasks, scope: Scope, health: Health) -> Self {
         let now = SystemClock::now();
+        let answers = Arc::new(Answers::new(options.cache_bytes));
+        let observed = Arc::clone(&answers);
+        scope.metrics().observe_cache(move || observed.bytes());
         let inner = Arc::new(Inner {
+            answers,
             holds: Semaphore::new(options.max_holds),
             budget: Mutex::new(Budget::new(options.retry_budget, now)),
             load: Load::new(now),

@@ -21,6 +21,8 @@ pub struct Options {
     pub replica_ejection: eject::Settings,
     /// When a worker is ejected that does not answer.
     pub worker_ejection: eject::Settings,
+    /// Bytes that kept answers may take, of all routes together.
+    pub cache_bytes: u64,
     /// Calls that may wait at once for a replica to become ready; one more is refused.
     pub max_holds: usize,
     /// How long a held call waits before it looks again, when nothing has changed: connections recover by themselves.
@@ -49,6 +51,8 @@ impl Default for Options {
                 max_ejection_percent: 50,
                 ..eject::Settings::default()
             },
+            // A thousand answers of a picture's size, or some hundred thousand small ones.
+            cache_bytes: 64 << 20,
             max_holds: 1_024,
             hold_poll: Duration::from_millis(100),
             stream_hold: Duration::from_secs(30),

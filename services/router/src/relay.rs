@@ -81,6 +81,7 @@ fn wanted<'a>(name: &'a str, version: &str, deadline: Deadline) -> Result<Wanted
         metadata: None,
         message,
         request,
+        drawn: None,
     })
 }
 

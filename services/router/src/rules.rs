@@ -1,18 +1,22 @@
 //! A route as calls meet it: read once for each change of its record, and not with every call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 use tonic::metadata::MetadataMap;
 use weft_client::Record;
 use weft_policy::Affinity;
 use weft_policy::choose::identity;
+use weft_policy::hedge::{self, Delay, MAX_ATTEMPTS};
 use weft_policy::split::{Draw, MAX_TARGETS, Rule, Share, assign};
 use weft_proto::frame::{Given, given};
+use weft_proto::from_duration;
+use weft_proto::weft::control::v1::hedging;
 use weft_proto::weft::control::v1::metadata_match::Value;
 use weft_proto::weft::control::v1::sticky::Source;
 use weft_proto::weft::control::v1::{self as control, MetadataMatch, RouteTarget};
-use weft_telemetry::{Scope, ShadowMetrics};
+use weft_telemetry::{CacheMetrics, Scope, ShadowMetrics};
 use weft_types::{ModelName, Result, Version};
 
 use crate::leading::Leading;
@@ -38,6 +42,8 @@ pub(crate) struct Rules {
     sticky: Option<Key>,
     pub(crate) shadow: Option<Shadow>,
     pub(crate) leading: Option<Leading>,
+    pub(crate) hedging: Option<hedge::Settings>,
+    pub(crate) cache: Option<Cache>,
 }
 
 /// Where a target leads, and what leads there.
@@ -71,6 +77,19 @@ pub(crate) struct Shadow {
     pub(crate) metrics: ShadowMetrics,
 }
 
+/// How long the route's answers are kept.
+pub(crate) struct Cache {
+    pub(crate) ttl: Duration,
+    /// For refusals.
+    pub(crate) negative_ttl: Duration,
+    pub(crate) metrics: CacheMetrics,
+}
+
+/// How long a refusal is kept where the route does not say: long enough for a caller that repeats it at once, too short to notice.
+const NEGATIVE_TTL: Duration = Duration::from_secs(1);
+/// The part of calls that is not hedged where the route does not say when.
+const QUANTILE: f32 = 0.95;
+
 impl Rules {
     /// The rules of a record.
     pub(crate) fn of(name: &ModelName, record: &Arc<Record<control::Route>>, scope: &Scope) -> Self {
@@ -87,6 +106,8 @@ impl Rules {
             sticky: route.sticky.as_ref().and_then(|sticky| Key::of(sticky.source.as_ref()?)),
             shadow,
             leading: route.affinity.as_ref().and_then(Leading::of),
+            hedging: route.hedging.as_ref().map(settings),
+            cache: route.cache.as_ref().and_then(|cache| Cache::of(name, cache, scope)),
         }
     }
 
@@ -119,6 +140,24 @@ impl Rules {
             _ => None,
         };
         Ok(key.map_or(Draw::Unit(marks.unit), Draw::Key))
+    }
+}
+
+fn settings(hedging: &control::Hedging) -> hedge::Settings {
+    let delay = match &hedging.delay {
+        Some(hedging::Delay::Fixed(delay)) => from_duration(delay).map(Delay::Fixed),
+        Some(hedging::Delay::Percentile(percentile)) => Some(Delay::Quantile(*percentile as f32 / 100.0)),
+        None => None,
+    };
+    let max_attempts = hedging.max_attempts.clamp(1, MAX_ATTEMPTS);
+    hedge::Settings { max_attempts, delay: delay.unwrap_or(Delay::Quantile(QUANTILE)) }
+}
+
+impl Cache {
+    fn of(route: &ModelName, cache: &control::Cache, scope: &Scope) -> Option<Self> {
+        let ttl = cache.ttl.as_ref().and_then(from_duration)?;
+        let negative_ttl = cache.negative_ttl.as_ref().map_or(Some(NEGATIVE_TTL), from_duration)?.min(ttl);
+        Some(Self { ttl, negative_ttl, metrics: scope.metrics().cache(route) })
     }
 }
 

@@ -76,8 +76,8 @@ pub(crate) struct Copied(oneshot::Sender<Answer>);
 
 impl Copied {
     /// Hands over the call's answer.
-    pub(crate) fn compare(self, answer: &Result<Response<Message>, Status>) {
-        let answer = answer.as_ref().map(|response| response.get_ref().clone()).map_err(Status::code);
+    pub(crate) fn compare(self, answer: Result<&Message, &Status>) {
+        let answer = answer.cloned().map_err(Status::code);
         // The copy may be over already, as the process is ending.
         let _ = self.0.send(answer);
     }

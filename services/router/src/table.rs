@@ -1,10 +1,11 @@
 //! The mesh as the router needs it: ready replicas by model and version. Built anew with every snapshot, never changed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use weft_client::{Channel, ChannelOptions, Record, ReplicaKey, Snapshot};
+use weft_policy::hedge::Latencies;
 use weft_proto::weft::control::v1::Route;
 use weft_proto::weft::state::v1::{self as state, ModelOffer, ReplicaState, Worker};
 use weft_runtime::Tasks;
@@ -70,6 +71,10 @@ pub(crate) struct Ready {
     pub(crate) replicas: Vec<Replica>,
     /// Instruments of this version, made once and not per call.
     pub(crate) metrics: ModelMetrics,
+    /// What calls to it take, as far as routes hedge them; held for a look at some hundred bytes, never across an await.
+    pub(crate) latencies: Arc<Mutex<Latencies>>,
+    /// The store's revision at which a replica was last said to be ready: another one after each load, also of the same version.
+    pub(crate) loaded: i64,
 }
 
 /// Why a version is not ready.
@@ -206,10 +211,13 @@ impl Table {
             match record.value.state() {
                 ReplicaState::Ready => {
                     let instruments = || connect.scope.metrics().model(&key.model, key.version);
-                    let ready = model
-                        .ready
-                        .entry(key.version)
-                        .or_insert_with(|| Ready { replicas: Vec::new(), metrics: instruments() });
+                    let ready = model.ready.entry(key.version).or_insert_with(|| Ready {
+                        replicas: Vec::new(),
+                        metrics: instruments(),
+                        latencies: old.latencies(key, connect.now),
+                        loaded: 0,
+                    });
+                    ready.loaded = ready.loaded.max(record.mod_revision);
                     let (endpoint, draining) = (Arc::clone(&host.endpoint), host.draining);
                     let pace = old.pace(key, &endpoint).unwrap_or_else(|| Arc::new(Pace::new(connect.now)));
                     let local = !connect.zone.is_empty() && connect.zone == host.zone;
@@ -234,6 +242,12 @@ impl Table {
         Some(Arc::clone(&known.pace))
     }
 
+    /// What calls to a version took so far.
+    fn latencies(&self, key: &ReplicaKey, now: Instant) -> Arc<Mutex<Latencies>> {
+        let known = self.models.get(&key.model).and_then(|model| model.ready.get(&key.version));
+        known.map_or_else(|| Arc::new(Mutex::new(Latencies::new(now))), |ready| Arc::clone(&ready.latencies))
+    }
+
     fn known(&mut self, name: &ModelName) -> &mut Model {
         self.models.entry(name.clone()).or_default()
     }
@@ -248,6 +262,11 @@ impl Table {
 
     pub(crate) fn rules(&self, name: &str) -> Option<&Rules> {
         self.routes.get(name).map(Arc::as_ref)
+    }
+
+    /// The rules of a route whose calls are not just sent.
+    pub(crate) fn rules_beyond(&self, name: &str) -> Option<Arc<Rules>> {
+        self.routes.get(name).filter(|rules| rules.hedging.is_some() || rules.cache.is_some()).cloned()
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Router {
     pub listen: Listen,
     /// The zone that it stands in.
     pub zone: String,
+    /// Memory for answers that routes keep.
+    pub cache_bytes: ByteSize,
 }
 
 /// A scheduler's settings.
@@ -259,8 +261,14 @@ fn all(reader: &mut Reader, demo: bool, port: Option<u16>) -> Dev {
 
 fn read_router(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Router {
     let http = listen.is_none_or(|listen| listen.port() != 0).then_some(8000);
+    let cache_bytes = Setting::new(
+        "cache-bytes",
+        ByteSize::mib(64),
+        "memory for answers that routes keep for equal calls; one that takes more than a sixteenth of it is not kept",
+    );
     Router {
         listen: read_listen(section, listen, http),
+        cache_bytes: section.get(cache_bytes.within(ByteSize::mib(1), ByteSize::bytes(1 << 40))),
         zone: section.get(Setting::new(
             "zone",
             String::new(),

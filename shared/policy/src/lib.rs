@@ -6,6 +6,7 @@
 //! - [`split`]: which target of a route takes a call
 //! - [`mod@choose`]: which replica takes a call
 //! - [`retry`]: whether a failed call may go again, and what retries may cost
+//! - [`hedge`]: when a call that takes long goes to another replica as well
 //! - [`learn`]: how long a model takes for a number of rows, and whether a deadline can be met
 //! - [`batch`]: which waiting requests run together, and when
 //! - [`place`]: which worker holds which model version
@@ -18,6 +19,7 @@ pub mod batch;
 pub mod choose;
 pub mod eject;
 pub mod guard;
+pub mod hedge;
 pub mod learn;
 pub mod place;
 pub mod rate;

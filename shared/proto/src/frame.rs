@@ -97,7 +97,7 @@ fn parameter<'a>(entry: &'a [u8], head: &mut Head<'a>) -> Result<()> {
 }
 
 /// One entry of a map from text to messages. A value that comes in two parts, which a decoder would merge, is refused: no encoder writes it.
-fn key_and_value(entry: &[u8]) -> Result<(&str, Option<&[u8]>)> {
+pub(crate) fn key_and_value(entry: &[u8]) -> Result<(&str, Option<&[u8]>)> {
     let (mut key, mut value) = ("", None);
     let mut reader = Reader { rest: entry };
     while let Some(field) = reader.field()? {

@@ -7,7 +7,7 @@ pub mod orca;
 mod status;
 mod time;
 
-pub use status::{DOMAIN, PUSHBACK, code_in, drop_unreadable_details, error_of, status_of};
+pub use status::{DOMAIN, PUSHBACK, code_in, drop_unreadable_details, error_of, forbids_retry, status_of};
 pub use time::{duration, from_duration, from_timestamp, timestamp};
 
 /// The encoded `google.protobuf.FileDescriptorSet` of every contract, for server reflection.

@@ -3,6 +3,7 @@
 //! tonic's codec copies a message into a buffer of its own when it is read and again when it is written. For what is only passed on,
 //! both are a tensor's size in time and memory for nothing.
 
+mod meaning;
 mod prompt;
 
 use std::borrow::Cow;

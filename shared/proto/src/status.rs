@@ -95,6 +95,11 @@ pub fn error_of(status: &Status) -> Error {
     }
 }
 
+/// Whether the server said that the call is not to be sent again: a negative time to wait, or one that cannot be read (gRFC A6).
+pub fn forbids_retry(status: &Status) -> bool {
+    status.metadata().contains_key(PUSHBACK) && pushback(status).is_none()
+}
+
 fn pushback(status: &Status) -> Option<Duration> {
     status.metadata().get(PUSHBACK)?.to_str().ok()?.parse().ok().map(Duration::from_millis)
 }
@@ -173,5 +178,19 @@ mod tests {
     fn a_message_that_is_too_large_is_not_to_be_sent_again() {
         let status = status_of(&Error::new(Reason::MessageTooLarge, "too large"));
         assert_eq!(status.metadata().get(PUSHBACK).and_then(|value| value.to_str().ok()), Some("-1"));
+        assert!(forbids_retry(&status));
+    }
+
+    #[test]
+    fn a_wait_that_is_negative_or_cannot_be_read_forbids_to_send_again() {
+        for (told, forbids) in
+            [(None, false), (Some("0"), false), (Some("250"), false), (Some("-7"), true), (Some("soon"), true)]
+        {
+            let mut status = Status::unavailable("why");
+            if let Some(told) = told {
+                status.metadata_mut().insert(PUSHBACK, told.parse().expect("ASCII"));
+            }
+            assert_eq!(forbids_retry(&status), forbids, "{told:?}");
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Every metric that Weft records: its name, its unit and its attributes are spelled here and nowhere else.
 
+mod cache;
 mod shadow;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cache::{CacheMetrics, CacheOutcome};
 pub use shadow::{ShadowMetrics, ShadowOutcome};
 
 use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _, UpDownCounter};
@@ -43,6 +45,12 @@ pub mod names {
     pub const WORK_STOPPED: &str = "weft.work.stopped";
     /// Attempts beyond the first.
     pub const RETRIES: &str = "weft.router.retries";
+    /// Attempts of a hedged call beyond the first, where there were any (gRFC A96).
+    pub const HEDGES: &str = "grpc.client.call.hedges";
+    /// Calls of routes that keep answers, by where the answer came from.
+    pub const CACHE_CALLS: &str = "weft.router.cache.calls";
+    /// Bytes that kept answers take.
+    pub const CACHE_BYTES: &str = "weft.router.cache.bytes";
     /// Calls that a route's shadow was drawn for, by what became of the copy.
     pub const SHADOWS: &str = "weft.router.shadows";
     /// Calls being forwarded.
@@ -74,7 +82,7 @@ pub mod names {
     pub const VERSION: &str = "version";
     /// The attribute with a route's name.
     pub const ROUTE: &str = "route";
-    /// The attribute with the [`super::ShadowOutcome`] of a copied call.
+    /// The attribute with the [`super::ShadowOutcome`] of a copied call, or the [`super::CacheOutcome`] of one whose answer may be kept.
     pub const OUTCOME: &str = "outcome";
     /// The attribute with the gRPC status name of a model call.
     pub const STATUS: &str = "status";
@@ -163,6 +171,8 @@ struct Instruments {
     wasted_compute: Counter<f64>,
     work_stopped: Counter<u64>,
     retries: Counter<u64>,
+    hedges: Histogram<u64>,
+    cache_calls: Counter<u64>,
     shadows: Counter<u64>,
     in_flight: UpDownCounter<i64>,
     deadline_rejected: Counter<u64>,
@@ -200,6 +210,12 @@ impl Metrics {
                 .build(),
             work_stopped: count(names::WORK_STOPPED, "{execution}", "Executions stopped because nobody waited"),
             retries: count(names::RETRIES, "{attempt}", "Attempts beyond the first"),
+            hedges: meter
+                .u64_histogram(names::HEDGES)
+                .with_unit("{hedge}")
+                .with_description("Attempts of a hedged call beyond the first")
+                .build(),
+            cache_calls: count(names::CACHE_CALLS, "{call}", "Calls of routes that keep answers"),
             shadows: count(names::SHADOWS, "{call}", "Calls that a route's shadow was drawn for"),
             in_flight: meter
                 .i64_up_down_counter(names::IN_FLIGHT)
@@ -377,6 +393,11 @@ impl ModelMetrics {
     /// Another attempt at a call.
     pub fn record_retry(&self) {
         self.instruments.retries.add(1, &self.attributes);
+    }
+
+    /// A hedged call that ended after so many attempts beyond the first.
+    pub fn record_hedges(&self, hedges: u32) {
+        self.instruments.hedges.record(hedges.into(), &self.attributes);
     }
 
     /// Counts a call as in flight until the guard is dropped, also when its future is.

@@ -118,6 +118,11 @@ impl Reason {
         Self::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
 
+    /// Whether it lies in the request alone: an equal one is refused alike, whoever sends it and whenever, while the model stands.
+    pub const fn is_deterministic(self) -> bool {
+        matches!(self, Self::InvalidRequest | Self::MessageTooLarge | Self::NotFound | Self::NotOffered)
+    }
+
     /// What the caller may do.
     pub const fn retry(self) -> Retry {
         match self {
@@ -205,6 +210,12 @@ mod tests {
             assert_eq!(Reason::from_name(reason.as_str()), Some(reason));
         }
         assert_eq!(Reason::from_name("nonsense"), None);
+    }
+
+    #[test]
+    fn what_lies_in_the_request_is_never_tried_again() {
+        let deterministic = Reason::ALL.into_iter().filter(|reason| reason.is_deterministic());
+        assert!(deterministic.clone().all(|reason| reason.retry() == Retry::Never) && deterministic.count() == 4);
     }
 
     #[test]

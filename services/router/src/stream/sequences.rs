@@ -64,6 +64,7 @@ mod tests {
             metadata: None,
             message: &[],
             request: weft_proto::message::Payload::default(),
+            drawn: None,
         }
     }
 

@@ -14,7 +14,8 @@ pub async fn router(process: &Process, settings: settings::Router) -> Result<Rol
     let mesh = process.mesh().await?;
     mesh.observe(&bound.scope);
     let leave = bound.register(process, "router")?;
-    let options = Options { zone: settings.zone, ..Options::default() };
+    let (zone, cache_bytes) = (settings.zone, settings.cache_bytes.get());
+    let options = Options { zone, cache_bytes, ..Options::default() };
     let router = Router::start(options, mesh, &process.tasks, bound.scope.clone(), bound.health.clone());
     let api = router.serve(Api::new(&bound.health));
     let role = bound.serve(process, "router", api, axum::Router::new())?;

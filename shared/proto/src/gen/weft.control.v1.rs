@@ -36,6 +36,40 @@ pub struct PromptPrefix {
     #[prost(uint32, tag = "2")]
     pub bytes: u32,
 }
+/// How calls are hedged (gRFC A6): the first good answer ends the other attempts. Calls of sequences are not hedged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hedging {
+    /// Attempts of one call, the first included: 2 to 5.
+    #[prost(uint32, tag = "1")]
+    pub max_attempts: u32,
+    /// How long the latest attempt may take before another is sent; the 95th percentile if neither is said.
+    #[prost(oneof = "hedging::Delay", tags = "2, 3")]
+    pub delay: ::core::option::Option<hedging::Delay>,
+}
+/// Nested message and enum types in `Hedging`.
+pub mod hedging {
+    /// How long the latest attempt may take before another is sent; the 95th percentile if neither is said.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Delay {
+        /// This long: 1 ms to 60 s.
+        #[prost(message, tag = "2")]
+        Fixed(::prost_types::Duration),
+        /// As long as this part of a hundred calls to the model has lately taken at most: 50 to 99. Without enough calls, none is hedged.
+        #[prost(uint32, tag = "3")]
+        Percentile(u32),
+    }
+}
+/// Which answers are kept: those of models that answer equal requests alike. `id` and `timeout` make no difference; calls with `priority`
+/// or of a sequence, and those with the metadata `cache-control: no-cache`, neither take nor leave an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cache {
+    /// How long an answer may be given: 1 ms to 24 h.
+    #[prost(message, optional, tag = "1")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// How long a refusal of a request that can never succeed may be given: at most `ttl`. Unset is 1 s, zero is never.
+    #[prost(message, optional, tag = "2")]
+    pub negative_ttl: ::core::option::Option<::prost_types::Duration>,
+}
 /// A model's desired state.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Model {
@@ -137,6 +171,12 @@ pub struct Route {
     /// A model that is sent copies of the route's unary calls, to compare its answers.
     #[prost(message, optional, tag = "4")]
     pub shadow: ::core::option::Option<Shadow>,
+    /// Sends a unary call that takes long to another replica as well.
+    #[prost(message, optional, tag = "5")]
+    pub hedging: ::core::option::Option<Hedging>,
+    /// Keeps answers of unary calls, for equal ones.
+    #[prost(message, optional, tag = "6")]
+    pub cache: ::core::option::Option<Cache>,
     /// What leads calls that have something in common to one replica; without it, each goes where there is least to do.
     #[prost(message, optional, tag = "7")]
     pub affinity: ::core::option::Option<Affinity>,

@@ -126,6 +126,25 @@ pub struct RouteTaken {
     pub targets: ::prost::alloc::vec::Vec<TargetView>,
     #[prost(message, optional, tag = "4")]
     pub shadow: ::core::option::Option<ShadowView>,
+    #[prost(message, optional, tag = "5")]
+    pub hedging: ::core::option::Option<HedgingView>,
+    #[prost(message, optional, tag = "6")]
+    pub cache: ::core::option::Option<CacheView>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HedgingView {
+    #[prost(uint32, tag = "1")]
+    pub max_attempts: u32,
+    /// How long an attempt may take before the next is sent; absent while too few calls have been seen to know.
+    #[prost(message, optional, tag = "2")]
+    pub delay: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CacheView {
+    #[prost(message, optional, tag = "1")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "2")]
+    pub negative_ttl: ::core::option::Option<::prost_types::Duration>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TargetView {

@@ -3,11 +3,16 @@
 mod affinity;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use weft_policy::hedge::MAX_ATTEMPTS;
 use weft_policy::split::MAX_TARGETS;
+use weft_proto::from_duration;
+use weft_proto::weft::control::v1::hedging::Delay;
 use weft_proto::weft::control::v1::metadata_match::Value;
 use weft_proto::weft::control::v1::sticky::Source;
-use weft_proto::weft::control::v1::{MetadataMatch, Route, RouteTarget, Shadow, Sticky};
+use weft_proto::weft::control::v1::{Cache, Hedging, MetadataMatch, Route, RouteTarget, Shadow, Sticky};
 use weft_types::{Error, ModelName, Reason, Result};
 
 use super::{invalid, name, version};
@@ -38,6 +43,12 @@ const RESERVED_KEYS: [&str; 14] = [
     "user-agent",
 ];
 const RESERVED_PREFIXES: [&str; 2] = ["grpc-", "weft-"];
+/// How long an attempt may take before the next one is sent.
+const DELAYS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
+/// Below the median, more calls would be hedged than not.
+const PERCENTILES: RangeInclusive<u32> = 50..=99;
+/// How long an answer may be kept.
+const LIVES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
 /// Parameters that Triton's protocol gives a meaning of their own.
 const RESERVED_PARAMETERS: [&str; 5] = ["priority", "sequence_end", "sequence_id", "sequence_start", "timeout"];
 
@@ -62,6 +73,8 @@ pub(in crate::control) fn route(route: Option<&Route>, known: impl Fn(&ModelName
     }
     route.sticky.as_ref().map_or(Ok(()), sticky)?;
     route.shadow.as_ref().map_or(Ok(()), |one| shadow(one, &known))?;
+    route.hedging.as_ref().map_or(Ok(()), hedging)?;
+    route.cache.as_ref().map_or(Ok(()), cache)?;
     route.affinity.as_ref().map_or(Ok(()), affinity)?;
     Ok(route_name)
 }
@@ -153,6 +166,32 @@ fn shadow(shadow: &Shadow, known: impl Fn(&ModelName) -> bool) -> Result<()> {
         return Err(invalid("route.shadow.percent", "must be 1 to 100"));
     }
     Ok(())
+}
+
+fn hedging(hedging: &Hedging) -> Result<()> {
+    if !(2..=MAX_ATTEMPTS).contains(&hedging.max_attempts) {
+        return Err(invalid("route.hedging.max_attempts", format_args!("must be 2 to {MAX_ATTEMPTS}")));
+    }
+    match &hedging.delay {
+        Some(Delay::Fixed(delay)) => lasts("route.hedging.fixed", delay, &DELAYS).map(|_| ()),
+        Some(Delay::Percentile(percentile)) if !PERCENTILES.contains(percentile) => {
+            Err(invalid("route.hedging.percentile", "must be 50 to 99"))
+        }
+        Some(Delay::Percentile(_)) | None => Ok(()),
+    }
+}
+
+fn cache(cache: &Cache) -> Result<()> {
+    let ttl = cache.ttl.as_ref().ok_or_else(|| invalid("route.cache.ttl", "is missing"))?;
+    let ttl = lasts("route.cache.ttl", ttl, &LIVES)?;
+    let negative = cache.negative_ttl.as_ref();
+    negative.map_or(Ok(()), |negative| lasts("route.cache.negative_ttl", negative, &(Duration::ZERO..=ttl)).map(|_| ()))
+}
+
+/// A time within bounds.
+fn lasts(field: &str, told: &prost_types::Duration, bounds: &RangeInclusive<Duration>) -> Result<Duration> {
+    let lasts = from_duration(told).filter(|lasts| bounds.contains(lasts));
+    lasts.ok_or_else(|| invalid(field, format_args!("must be {:?} to {:?}", bounds.start(), bounds.end())))
 }
 
 #[cfg(test)]
@@ -260,5 +299,48 @@ mod tests {
         let lost = Shadow { model: "unknown".to_owned(), version: 0, percent: 1 };
         let error = route(Some(&Route { shadow: Some(lost), ..good() }), known).expect_err("unknown");
         assert!(error.reason() == Reason::NotFound && error.message().starts_with("route.shadow.model: "), "{error}");
+    }
+    #[test]
+    fn bad_hedging_and_caches_name_their_field() {
+        let span = |seconds, nanos| prost_types::Duration { seconds, nanos };
+        let fixed = |seconds, nanos| Some(Delay::Fixed(span(seconds, nanos)));
+        let (attempts, delay) = (Some("route.hedging.max_attempts"), Some("route.hedging.fixed"));
+        let table = [
+            (0, None, attempts),
+            (1, None, attempts),
+            (6, None, attempts),
+            (u32::MAX, None, attempts),
+            (2, fixed(0, 0), delay),
+            (2, fixed(0, 999_999), delay),
+            (2, fixed(-1, 0), delay),
+            (2, fixed(0, -5), delay),
+            (2, fixed(0, 1_000_000_000), delay),
+            (2, fixed(60, 1), delay),
+            (2, fixed(i64::MAX, 0), delay),
+            (2, Some(Delay::Percentile(49)), Some("route.hedging.percentile")),
+            (2, Some(Delay::Percentile(100)), Some("route.hedging.percentile")),
+            (2, None, None),
+            (5, fixed(0, 1_000_000), None),
+            (5, Some(Delay::Percentile(99)), None),
+        ];
+        for (max_attempts, delay, field) in table {
+            check(&Route { hedging: Some(Hedging { max_attempts, delay }), ..good() }, field);
+        }
+        let (ttl, negative) = (Some("route.cache.ttl"), Some("route.cache.negative_ttl"));
+        let table = [
+            (None, None, ttl),
+            (Some(span(0, 0)), None, ttl),
+            (Some(span(-1, 0)), None, ttl),
+            (Some(span(86_400, 1)), None, ttl),
+            (Some(span(10, 0)), Some(span(10, 1)), negative),
+            (Some(span(10, 0)), Some(span(-1, 0)), negative),
+            (Some(span(10, 0)), Some(span(0, 0)), None),
+            (Some(span(10, 0)), Some(span(10, 0)), None),
+            (Some(span(0, 1_000_000)), None, None),
+            (Some(span(86_400, 0)), None, None),
+        ];
+        for (ttl, negative_ttl, field) in table {
+            check(&Route { cache: Some(Cache { ttl, negative_ttl }), ..good() }, field);
+        }
     }
 }
