@@ -38,10 +38,10 @@ bench-state: ## what callers see when etcd fails, and what a large fleet costs; 
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
 
-bench-router: ## the router against Envoy, nginx and HAProxy over the same backend; FULL=1 for longer
+bench-router: ## the router against Envoy, nginx and HAProxy over the same backend; PART=goodput for overload instead, FULL=1 for longer
 	$(CARGO) build --release --workspace --bins
-	tests/scripts/proxies.sh
-	$(CARGO) bench --profile release -p weft-tests --bench router $(if $(FULL),-- --full)
+	$(if $(PART),,tests/scripts/proxies.sh)
+	$(CARGO) bench --profile release -p weft-tests --bench router -- $(PART) $(if $(FULL),--full)
 
 bench-worker: ## a worker against the runtimes below it and the servers beside it; PART=BD for some parts, FULL=1 for longer
 	tests/scripts/models.sh

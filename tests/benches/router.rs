@@ -1,13 +1,14 @@
 //! The router against Envoy, nginx and HAProxy: the same calls from the same generator through each of them to the same worker.
 //!
 //! The load comes from this process; every proxy and the worker are others, on loopback, each proxy with one thread. Slices
-//! alternate between those that are compared, figures are medians over the rounds, and every answer is checked. `-- --full` takes
-//! longer. What is told is also kept in `bench/router.txt` below the build's folder.
+//! alternate between those that are compared, figures are medians over the rounds, and every answer is checked. `-- goodput` offers more
+//! than the workers can do instead (`make bench-router PART=goodput`). `--full` takes longer. What is told is also kept in `bench/router.txt` below the build's folder.
 
 mod router {
     pub(crate) mod backend;
     pub(crate) mod cell;
     pub(crate) mod copies;
+    pub(crate) mod goodput;
     pub(crate) mod peers;
     pub(crate) mod plan;
     pub(crate) mod report;
@@ -17,8 +18,8 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 use router::backend::Mesh;
-use router::plan::Plan;
-use router::{copies, peers, report};
+use router::plan::{Part, Plan};
+use router::{copies, goodput, peers, report};
 use weft_tests::allocations::Counting;
 use weft_tests::process::binary;
 
@@ -38,17 +39,22 @@ fn main() -> Result<()> {
     let bench =
         binary()?.parent().and_then(|release| release.parent()).context("the build has a folder")?.join("bench");
     std::fs::create_dir_all(&bench)?;
-    let text = runtime.block_on(async {
-        let scratch = tempfile::tempdir()?;
-        let mesh = Mesh::start().await?;
-        let (proxies, mut told) = peers::start(&mesh, scratch.path()).await?;
-        let (results, failed) = plan.run(&proxies).await?;
-        told.extend(failed);
-        let copied = copies::count(&mesh, plan.full).await?;
-        report::text(&plan, &results, &told, &copied)
-    })?;
-    std::fs::write(bench.join("router.txt"), &text)?;
+    let (name, text) = match plan.part {
+        Part::Peers => ("router", runtime.block_on(compare(&plan))?),
+        Part::Goodput => ("goodput", runtime.block_on(goodput::run(plan.full))?),
+    };
+    std::fs::write(bench.join(name).with_extension("txt"), &text)?;
     let mut output = std::io::stdout().lock();
     output.write_all(text.as_bytes())?;
     Ok(output.flush()?)
+}
+
+async fn compare(plan: &Plan) -> Result<String> {
+    let scratch = tempfile::tempdir()?;
+    let mesh = Mesh::start().await?;
+    let (proxies, mut told) = peers::start(&mesh, scratch.path()).await?;
+    let (results, failed) = plan.run(&proxies).await?;
+    told.extend(failed);
+    let copied = copies::count(&mesh, plan.full).await?;
+    report::text(plan, &results, &told, &copied)
 }

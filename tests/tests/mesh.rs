@@ -1,6 +1,7 @@
 //! The whole mesh in one process: every contract that a caller relies on.
 
 mod mesh {
+    mod admission;
     mod affinity;
     mod bad_input;
     mod caching;

@@ -14,12 +14,18 @@ use weft_types::{SystemClock, Version};
 #[path = "../src/endpoint.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod endpoint;
+#[path = "../src/gate.rs"]
+#[expect(dead_code, reason = "only the building of the table is measured, not its use")]
+mod gate;
 #[path = "../src/leading.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod leading;
 #[path = "../src/outlier.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod outlier;
+#[path = "../src/room.rs"]
+#[expect(dead_code, reason = "only the building of the table is measured, not its use")]
+mod room;
 #[path = "../src/rules.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod rules;

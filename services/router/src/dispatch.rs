@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
-use rand::RngExt as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 use weft_client::{outgoing, unary, within};
@@ -19,8 +18,10 @@ use weft_runtime::Call;
 use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
 use weft_types::{Deadline, Error, MIN_RESERVE, Reason, Result, SystemClock, Version, WorkerId};
 
+use crate::admit::admit;
 use crate::choose::{choose, terms};
 use crate::endpoint::{Ending, Endpoint, Permit};
+use crate::gate::{Gate, Permit as Place};
 use crate::hedge::hedged;
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
@@ -48,6 +49,7 @@ pub(crate) struct Chosen {
     pub(crate) model: String,
     pub(crate) version: Version,
     pub(crate) metrics: ModelMetrics,
+    gate: Arc<Gate>,
     /// Counts the call among those in flight, in the metrics.
     _in_flight: InFlight,
 }
@@ -56,8 +58,8 @@ impl Chosen {
     /// The replica that `permit` was given for.
     pub(crate) fn of(target: Target<'_>, permit: Permit) -> Self {
         let metrics = target.ready.metrics.clone();
-        let _in_flight = metrics.in_flight();
-        Self { permit, model: target.model, version: target.version, metrics, _in_flight }
+        let (_in_flight, gate) = (metrics.in_flight(), Arc::clone(&target.ready.gate));
+        Self { permit, model: target.model.to_owned(), version: target.version, metrics, gate, _in_flight }
     }
 
     /// The true model and version, as the protocol writes them.
@@ -114,6 +116,7 @@ impl Chosen {
             let now = SystemClock::now();
             router.load.hear(&report, now);
             self.permit.hear(&report, now);
+            self.gate.hear(report.wait_ms);
         }
         let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
         let evidence = outcome.as_ref().map_or_else(evidence, |_| Evidence::Success);
@@ -159,8 +162,6 @@ async fn by_rules(
     message: &Message,
     rules: &Rules,
 ) -> Result<Response<Message>, Status> {
-    // Drawn once: what is looked for among the answers and all attempts belong to the same target.
-    let wanted = Wanted { drawn: Some(rand::rng().random()), ..wanted };
     let send = || send(router, call, &wanted, message, rules.hedging);
     match &rules.cache {
         Some(cache) => cache::answer(router, &wanted, message, cache, send).await,
@@ -180,10 +181,14 @@ async fn send(
     let copied = shadow::copy(router, call, wanted, message);
     // A part of a sequence that is done twice is another sequence.
     let answer = match hedging.filter(|_| wanted.sequence.is_none()) {
-        Some(settings) => within(wanted.deadline, Box::pin(hedged(router, call, wanted, message, settings))).await,
+        Some(settings) => {
+            let attempts = hedged(router, call, wanted, message, settings);
+            within(wanted.deadline, Box::pin(admitted(router, wanted, message.len(), attempts))).await
+        }
         None => {
             // Pinned where it begins: it is kilobytes long, and would be moved into the timer's future.
-            let attempts = std::pin::pin!(attempts(router, call, wanted, message));
+            let attempts = attempts(router, call, wanted, message);
+            let attempts = std::pin::pin!(admitted(router, wanted, message.len(), attempts));
             // The call's own deadline is kept by whoever called this; a copy wants to know what became of the call.
             if wanted.deadline == call.deadline && copied.is_none() {
                 attempts.await
@@ -196,6 +201,30 @@ async fn send(
         copied.compare(answer.as_ref().map(|answered| &answered.message));
     }
     answer
+}
+
+/// Makes the attempts once it is the call's turn. All of them take the place of one call.
+async fn admitted(
+    router: &Inner,
+    wanted: &Wanted<'_>,
+    bytes: usize,
+    attempts: impl Future<Output = Result<Answered, Status>>,
+) -> Result<Answered, Status> {
+    let place = turn(router, wanted, bytes).await.map_err(|error| status_of(&error))?;
+    let outcome = attempts.await;
+    place.end(outcome.as_ref().map_or_else(Status::code, |_| Code::Ok));
+    outcome
+}
+
+/// A call's place: where no replica is ready, it is held until one is, and waits for its turn then.
+pub(crate) async fn turn(router: &Inner, wanted: &Wanted<'_>, bytes: usize) -> Result<Place> {
+    loop {
+        if let Some(place) = admit(router, wanted, bytes).await? {
+            return Ok(place);
+        }
+        // Whoever was chosen is not kept: the choice is made when it is the call's turn.
+        drop(acquire(router, wanted, &mut Vec::new()).await?);
+    }
 }
 
 async fn attempts(router: &Inner, call: &Call, wanted: &Wanted<'_>, message: &Message) -> Result<Answered, Status> {
@@ -336,7 +365,7 @@ fn pick(
     of: impl FnOnce(&[Replica], Terms) -> Option<Permit>,
 ) -> Result<Option<Chosen>> {
     let table = router.table.load();
-    let marks = wanted.marks(|| rand::rng().random());
+    let marks = wanted.marks();
     let now = SystemClock::now();
     match route(&table, wanted.name, wanted.version, &marks, now)? {
         Routed::Coming => Ok(None),

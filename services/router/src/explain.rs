@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
-use rand::RngExt as _;
 use tonic::metadata::MetadataMap;
 use weft_policy::Terms;
 use weft_policy::choose::{self, odds};
@@ -61,9 +60,7 @@ fn refuse(answer: &mut ExplainResponse, error: &Error) {
 
 fn of_wanted(router: &Inner, wanted: &Wanted<'_>, now: Instant, answer: &mut ExplainResponse) {
     let table = router.table.load();
-    // Drawn once: what is told of the route and what is told of its target belong together.
-    let drawn = rand::rng().random();
-    let marks = wanted.marks(|| drawn);
+    let marks = wanted.marks();
     answer.route = table.rules(wanted.name).map(|rules| RouteTaken {
         shadow: shadow(router, &table, rules),
         hedging: rules.hedging.map(|hedging| HedgingView { max_attempts: hedging.max_attempts, delay: None }),
@@ -146,6 +143,7 @@ fn shadow(router: &Inner, table: &Table, rules: &Rules) -> Option<ShadowView> {
 
 /// The replicas that could take the call, the likeliest first.
 fn replicas(zone: &str, target: &Target<'_>, (terms, now): (Terms, Instant), answer: &mut ExplainResponse) {
+    answer.admission = Some(target.ready.gate.view());
     let replicas: Vec<&Replica> = target.ready.replicas.iter().take(MOST).collect();
     let seen: Vec<_> = replicas.iter().map(|replica| candidate(replica, &[], now)).collect();
     let told = replicas.iter().zip(&seen).zip(odds(&seen, terms)).map(|((replica, seen), share)| Candidate {
@@ -172,6 +170,6 @@ fn replicas(zone: &str, target: &Target<'_>, (terms, now): (Terms, Instant), ans
     if (1..candidates.len()).contains(&local().count()) {
         answer.zone = Some(ZoneView { zone: zone.to_owned(), stays: local().map(|candidate| candidate.share).sum() });
     }
-    (answer.model, answer.version) = (target.model.clone(), target.version.get());
+    (answer.model, answer.version) = (target.model.to_owned(), target.version.get());
     answer.candidates = candidates;
 }

@@ -1,5 +1,6 @@
 //! What a call wants, read from the head of its undecoded message.
 
+use rand::RngExt as _;
 use tonic::metadata::MetadataMap;
 use weft_policy::Affinity;
 use weft_proto::frame::{self, Head, Sequence};
@@ -19,6 +20,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) deadline: Deadline,
     /// The sequence that it belongs to, if to any.
     pub(crate) sequence: Option<Sequence<'a>>,
+    /// The `priority` parameter: 0 is the default, 1 the highest.
+    pub(crate) priority: u64,
+    /// Drawn in `[0, 1)`, once: all attempts of a call take the same of a route's targets.
+    pub(crate) unit: f64,
     /// Whether it is the last of that sequence.
     pub(crate) ends_sequence: bool,
     /// What the call brought, for a route to look at; of a stream, what the stream brought.
@@ -27,15 +32,13 @@ pub(crate) struct Wanted<'a> {
     pub(crate) message: &'a [u8],
     /// The same with its tensors.
     pub(crate) request: Payload<'a>,
-    /// In `[0, 1)`: what decides between a route's targets, if all attempts at the call are to go to the same one.
-    pub(crate) drawn: Option<f64>,
 }
 
 impl Wanted<'_> {
-    /// What a route looks at. `draw` is uniform in `[0, 1)`; all calls of a sequence take the same of a route's targets instead.
-    pub(crate) fn marks(&self, draw: impl FnOnce() -> f64) -> Marks<'_> {
+    /// What a route looks at. All calls of a sequence take the same of a route's targets.
+    pub(crate) fn marks(&self) -> Marks<'_> {
         let sequence = self.affinity(self.name);
-        let unit = sequence.map(Affinity::unit).or(self.drawn).unwrap_or_else(draw);
+        let unit = sequence.map_or(self.unit, Affinity::unit);
         Marks { metadata: self.metadata, message: self.message, sequence, unit }
     }
 
@@ -61,18 +64,9 @@ pub(crate) fn wanted<'a>(head: &Head<'a>, deadline: Deadline) -> Result<Wanted<'
         head.timeout.map_or(deadline, |timeout| deadline.earlier(Deadline::after(SystemClock::now(), timeout)));
     let (sequence, ends_sequence) = (head.sequence, head.ends_sequence);
     let (name, id) = (head.model_name, head.id);
-    Ok(Wanted {
-        name,
-        version,
-        id,
-        deadline,
-        sequence,
-        ends_sequence,
-        metadata: None,
-        message: &[],
-        request: Payload::default(),
-        drawn: None,
-    })
+    let (priority, unit) = (head.priority, rand::rng().random());
+    let (metadata, message, request) = (None, &[][..], Payload::default());
+    Ok(Wanted { name, version, id, deadline, sequence, ends_sequence, priority, unit, metadata, message, request })
 }
 
 /// Checks a model's name and version as they came.

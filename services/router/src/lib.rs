@@ -1,11 +1,12 @@
 //! The router: sends each call to a replica that can answer it in time, and never waits for the store or the scheduler.
 //!
 //! A unary call's path, in the order of the modules: `unary` takes its message in pieces, `identify` reads the head of the undecoded
-//! message, `route` resolves the name to a model version, `choose` draws a replica from the current [`table`], `dispatch` makes the
-//! attempts, whose ends are noted in `outlier` and judged by `eject`. On routes that ask for it, `cache` is looked into first, and `hedge` makes
-//! attempts beside each other. Streams take the same path per message in `stream`. `shadow` sends
-//! copies beside it, `explain` tells where it would lead. `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
+//! message, `route` resolves the name to a model version, `admit` gives the call its turn, `choose` draws a replica from the current [`table`],
+//! `dispatch` makes the attempts, whose ends are noted in `outlier` and judged by `eject`. On routes that ask for it, `cache` is looked into
+//! first, and `hedge` makes attempts beside each other. Streams take the same path per message in `stream`. `shadow` sends copies beside it,
+//! `explain` tells where it would lead. `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
 
+mod admit;
 mod cache;
 mod choose;
 mod dispatch;
@@ -13,6 +14,7 @@ mod eject;
 mod endpoint;
 mod explain;
 mod forward;
+mod gate;
 mod grpc;
 mod hedge;
 mod identify;
@@ -23,6 +25,7 @@ mod options;
 mod outlier;
 mod relay;
 mod repository;
+mod room;
 mod route;
 mod rules;
 mod shadow;
@@ -65,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) swapped: watch::Sender<i64>,
     /// Calls that may wait for a replica at once.
     pub(crate) holds: Semaphore,
+    /// What calls that wait for their turn take.
+    pub(crate) room: Arc<room::Room>,
     /// Held for a few additions, never across an await.
     pub(crate) budget: Mutex<Budget>,
     /// Answers that are kept for equal calls, of the routes that ask for it.
@@ -92,6 +97,7 @@ impl Router {
         let inner = Arc::new(Inner {
             answers,
             holds: Semaphore::new(options.max_holds),
+            room: Arc::new(room::Room::new(options.queue_limit, options.queue_bytes, options.target_wait)),
             budget: Mutex::new(Budget::new(options.retry_budget, now)),
             load: Load::new(now),
             outliers: Outliers::new(options.replica_ejection, options.worker_ejection),

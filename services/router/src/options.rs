@@ -23,6 +23,12 @@ pub struct Options {
     pub worker_ejection: eject::Settings,
     /// Bytes that kept answers may take, of all routes together.
     pub cache_bytes: u64,
+    /// Calls that may wait for their turn at once, over all models.
+    pub queue_limit: usize,
+    /// Bytes of their messages.
+    pub queue_bytes: usize,
+    /// How long calls may wait for their turn before some are shed, when none gets it sooner.
+    pub target_wait: Duration,
     /// Calls that may wait at once for a replica to become ready; one more is refused.
     pub max_holds: usize,
     /// How long a held call waits before it looks again, when nothing has changed: connections recover by themselves.
@@ -53,6 +59,11 @@ impl Default for Options {
             },
             // A thousand answers of a picture's size, or some hundred thousand small ones.
             cache_bytes: 64 << 20,
+            // Beyond, most would have to wait for seconds.
+            queue_limit: 4_096,
+            queue_bytes: 512 << 20,
+            // Five times what the field takes inside a data centre: models take longer than services do.
+            target_wait: Duration::from_millis(25),
             max_holds: 1_024,
             hold_poll: Duration::from_millis(100),
             stream_hold: Duration::from_secs(30),

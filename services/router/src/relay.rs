@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use rand::RngExt as _;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tower::Service;
@@ -71,17 +72,20 @@ fn wanted<'a>(name: &'a str, version: &str, deadline: Deadline) -> Result<Wanted
         _ => Error::invalid(MODEL, error.message()),
     })?;
     let (message, request) = (&[][..], Payload::default());
+    let (unit, priority) = (rand::rng().random(), 0);
+    let (sequence, ends_sequence) = (None, false);
     Ok(Wanted {
         name,
         version,
         id: "",
         deadline,
-        sequence: None,
-        ends_sequence: false,
+        sequence,
+        ends_sequence,
+        priority,
+        unit,
         metadata: None,
         message,
         request,
-        drawn: None,
     })
 }
 

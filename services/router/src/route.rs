@@ -11,7 +11,7 @@ use crate::table::{Model, Ready, Table};
 
 /// Where a call goes.
 pub(crate) struct Target<'a> {
-    pub(crate) model: String,
+    pub(crate) model: &'a str,
     pub(crate) version: Version,
     pub(crate) ready: &'a Ready,
     /// What leads the call to one of its replicas, if its route says so.
@@ -48,7 +48,7 @@ pub(crate) fn route<'a>(
     match table.model(&target.model).and_then(|model| model.ready(version)) {
         Some((version, ready)) => {
             let leading = rules.leading.as_ref();
-            Ok(Routed::Ready(Target { model: target.model.clone(), version, ready, leading }))
+            Ok(Routed::Ready(Target { model: &target.model, version, ready, leading }))
         }
         // Only a match takes what is not ready: such a call is answered as if it named that model itself.
         None if rule == Rule::Match => of_model(table, &target.model, version, now),
@@ -57,11 +57,11 @@ pub(crate) fn route<'a>(
 }
 
 fn of_model<'a>(table: &'a Table, name: &str, version: Option<Version>, now: Instant) -> Result<Routed<'a>> {
-    let Some(model) = table.model(name) else {
+    let Some((known, model)) = table.named(name) else {
         return Err(unknown(name, None));
     };
     match model.ready(version) {
-        Some((version, ready)) => Ok(Routed::Ready(Target { model: name.to_owned(), version, ready, leading: None })),
+        Some((version, ready)) => Ok(Routed::Ready(Target { model: known.as_str(), version, ready, leading: None })),
         None => why_not(name, model, version, now),
     }
 }

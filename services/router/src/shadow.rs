@@ -110,8 +110,9 @@ pub(crate) fn copy(router: &Arc<Inner>, call: &Call, wanted: &Wanted<'_>, messag
 /// A replica of the shadow that is ready now: a copy is not worth waiting for one.
 fn choose_for(table: &Table, shadow: &Shadow) -> Option<Chosen> {
     let (version, ready) = table.model(&shadow.model)?.ready(shadow.version)?;
-    let permit = choose(&ready.replicas, &[], None)?;
-    Some(Chosen::of(Target { model: shadow.model.clone(), version, ready, leading: None }, permit))
+    // Nor does it go before calls that wait for their turn.
+    let permit = choose(&ready.replicas, &[], None).filter(|_| !ready.gate.is_busy())?;
+    Some(Chosen::of(Target { model: &shadow.model, version, ready, leading: None }, permit))
 }
 
 /// A copy on its way.

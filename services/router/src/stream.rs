@@ -31,7 +31,7 @@ use weft_runtime::{Call, Running};
 use weft_types::{Deadline, Error, Reason, Retry, SystemClock, Version, WorkerId};
 
 use crate::Inner;
-use crate::dispatch::{Chosen, acquire, draw, draw_on, evidence, is_unprocessed};
+use crate::dispatch::{Chosen, acquire, draw, draw_on, evidence, is_unprocessed, turn};
 use crate::endpoint::Endpoint;
 use crate::identify::{Wanted, wanted};
 use crate::table::{Replica, Table};
@@ -208,6 +208,12 @@ impl Sender {
             }
             Err(error) => return self.refuse(head.id, &error).await,
         };
+        // Its place is free again when it has been sent on.
+        let _place = match turn(&self.router, &wanted, message.len()).await {
+            Ok(place) => place,
+            Err(error) if may_go_on_after(&error) => return self.refuse(wanted.id, &error).await,
+            Err(error) => return Err(status_of(&error)),
+        };
         for _ in 0..OPENED {
             let (requests, due) = match self.upstream(&wanted).await {
                 Ok(upstream) => upstream,
@@ -374,8 +380,11 @@ fn gone() -> Status {
 
 /// Whether a failure concerns one request of the stream only.
 fn may_go_on(status: &Status) -> bool {
-    let reason = error_of(status).reason();
-    !matches!(reason, Reason::Cancelled | Reason::DeadlineRunning | Reason::Internal)
+    may_go_on_after(&error_of(status))
+}
+
+fn may_go_on_after(error: &Error) -> bool {
+    !matches!(error.reason(), Reason::Cancelled | Reason::DeadlineRunning | Reason::Internal)
 }
 
 #[cfg(test)]

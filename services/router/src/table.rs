@@ -13,6 +13,7 @@ use weft_telemetry::{ModelMetrics, Scope};
 use weft_types::{ModelName, Version, WorkerId};
 
 use crate::endpoint::{Endpoint, Pace, Permit};
+use crate::gate::Gate;
 use crate::rules::Rules;
 
 /// A ready replica.
@@ -75,6 +76,8 @@ pub(crate) struct Ready {
     pub(crate) latencies: Arc<Mutex<Latencies>>,
     /// The store's revision at which a replica was last said to be ready: another one after each load, also of the same version.
     pub(crate) loaded: i64,
+    /// Who may call them now, and who waits.
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// Why a version is not ready.
@@ -210,13 +213,7 @@ impl Table {
             let model = self.known(&key.model);
             match record.value.state() {
                 ReplicaState::Ready => {
-                    let instruments = || connect.scope.metrics().model(&key.model, key.version);
-                    let ready = model.ready.entry(key.version).or_insert_with(|| Ready {
-                        replicas: Vec::new(),
-                        metrics: instruments(),
-                        latencies: old.latencies(key, connect.now),
-                        loaded: 0,
-                    });
+                    let ready = model.ready.entry(key.version).or_insert_with(|| ready_of(key, old, connect));
                     ready.loaded = ready.loaded.max(record.mod_revision);
                     let (endpoint, draining) = (Arc::clone(&host.endpoint), host.draining);
                     let pace = old.pace(key, &endpoint).unwrap_or_else(|| Arc::new(Pace::new(connect.now)));
@@ -231,6 +228,9 @@ impl Table {
             }
         }
         self.hosts = hosts;
+        for ready in self.models.values().flat_map(|model| model.ready.values()) {
+            ready.gate.resize(ready.replicas.len(), connect.now);
+        }
     }
 
     /// What calls to a replica took so far, while its worker is the same.
@@ -254,6 +254,11 @@ impl Table {
 
     pub(crate) fn model(&self, name: &str) -> Option<&Model> {
         self.models.get(name)
+    }
+
+    /// A model with its name as it is kept here.
+    pub(crate) fn named(&self, name: &str) -> Option<(&ModelName, &Model)> {
+        self.models.get_key_value(name)
     }
 
     pub(crate) fn models(&self) -> impl Iterator<Item = (&ModelName, &Model)> {
@@ -285,6 +290,20 @@ fn endpoint(id: &WorkerId, worker: &Worker, old: &Table, connect: &Connect<'_>) 
             tracing::warn!(worker = %id, %error, "a worker's address cannot be used");
             None
         }
+    }
+}
+
+/// A version without replicas yet. Its calls are counted on while it stays ready.
+fn ready_of(key: &ReplicaKey, old: &Table, connect: &Connect<'_>) -> Ready {
+    let known = old.models.get(&key.model).and_then(|model| model.ready.get(&key.version));
+    let metrics = connect.scope.metrics();
+    let gate = || Arc::new(Gate::new(metrics.admission(&key.model, key.version), connect.now));
+    Ready {
+        replicas: Vec::new(),
+        metrics: metrics.model(&key.model, key.version),
+        gate: known.map_or_else(gate, |known| Arc::clone(&known.gate)),
+        latencies: old.latencies(key, connect.now),
+        loaded: 0,
     }
 }
 

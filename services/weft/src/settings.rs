@@ -76,6 +76,10 @@ pub struct Router {
     pub zone: String,
     /// Memory for answers that routes keep.
     pub cache_bytes: ByteSize,
+    /// Calls that wait for their turn.
+    pub queue_limit: usize,
+    /// How long they may wait before some are shed.
+    pub target_wait: Duration,
 }
 
 /// A scheduler's settings.
@@ -274,6 +278,18 @@ fn read_router(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Router 
             String::new(),
             "zone of this machine; calls stay with workers of the same zone while those have no more to do than others",
         )),
+        queue_limit: section.get(
+            Setting::new("queue-limit", 4096, "calls that wait for their turn, over all models; beyond it calls are refused")
+                .within(1, 1_000_000),
+        ),
+        target_wait: section.get(
+            Setting::new(
+                "target-wait",
+                Duration::from_millis(25),
+                "when all calls to a model wait for longer, those of the lowest priority and of tenants above their share are shed",
+            )
+            .within(Duration::from_millis(1), Duration::from_secs(60)),
+        ),
     }
 }
 

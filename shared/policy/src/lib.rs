@@ -3,6 +3,7 @@
 //! A policy takes what it needs to know (a snapshot, `now`, a random source) and returns a decision. It does no IO, reads
 //! no clock and draws no hidden randomness, so it is property-tested and simulated as the same code that serves.
 //!
+//! - [`admit`]: which calls are under way at once, which wait, and which are refused
 //! - [`split`]: which target of a route takes a call
 //! - [`mod@choose`]: which replica takes a call
 //! - [`retry`]: whether a failed call may go again, and what retries may cost
@@ -15,6 +16,7 @@
 //! - [`rate`]: how much there is of something per second
 //! - [`guard`]: whether workers that vanish from the store have ended
 
+pub mod admit;
 pub mod batch;
 pub mod choose;
 pub mod eject;

@@ -1,11 +1,13 @@
 //! Every metric that Weft records: its name, its unit and its attributes are spelled here and nowhere else.
 
+mod admission;
 mod cache;
 mod shadow;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admission::AdmissionMetrics;
 pub use cache::{CacheMetrics, CacheOutcome};
 pub use shadow::{ShadowMetrics, ShadowOutcome};
 
@@ -55,6 +57,14 @@ pub mod names {
     pub const SHADOWS: &str = "weft.router.shadows";
     /// Calls being forwarded.
     pub const IN_FLIGHT: &str = "weft.router.in_flight";
+    /// Calls to a model's version that a router may have under way at once.
+    pub const LIMIT: &str = "weft.router.limit";
+    /// Calls that wait in a router for their turn.
+    pub const QUEUED: &str = "weft.router.queued";
+    /// Seconds that calls waited in a router which got their turn.
+    pub const QUEUE_WAIT: &str = "weft.router.queue.duration";
+    /// Calls that a router refused because others were before them.
+    pub const SHED: &str = "weft.router.shed";
     /// Calls refused or ended because of their deadline, by the stage that noticed.
     pub const DEADLINE_REJECTED: &str = "weft.deadline.rejected";
     /// How often the process that held a model was lost.
@@ -84,6 +94,10 @@ pub mod names {
     pub const ROUTE: &str = "route";
     /// The attribute with the [`super::ShadowOutcome`] of a copied call, or the [`super::CacheOutcome`] of one whose answer may be kept.
     pub const OUTCOME: &str = "outcome";
+    /// The attribute with a call's priority band.
+    pub const BAND: &str = "band";
+    /// The attribute with why a call was refused.
+    pub const REASON: &str = "reason";
     /// The attribute with the gRPC status name of a model call.
     pub const STATUS: &str = "status";
     /// The attribute with the [`super::Tokens`] of a count of tokens (OpenTelemetry's semantic conventions).

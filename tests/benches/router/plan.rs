@@ -10,23 +10,34 @@ use weft_tests::tree;
 use super::cell::{Cell, IN_FLIGHT, SIZES, echo};
 use super::peers::Way;
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The router beside other proxies.
+    Peers,
+    /// What comes of more calls than the workers can do.
+    Goodput,
+}
+
 /// The course of one run.
 pub(crate) struct Plan {
     pub(crate) full: bool,
+    pub(crate) part: Part,
 }
 
 impl Plan {
     pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut full = false;
+        let (mut full, mut part) = (false, Part::Peers);
         for argument in arguments {
             match argument.as_str() {
                 "--full" => full = true,
+                "goodput" => part = Part::Goodput,
                 // Cargo says it to every benchmark.
                 "--bench" => {}
-                other => bail!("unknown argument '{other}'; there is only --full"),
+                other => bail!("unknown argument '{other}'; there are only goodput and --full"),
             }
         }
-        Ok(Self { full })
+        Ok(Self { full, part })
     }
 
     pub(crate) const fn rounds(&self) -> usize {

@@ -34,7 +34,7 @@ pub(super) fn asked(router: &Inner, wanted: &Wanted<'_>, message: &Message) -> O
         return None;
     }
     let table = router.table.load();
-    let marks = wanted.marks(|| 0.0);
+    let marks = wanted.marks();
     let routed = route(&table, wanted.name, wanted.version, &marks, SystemClock::now());
     let Ok(Routed::Ready(target)) = routed else { return None };
     let mut digest = Sha256::new();
@@ -44,7 +44,7 @@ pub(super) fn asked(router: &Inner, wanted: &Wanted<'_>, message: &Message) -> O
     digest.update(target.version.get().to_be_bytes());
     digest.update(target.ready.loaded.to_be_bytes());
     message.meaning(&mut |bytes| digest.update(bytes))?;
-    Some(Asked { key: digest.finalize().into(), model: target.model, version: target.version })
+    Some(Asked { key: digest.finalize().into(), model: target.model.to_owned(), version: target.version })
 }
 
 /// Whether the caller wants an answer of its own (RFC 9111, `no-cache` and `no-store`).

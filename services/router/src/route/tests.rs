@@ -64,7 +64,7 @@ fn message(key: &str, choice: ParameterChoice) -> Vec<u8> {
 /// The model that takes the call: `-` while it is coming, or the error's reason and field.
 fn taken(table: &Table, marks: &Marks<'_>) -> String {
     match route(table, "r", None, marks, SystemClock::now()) {
-        Ok(Routed::Ready(target)) => target.model,
+        Ok(Routed::Ready(target)) => target.model.to_owned(),
         Ok(Routed::Coming) => "-".to_owned(),
         Err(error) => format!("{:?} {}", error.reason(), error.field().unwrap_or_default()).trim_end().to_owned(),
     }
@@ -88,7 +88,7 @@ fn a_sequence_goes_before_what_its_route_leads_by() {
         let deadline = weft_types::Deadline::after(now, std::time::Duration::from_secs(60));
         let head = weft_proto::frame::Head { model_name: "r", sequence, ..Default::default() };
         let wanted = crate::identify::Wanted { metadata, ..crate::identify::wanted(&head, deadline).expect("valid") };
-        let marks = wanted.marks(|| 0.0);
+        let marks = wanted.marks();
         let Ok(Routed::Ready(target)) = route(&all, "r", None, &marks, now) else { panic!("it is ready") };
         crate::choose::terms(&wanted, &target, &marks, now).expect("it can be read")
     };

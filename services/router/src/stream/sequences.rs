@@ -61,10 +61,11 @@ mod tests {
             deadline: Deadline::after(SystemClock::now(), std::time::Duration::from_secs(60)),
             sequence: Some(Sequence::Number(sequence)),
             ends_sequence: false,
+            priority: 0,
+            unit: 0.0,
             metadata: None,
             message: &[],
             request: weft_proto::message::Payload::default(),
-            drawn: None,
         }
     }
 

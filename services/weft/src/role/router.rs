@@ -6,16 +6,16 @@ use weft_runtime::Api;
 
 use super::{Bound, Role};
 use crate::process::Process;
-use crate::settings;
+use crate::settings::Router as Settings;
 
 /// Starts a router.
-pub async fn router(process: &Process, settings: settings::Router) -> Result<Role> {
+pub async fn router(process: &Process, settings: Settings) -> Result<Role> {
     let bound = Bound::bind(process, "router", &settings.listen).await?;
     let mesh = process.mesh().await?;
     mesh.observe(&bound.scope);
     let leave = bound.register(process, "router")?;
-    let (zone, cache_bytes) = (settings.zone, settings.cache_bytes.get());
-    let options = Options { zone, cache_bytes, ..Options::default() };
+    let Settings { queue_limit, target_wait, zone, cache_bytes, .. } = settings;
+    let options = Options { queue_limit, target_wait, zone, cache_bytes: cache_bytes.get(), ..Options::default() };
     let router = Router::start(options, mesh, &process.tasks, bound.scope.clone(), bound.health.clone());
     let api = router.serve(Api::new(&bound.health));
     let role = bound.serve(process, "router", api, axum::Router::new())?;

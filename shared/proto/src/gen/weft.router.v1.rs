@@ -86,6 +86,9 @@ pub struct ExplainResponse {
     /// Calls that may still be held for a replica to become ready.
     #[prost(uint32, tag = "11")]
     pub holds_left: u32,
+    /// Whether calls to that model and version have to wait for their turn in this router.
+    #[prost(message, optional, tag = "15")]
+    pub admission: ::core::option::Option<Admission>,
     /// Where the affinity leads; absent where none decides.
     #[prost(message, optional, tag = "20")]
     pub led: ::core::option::Option<Led>,
@@ -114,6 +117,28 @@ pub struct ZoneView {
     /// The probability that the call stays in it, if replicas are drawn: 0 to 1. It leaves for a replica that has less to do.
     #[prost(double, tag = "2")]
     pub stays: f64,
+}
+/// Calls of this router to one model and version.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Admission {
+    /// As many may be under way at once.
+    #[prost(uint32, tag = "1")]
+    pub limit: u32,
+    #[prost(uint32, tag = "2")]
+    pub in_flight: u32,
+    /// Those that wait for their turn, by priority band.
+    #[prost(uint32, tag = "3")]
+    pub critical: u32,
+    #[prost(uint32, tag = "4")]
+    pub default: u32,
+    #[prost(uint32, tag = "5")]
+    pub sheddable: u32,
+    /// How long those take to get it; zero while that is not known.
+    #[prost(message, optional, tag = "6")]
+    pub wait: ::core::option::Option<::prost_types::Duration>,
+    /// They wait for longer than they should, and have for a while: calls of the lowest band and of tenants above their share are shed.
+    #[prost(bool, tag = "7")]
+    pub stands: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RouteTaken {

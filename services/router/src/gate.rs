@@ -1,0 +1,324 @@
+//! The calls of this router to one model version: those under way, and those that wait for their turn.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tonic::Code;
+use weft_policy::admit::{Asked, Band, Key, Limit, Line, Place, Refusal, Sample};
+use weft_proto::duration;
+use weft_proto::weft::router::v1::Admission;
+use weft_telemetry::AdmissionMetrics;
+use weft_types::{Deadline, Error, Reason, Result, SystemClock};
+
+use crate::room::{Room, Taken};
+
+/// The bounds of the wait that callers are told who are refused.
+const PUSHBACK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+/// One that waits, in the word that counts both.
+const WAITING: u64 = 1 << 32;
+
+pub(crate) struct Gate {
+    /// Calls under way in the lower half, those that wait in the upper: in one word, so that a call that ends sees who began to wait
+    /// before it, and one that begins to wait sees who ended before it.
+    word: AtomicU64,
+    limit: AtomicU32,
+    replicas: AtomicU32,
+    /// The wait in seconds that a replica told last, an `f32`; no number until one has.
+    told: AtomicU32,
+    /// Taken only while calls wait, for map operations and never across an await.
+    state: Mutex<State>,
+    metrics: AdmissionMetrics,
+}
+
+struct State {
+    limit: Limit,
+    /// Made when the first call waits.
+    line: Option<Line<Waiter>>,
+}
+
+/// A call that waits.
+struct Waiter {
+    turn: oneshot::Sender<Result<Permit>>,
+    band: Band,
+    since: Instant,
+    deadline: Deadline,
+    _room: Taken,
+}
+
+/// A call's place among those under way. Dropping it gives it to the next.
+#[must_use = "the place is given back when this is dropped"]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    began: Instant,
+    deadline: Deadline,
+    is_good: Option<bool>,
+}
+
+/// A call's turn, to be waited for. Dropping it takes the call out of the line.
+pub(crate) struct Turn {
+    gate: Arc<Gate>,
+    /// None once the turn has come.
+    key: Option<Key>,
+    turn: oneshot::Receiver<Result<Permit>>,
+}
+
+/// What is to be told to calls after the lock is given back: dropping a permit takes it again.
+#[derive(Default)]
+struct Told {
+    granted: Vec<(Waiter, Permit)>,
+    late: Vec<Waiter>,
+}
+
+const fn in_flight(word: u64) -> u32 {
+    word as u32
+}
+
+const fn waiting(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+impl Gate {
+    pub(crate) fn new(metrics: AdmissionMetrics, now: Instant) -> Self {
+        let limit = Limit::new(1, now);
+        Self {
+            word: AtomicU64::new(0),
+            limit: AtomicU32::new(limit.calls()),
+            replicas: AtomicU32::new(1),
+            told: AtomicU32::new(f32::NAN.to_bits()),
+            state: Mutex::new(State { limit, line: None }),
+            metrics,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is whole before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a call, if there is one and nobody waits.
+    pub(crate) fn try_enter(self: &Arc<Self>, deadline: Deadline, now: Instant) -> Option<Permit> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let enter = |word: u64| (waiting(word) == 0 && in_flight(word) < limit).then(|| word + 1);
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter).ok()?;
+        Some(self.permit(deadline, now))
+    }
+
+    fn permit(self: &Arc<Self>, deadline: Deadline, began: Instant) -> Permit {
+        Permit { gate: Arc::clone(self), began, deadline, is_good: None }
+    }
+
+    /// Whether calls wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        waiting(self.word.load(Ordering::Relaxed)) > 0
+    }
+
+    /// Takes a call into the line, or says at once why not.
+    pub(crate) fn wait(self: &Arc<Self>, asked: Asked, bytes: usize, room: &Arc<Room>, now: Instant) -> Result<Turn> {
+        let target_wait = room.target_wait;
+        let (room, missing) = room.take(bytes);
+        let (sender, turn) = oneshot::channel();
+        let Asked { band, deadline, .. } = asked;
+        let waiter = Waiter { turn: sender, band, since: now, deadline, _room: room };
+        let mut told = Told::default();
+        let (Place { outcome, displaced }, wait) = {
+            let mut state = self.lock();
+            let line = state.line.get_or_insert_with(|| Line::new(target_wait, now));
+            let place = line.push(asked, (waiter, bytes), missing, now);
+            let (came, went) = (u64::from(place.outcome.is_ok()), place.displaced.len() as u64);
+            let wait = line.wait();
+            self.word.fetch_add((came * WAITING).wrapping_sub(went * WAITING), Ordering::AcqRel);
+            // Those who ended before this call was counted did not see it.
+            self.serve(&mut state, &mut told, now);
+            (place, wait)
+        };
+        told.tell(self);
+        displaced.into_iter().for_each(|waiter| self.refuse(waiter, Refusal::Full, wait));
+        match outcome {
+            Ok(key) => {
+                self.metrics.add_queued(band.as_str(), 1);
+                Ok(Turn { gate: Arc::clone(self), key: Some(key), turn })
+            }
+            Err((refusal, _)) => {
+                self.metrics.record_shed(band.as_str(), refusal.as_str());
+                Err(refused(refusal, wait))
+            }
+        }
+    }
+
+    /// Gives free places to those that wait.
+    fn serve(self: &Arc<Self>, state: &mut State, told: &mut Told, now: Instant) {
+        let (limit, Some(line)) = (state.limit.calls(), &mut state.line) else { return };
+        // While somebody waits, nobody enters but here.
+        while !line.is_empty() && in_flight(self.word.load(Ordering::Acquire)) < limit {
+            let late = told.late.len();
+            let next = line.pop(&mut told.late, now);
+            let went = (told.late.len() - late) as u64 + u64::from(next.is_some());
+            let change = u64::from(next.is_some()).wrapping_sub(went * WAITING);
+            self.word.fetch_add(change, Ordering::AcqRel);
+            told.granted.extend(next.map(|waiter| {
+                let permit = self.permit(waiter.deadline, now);
+                (waiter, permit)
+            }));
+        }
+    }
+
+    /// A call has ended.
+    fn leave(self: &Arc<Self>, permit: &Permit) {
+        let before = self.word.fetch_sub(1, Ordering::AcqRel);
+        if waiting(before) == 0 {
+            return;
+        }
+        let now = SystemClock::now();
+        let expired = || permit.deadline.expired(now).then_some(false);
+        let mut told = Told::default();
+        {
+            let mut state = self.lock();
+            if let Some(is_good) = permit.is_good.or_else(expired) {
+                let wait = Some(f32::from_bits(self.told.load(Ordering::Relaxed)));
+                let sample = Sample { began: permit.began, in_flight: in_flight(before), is_good, wait };
+                state.limit.observe(&sample, now);
+                self.note_limit(&state.limit);
+            }
+            self.serve(&mut state, &mut told, now);
+        }
+        told.tell(self);
+    }
+
+    fn note_limit(&self, limit: &Limit) {
+        if self.limit.swap(limit.calls(), Ordering::Relaxed) != limit.calls() {
+            self.metrics.record_limit(limit.calls());
+        }
+    }
+
+    /// A replica has told how long one more call waits there.
+    pub(crate) fn hear(&self, wait_ms: Option<f64>) {
+        if let Some(wait) = wait_ms {
+            self.told.store(((wait / 1e3) as f32).to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// There are so many replicas now.
+    pub(crate) fn resize(self: &Arc<Self>, replicas: usize, now: Instant) {
+        let replicas = u32::try_from(replicas).unwrap_or(u32::MAX);
+        if self.replicas.swap(replicas, Ordering::Relaxed) == replicas {
+            return;
+        }
+        let mut told = Told::default();
+        {
+            let mut state = self.lock();
+            state.limit.resize(replicas, now);
+            self.note_limit(&state.limit);
+            self.serve(&mut state, &mut told, now);
+        }
+        told.tell(self);
+    }
+
+    /// A call waits no longer.
+    fn forget(&self, key: &Key) {
+        let gone = {
+            let mut state = self.lock();
+            let gone = state.line.as_mut().and_then(|line| line.remove(key, SystemClock::now()));
+            self.word.fetch_sub(u64::from(gone.is_some()) * WAITING, Ordering::AcqRel);
+            gone
+        };
+        drop(gone);
+    }
+
+    fn refuse(&self, waiter: Waiter, refusal: Refusal, wait: Duration) {
+        self.metrics.record_shed(waiter.band.as_str(), refusal.as_str());
+        let error = if refusal == Refusal::Infeasible { too_late() } else { refused(refusal, wait) };
+        // Whoever has gone meanwhile needs no answer.
+        let _ = waiter.turn.send(Err(error));
+    }
+
+    /// What is told of it.
+    pub(crate) fn view(&self) -> Admission {
+        let word = self.word.load(Ordering::Relaxed);
+        let state = self.lock();
+        let of = |band| state.line.as_ref().map_or(0, |line| line.of_band(band) as u32);
+        Admission {
+            limit: self.limit.load(Ordering::Relaxed),
+            in_flight: in_flight(word),
+            critical: of(Band::Critical),
+            default: of(Band::Default),
+            sheddable: of(Band::Sheddable),
+            wait: state.line.as_ref().map(|line| duration(line.wait().min(Duration::from_secs(86_400)))),
+            stands: state.line.as_ref().is_some_and(Line::stands),
+        }
+    }
+}
+
+/// What a caller is told whose turn has not come in time.
+pub(crate) fn too_late() -> Error {
+    Error::new(Reason::DeadlineInQueue, "the deadline was near before it was the call's turn")
+}
+
+/// What a caller is told who is refused when it comes.
+fn refused(refusal: Refusal, wait: Duration) -> Error {
+    // By then about what waits now has been served.
+    let wait = wait.clamp(PUSHBACK.0, PUSHBACK.1);
+    match refusal {
+        Refusal::Full => Error::new(Reason::QueueFull, "too many calls wait for the model").retry_after(wait),
+        Refusal::Shed => Error::new(Reason::Overloaded, "the model is overloaded").retry_after(wait),
+        Refusal::Infeasible => Error::new(Reason::DeadlineInfeasible, "the call's turn would come too late"),
+    }
+}
+
+impl Told {
+    fn tell(self, gate: &Gate) {
+        for (waiter, permit) in self.granted {
+            gate.metrics.record_wait(waiter.band.as_str(), permit.began.saturating_duration_since(waiter.since));
+            // Whoever has gone meanwhile gives its place to the next.
+            let _ = waiter.turn.send(Ok(permit));
+        }
+        self.late.into_iter().for_each(|waiter| gate.refuse(waiter, Refusal::Infeasible, Duration::ZERO));
+    }
+}
+
+impl Permit {
+    /// The call has ended with this code. One that its caller gave up, or that failed for what it was, tells nothing of the load.
+    pub(crate) fn end(mut self, code: Code) {
+        self.is_good = match code {
+            Code::Ok => Some(true),
+            Code::DeadlineExceeded | Code::ResourceExhausted => Some(false),
+            _ => None,
+        };
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        Arc::clone(&self.gate).leave(self);
+    }
+}
+
+impl Future for Turn {
+    type Output = Result<Permit>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(turn) = Pin::new(&mut self.turn).poll(context) else { return Poll::Pending };
+        self.end();
+        Poll::Ready(turn.unwrap_or_else(|_| Err(Error::new(Reason::Draining, "the router is shutting down"))))
+    }
+}
+
+impl Turn {
+    /// The key of the call, if it still counts as one that waits.
+    fn end(&mut self) -> Option<Key> {
+        let key = self.key.take()?;
+        self.gate.metrics.add_queued(key.band().as_str(), -1);
+        Some(key)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(key) = self.end() {
+            self.gate.forget(&key);
+        }
+    }
+}
