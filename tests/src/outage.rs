@@ -5,7 +5,7 @@
 //! sent.
 
 mod deployment;
-mod load;
+pub mod load;
 mod records;
 mod scenario;
 
@@ -19,6 +19,9 @@ pub use self::deployment::Deployment;
 use self::load::{Call, Load};
 pub use self::scenario::{Measure, Pace, Scenario};
 use crate::goal::Goal;
+
+/// What every call gets. A worker that stands still is given up after four seconds of silence, and the call goes elsewhere.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// What a scenario cost.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ pub struct Figures {
 /// Runs a scenario on a mesh that is whole, and leaves it whole.
 pub async fn run(scenario: Scenario, mesh: &mut Deployment, pace: &Pace) -> Result<Figures> {
     mesh.settle().await?;
-    let load = Load::start(mesh.addresses(), pace.calls_per_second);
+    let load = Load::start(mesh.addresses(), pace.calls_per_second, LIMIT);
     load.pass(pace.before).await?;
     let began = SystemClock::now();
     let happened = async {
@@ -120,7 +123,7 @@ impl Figures {
 }
 
 /// The time that so many in a hundred calls did not exceed.
-fn percentile(calls: &[&Call], percent: usize) -> Duration {
+pub fn percentile(calls: &[&Call], percent: usize) -> Duration {
     let mut times: Vec<Duration> = calls.iter().map(|call| call.took).collect();
     times.sort_unstable();
     let rank = (times.len() * percent).div_ceil(100).max(1);

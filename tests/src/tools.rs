@@ -12,6 +12,14 @@ pub fn tool(name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("{name} is not installed; run `make test`, which installs it"))
 }
 
+/// A proxy that `tests/scripts/proxies.sh` installs, or why it could not be had.
+pub fn proxy(name: &str) -> Result<PathBuf> {
+    if let Ok(reason) = tool(&format!("proxies/{name}.missing")) {
+        bail!("{name}: {}", std::fs::read_to_string(reason)?.trim());
+    }
+    tool(&format!("proxies/bin/{name}")).context("run tests/scripts/proxies.sh")
+}
+
 /// The folder that `make models` fills.
 pub fn models() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).with_file_name("models")

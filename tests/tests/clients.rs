@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use weft_proto::inference::ModelMetadataRequest;
 use weft_tests::calls::Caller;
+use weft_tests::envoy::Envoy;
 use weft_tests::process::Weft;
 use weft_tests::tools::{models, python, tool};
 
@@ -33,6 +34,23 @@ async fn plain_grpcio_works() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcurl_needs_no_proto_files() -> Result<()> {
     with_mesh("grpcurl_calls.py").await
+}
+
+/// A balancer in front that knows gRPC: streams, deadlines, cancellations, failures with their details, large and refused messages all pass
+/// it as if it were not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_notice_no_envoy_in_front() -> Result<()> {
+    let mesh = Weft::start("dev", &["--metrics-http", "", "--router-http", ""])?;
+    let envoy = Envoy::start(std::slice::from_ref(&mesh.address))?;
+    let caller = Caller::new(&envoy.address)?;
+    for model in ["digits", "identity", "sleep", "fail"] {
+        caller.wait_ready(model).await?;
+    }
+    for script in ["grpcio_client.py", "triton_client.py"] {
+        let told = tokio::task::block_in_place(|| python("venv", script, &[&envoy.address]));
+        told.with_context(|| format!("Envoy says:\n{}", envoy.log()))?;
+    }
+    Ok(())
 }
 
 /// A foreign model from its authors' package gives the answers that the package gives.

@@ -10,8 +10,10 @@ mod mesh {
     mod digits;
     mod hedging;
     mod load;
+    mod outliers;
     mod pieces;
     mod relay;
+    mod resets;
     mod scripted;
     mod splits;
     mod standard;

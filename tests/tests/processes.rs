@@ -6,6 +6,7 @@ mod processes {
     mod demo;
     mod drain;
     mod ejection;
+    mod envoy;
     mod hostile;
     mod language;
     mod loss;

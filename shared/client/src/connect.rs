@@ -177,6 +177,9 @@ pub(crate) async fn connect(
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
         .enable_push(false)
+        // h2 would give the connection up with the 1,024th late answer to a call that it has forgotten, counted over the connection's
+        // life: a worker that stood still for a second has many. Each costs it a frame, as it costs us one.
+        .max_local_error_reset_streams(None)
         .handshake(stream)
         .await
         .map_err(|error| ConnectFailure::Other(error.to_string()))?;

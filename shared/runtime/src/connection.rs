@@ -45,14 +45,15 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Protocol, options: Arc<Se
             let io = Watched { enough: 24 + 9, ..io };
             // Boxed where it begins: hyper and the runtime move a call's future several times, and it is kilobytes long.
             let service = hyper::service::service_fn(move |request| Box::pin(Arc::clone(&guard).call(request)));
-            let connection = http2(&options).serve_connection(TokioIo::new(io), service);
+            let connection = std::pin::pin!(http2(&options).serve_connection(TokioIo::new(io), service));
             run(connection, hyper::server::conn::http2::Connection::graceful_shutdown, spoke, &options, drain).await;
         }
         Protocol::Http(router) => {
             let io = Watched { enough: 1, ..io };
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(options.handshake_timeout);
-            let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+            let connection =
+                std::pin::pin!(builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(router)));
             run(connection, hyper::server::conn::http1::Connection::graceful_shutdown, spoke, &options, drain).await;
         }
     }
@@ -78,7 +79,7 @@ fn http2(options: &ServerOptions) -> hyper::server::conn::http2::Builder<Limited
 }
 
 async fn run<C, E>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     goaway: fn(Pin<&mut C>),
     spoke: Arc<AtomicBool>,
     options: &ServerOptions,
@@ -87,7 +88,6 @@ async fn run<C, E>(
     C: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
-    tokio::pin!(connection);
     let handshake = tokio::time::sleep(options.handshake_timeout);
     tokio::pin!(handshake);
     let begun = drain.begun();

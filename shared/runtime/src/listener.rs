@@ -65,8 +65,9 @@ impl Acceptor {
             tracing::warn!(limit = self.options.max_connections, "connection limit reached: closing a new connection");
             return;
         };
+        // Boxed where it begins: each of those around it would have room for it twice, and most connections are idle.
         let connection =
-            connection::serve(stream, self.protocol.clone(), Arc::clone(&self.options), self.drain.clone());
+            Box::pin(connection::serve(stream, self.protocol.clone(), Arc::clone(&self.options), self.drain.clone()));
         let open = self.drain.connection();
         self.tasks.spawn("connection", async move {
             // A defect that one peer can reach must not end the process for the others.

@@ -1,11 +1,11 @@
 //! The proxies, each with one thread and configured as its documentation advises for gRPC.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use weft_tests::calls::Caller;
 use weft_tests::port::Port;
 use weft_tests::server::Server;
@@ -56,7 +56,7 @@ pub(crate) async fn start(mesh: &Mesh, folder: &Path) -> Result<(Vec<Way>, Vec<S
 }
 
 async fn foreign(proxy: Via, backend: SocketAddr, folder: &Path) -> Result<Way> {
-    let (program, port, folder) = (program(proxy)?, Port::reserve()?, folder.join(proxy.name()));
+    let (program, port, folder) = (tools::proxy(proxy.name())?, Port::reserve()?, folder.join(proxy.name()));
     std::fs::create_dir_all(&folder)?;
     let (template, file) = match proxy {
         Via::Envoy => (include_str!("envoy.yaml"), "envoy.yaml"),
@@ -90,12 +90,4 @@ async fn foreign(proxy: Via, backend: SocketAddr, folder: &Path) -> Result<Way> 
         .and_then(Result::ok)
         .with_context(|| format!("no call passes through it; it says:\n{}", server.log()))?;
     Ok(Way { proxy, caller, process: server.id(), server: Some((server, port)) })
-}
-
-/// Where it is installed, or why it is not.
-fn program(proxy: Via) -> Result<PathBuf> {
-    if let Ok(reason) = tools::tool(&format!("proxies/{}.missing", proxy.name())) {
-        bail!("{}", std::fs::read_to_string(reason)?.trim());
-    }
-    tools::tool(&format!("proxies/bin/{}", proxy.name())).context("run tests/scripts/proxies.sh")
 }

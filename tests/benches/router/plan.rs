@@ -10,34 +10,60 @@ use weft_tests::tree;
 use super::cell::{Cell, IN_FLIGHT, SIZES, echo};
 use super::peers::Way;
 
-/// What is measured.
+/// What can be run, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// The router beside other proxies.
+    /// Against other proxies.
     Peers,
-    /// What comes of more calls than the workers can do.
+    /// One of four workers is much slower.
+    Skew,
+    /// More calls come than the workers can do.
     Goodput,
+    /// Workers and routers die, stand still and restart.
+    Faults,
+    /// Tens of thousands of connections that say nothing.
+    Idle,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Peers, Self::Skew, Self::Goodput, Self::Faults, Self::Idle];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Peers => "peers",
+            Self::Skew => "skew",
+            Self::Goodput => "goodput",
+            Self::Faults => "faults",
+            Self::Idle => "idle",
+        }
+    }
 }
 
 /// The course of one run.
 pub(crate) struct Plan {
     pub(crate) full: bool,
-    pub(crate) part: Part,
+    pub(crate) parts: Vec<Part>,
 }
 
 impl Plan {
     pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut full, mut part) = (false, Part::Peers);
+        let (mut full, mut parts) = (false, Vec::new());
         for argument in arguments {
             match argument.as_str() {
                 "--full" => full = true,
-                "goodput" => part = Part::Goodput,
                 // Cargo says it to every benchmark.
                 "--bench" => {}
-                other => bail!("unknown argument '{other}'; there are only goodput and --full"),
+                other => match Part::ALL.into_iter().find(|part| part.name() == other) {
+                    Some(part) => parts.push(part),
+                    None => bail!(
+                        "unknown argument '{other}'; there are --full and {}",
+                        Part::ALL.map(Part::name).join(", ")
+                    ),
+                },
             }
         }
-        Ok(Self { full, part })
+        let parts = if parts.is_empty() { Part::ALL.to_vec() } else { parts };
+        Ok(Self { full, parts })
     }
 
     pub(crate) const fn rounds(&self) -> usize {

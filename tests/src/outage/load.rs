@@ -16,8 +16,6 @@ use weft_types::{Reason, SystemClock};
 
 use crate::calls::{Caller, identity, until};
 
-/// What every call gets. A worker that stands still is given up after four seconds of silence, and the call goes elsewhere.
-const LIMIT: Duration = Duration::from_secs(10);
 /// The most calls under way; one more counts as failed.
 const OUTSTANDING: usize = 4096;
 /// FP32 elements of a call.
@@ -25,19 +23,19 @@ const ELEMENTS: usize = 16;
 
 /// One call, as its caller saw it.
 #[derive(Debug)]
-pub(super) struct Call {
+pub struct Call {
     /// When it should have been sent.
-    pub(super) due: Instant,
+    pub due: Instant,
     /// From then to its answer.
-    pub(super) took: Duration,
+    pub took: Duration,
     /// Why it failed.
-    pub(super) failure: Option<String>,
+    pub failure: Option<String>,
     /// Whether it was lost with its router and sent once more, to the other one.
-    pub(super) repeated: bool,
+    pub repeated: bool,
 }
 
 /// Load that runs until it is stopped.
-pub(super) struct Load {
+pub struct Load {
     stop: CancellationToken,
     answered: Arc<AtomicU64>,
     per_second: u32,
@@ -45,19 +43,19 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Starts so many calls per second, in turn to each of the routers.
-    pub(super) fn start(routers: Vec<String>, per_second: u32) -> Self {
+    /// Starts so many calls per second, each with this deadline, in turn to each of the routers.
+    pub fn start(routers: Vec<String>, per_second: u32, limit: Duration) -> Self {
         let (stop, answered) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let (stopped, counter) = (stop.clone(), Arc::clone(&answered));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(generate(&routers, Duration::from_secs(1) / per_second, &stopped, &counter))
+            runtime.block_on(generate(&routers, (Duration::from_secs(1) / per_second, limit), &stopped, &counter))
         });
         Self { stop, answered, per_second, thread }
     }
 
     /// Waits until as many more calls have been answered as belong into `time`.
-    pub(super) async fn pass(&self, time: Duration) -> Result<()> {
+    pub async fn pass(&self, time: Duration) -> Result<()> {
         let goal = self.answered.load(Ordering::Relaxed) + (time.as_secs_f64() * f64::from(self.per_second)) as u64;
         // A long time is as long for the load; what it may be late by is what `until` allows.
         tokio::time::sleep(time).await;
@@ -65,7 +63,7 @@ impl Load {
     }
 
     /// Ends it when every call under way has ended.
-    pub(super) async fn stop(self) -> Result<Vec<Call>> {
+    pub async fn stop(self) -> Result<Vec<Call>> {
         self.stop.cancel();
         let ended = tokio::task::spawn_blocking(move || self.thread.join()).await?;
         ended.map_err(|_| anyhow!("the load panicked"))?
@@ -74,7 +72,7 @@ impl Load {
 
 async fn generate(
     routers: &[String],
-    every: Duration,
+    (every, limit): (Duration, Duration),
     stop: &CancellationToken,
     answered: &Arc<AtomicU64>,
 ) -> Result<Vec<Call>> {
@@ -99,7 +97,7 @@ async fn generate(
         let (own, other) = (routers[first].clone(), routers[(first + 1) % routers.len()].clone());
         let answered = Arc::clone(answered);
         under_way.spawn(async move {
-            let call = send(due, own, other).await;
+            let call = send((due, limit), own, other).await;
             answered.fetch_add(u64::from(call.failure.is_none()), Ordering::Relaxed);
             call
         });
@@ -120,11 +118,11 @@ impl Call {
 /// One call, as a gRPC client sends it that knows both routers and has a retry policy: what never left goes to the other one
 /// (gRFC A6 calls it a transparent retry), and what was lost with its router's connection is sent there once more, which
 /// counts. Whatever a router itself answers is the outcome.
-async fn send(due: Instant, own: Caller, other: Caller) -> Call {
+async fn send((due, limit): (Instant, Duration), own: Caller, other: Caller) -> Call {
     let mut repeated = false;
     let mut failure = None;
     for router in [own, other] {
-        let Err(status) = router.infer(identity(ELEMENTS), LIMIT).await else {
+        let Err(status) = router.infer(identity(ELEMENTS), limit).await else {
             let took = SystemClock::now().saturating_duration_since(due);
             return Call { due, took, failure: None, repeated };
         };

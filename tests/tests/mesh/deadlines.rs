@@ -9,7 +9,7 @@ use weft_tests::calls::{beside, identity, raw, sleep, until, with_timeout};
 use weft_tests::mesh::Mesh;
 use weft_types::{MIN_RESERVE, timeout};
 
-use super::tap::Tap;
+use super::tap::{SLOW, Tap};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_timeout_is_an_error_and_not_an_infinite_deadline() -> Result<()> {
@@ -124,6 +124,30 @@ async fn each_hop_tells_the_next_one_a_shorter_timeout() -> Result<()> {
     assert!(told >= limit / 2, "the router kept too much: {told:?}");
     mesh.stop().await?;
     Ok(())
+}
+
+/// An attempt has what the one before has left of the call's time, and says how many came before it (gRFC A6).
+#[tokio::test(flavor = "multi_thread")]
+async fn each_attempt_is_told_a_shorter_timeout_than_the_one_before() -> Result<()> {
+    let mesh = Mesh::start(&[]).await?;
+    let lost = Tap::losing(&mesh, ("lost", "tapped")).await?;
+    let whole = Tap::telling(&mesh, ("whole", "tapped"), Vec::new()).await?;
+    let caller = mesh.caller()?;
+    caller.wait_ready("tapped").await?;
+    let limit = Duration::from_secs(20);
+    while lost.told(timeout::HEADER).is_empty() {
+        caller.infer(raw("tapped", ("INPUT", "FP32"), &[1], vec![0; 4]), limit).await?;
+    }
+    let told = |tap: &Tap| {
+        let told = tap.told(timeout::HEADER).pop().context("it is asked")?;
+        anyhow::Ok(timeout::parse(told.as_bytes())?)
+    };
+    let (first, second) = (told(&lost)?, told(&whole)?);
+    assert!(first <= limit - MIN_RESERVE, "the client told {limit:?}, the router {first:?}");
+    assert!(second <= first - SLOW, "the first attempt was told {first:?}, the second {second:?}");
+    let before = |tap: &Tap| tap.told("grpc-previous-rpc-attempts").pop();
+    assert_eq!([before(&lost), before(&whole)], [Some("none".to_owned()), Some("1".to_owned())]);
+    mesh.stop().await
 }
 
 /// What an Envoy in front gives a call is a bound like any other; its 0 is none.

@@ -142,13 +142,18 @@ async fn copies_are_compared_and_callers_see_nothing_of_them() -> Result<()> {
         until(outcome, async || copies(&mesh, outcome).await == CALLS as f64).await?;
     }
     assert_eq!(other.told("weft-shadow"), vec!["1"; CALLS]);
-    // Calls of a sequence are not copied.
+    // Calls of a sequence are not copied: a copy of one would come before that of the call after it.
+    apply(&caller, Route { targets: vec![target("identity", 1, None)], shadow: shadow("other"), ..Route::default() })
+        .await?;
     let mut request = marked(&[])?;
     let number = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(7)) };
     request.get_mut().parameters.insert("sequence_id".into(), number);
     caller.inference().model_infer(request).await?;
-    for outcome in ["equal", "different", "failed"] {
-        assert_eq!(copies(&mesh, outcome).await, CALLS as f64, "{outcome}");
+    caller.inference().model_infer(marked(&[])?).await?;
+    until("the copy of the other call", async || copies(&mesh, "different").await > CALLS as f64).await?;
+    assert_eq!(other.told("weft-shadow").len(), CALLS + 1);
+    for (outcome, count) in [("equal", CALLS), ("different", CALLS + 1), ("failed", CALLS)] {
+        assert_eq!(copies(&mesh, outcome).await, count as f64, "{outcome}");
     }
     assert_eq!(copies(&mesh, "dropped").await + copies(&mesh, "abandoned").await, 0.0);
     mesh.stop().await?;

@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, pending};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
+use tonic::Status;
 use tonic::body::Body;
 use weft_client::ReplicaKey;
 use weft_proto::inference::ModelInferResponse;
@@ -24,6 +25,12 @@ use weft_tests::mesh::Mesh;
 /// A service that no contract of Weft's declares. Its methods answer with what they are sent.
 pub(crate) const ECHO: &str = "made.up.Echo";
 
+/// A service of gRPC's own, which is nobody's business but the worker's. Its methods answer, too.
+pub(crate) const CHANNELZ: &str = "grpc.channelz.v1.Channelz";
+
+/// What a slow one takes for a call.
+pub(crate) const SLOW: Duration = Duration::from_millis(10);
+
 /// Registered as a worker with one ready replica.
 #[derive(Clone)]
 pub(crate) struct Tap {
@@ -34,6 +41,8 @@ pub(crate) struct Tap {
     reports: Vec<HeaderValue>,
     /// How long it takes; `None` is without end.
     takes: Option<Duration>,
+    /// Whether it answers as one that cannot be reached any more.
+    is_lost: bool,
     seen: Arc<Mutex<Vec<HeaderMap>>>,
 }
 
@@ -55,7 +64,12 @@ impl Tap {
 
     /// The same, but slow.
     pub(crate) async fn slow(mesh: &Mesh, names: (&str, &str), reports: Vec<HeaderValue>) -> Result<Self> {
-        Self::of(names, reports, Some(Duration::from_millis(10))).join(mesh).await
+        Self::of(names, reports, Some(SLOW)).join(mesh).await
+    }
+
+    /// One of this id whose calls are lost after [`SLOW`], as when it ends.
+    pub(crate) async fn losing(mesh: &Mesh, names: (&str, &str)) -> Result<Self> {
+        Self { is_lost: true, ..Self::of(names, Vec::new(), Some(SLOW)) }.join(mesh).await
     }
 
     /// One of this id, in this zone, that answers every call.
@@ -72,7 +86,7 @@ impl Tap {
 
     fn of((id, model): (&str, &str), reports: Vec<HeaderValue>, takes: Option<Duration>) -> Self {
         let zone = String::new();
-        Self { id: id.to_owned(), model: model.to_owned(), zone, reports, takes, seen: Arc::default() }
+        Self { id: id.to_owned(), model: model.to_owned(), zone, reports, takes, is_lost: false, seen: Arc::default() }
     }
 
     async fn join(self, mesh: &Mesh) -> Result<Self> {
@@ -85,7 +99,8 @@ impl Tap {
         let worker = Worker { id: id.clone(), address, offers, zone, ..Default::default() };
         let api = Api::new(&Health::default())
             .forward("inference.GRPCInferenceService", self.clone())
-            .forward(ECHO, self.clone());
+            .forward(ECHO, self.clone())
+            .forward(CHANNELZ, self.clone());
         let _: Drain = server.serve(api, Scope::disabled(), &Tasks::new())?;
         let key = ReplicaKey { worker: id.parse()?, model: model.parse()?, version: "1".parse()? };
         let replica = Replica { state: ReplicaState::Ready.into(), ..Default::default() };
@@ -128,6 +143,12 @@ impl tower::Service<http::Request<Body>> for Tap {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(request.headers().clone());
         let Some(takes) = self.takes else { return pending().boxed() };
+        if self.is_lost {
+            return Box::pin(async move {
+                tokio::time::sleep(takes).await;
+                Ok(Status::unavailable("lost").into_http())
+            });
+        }
         let body = match request.uri().path().starts_with("/inference.") {
             true => Body::new(Full::new(self.answer())),
             false => request.into_body(),

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use weft_client::{ChannelOptions, Record as Stored, ReplicaKey, Snapshot};
 use weft_policy::eject::{Evidence, Method};
 use weft_proto::weft::state::v1::{self as state, ReplicaState, Worker};
@@ -156,6 +157,22 @@ fn when_all_are_ejected_nobody_is_passed_over() {
     let taken: std::collections::BTreeSet<String> =
         (0..200).filter_map(|_| choose(replicas, &[], None)).map(|one| one.endpoint().worker.to_string()).collect();
     assert_eq!(taken.len(), 2);
+}
+
+/// Who fails too often in a row is looked at now, and not with the next tick.
+#[test]
+fn the_alarm_comes_with_the_failure_that_is_one_too_many() {
+    let is_alarmed = |outliers: &Outliers| outliers.alarm.notified().now_or_never().is_some();
+    for (evidence, settled) in [(Evidence::Failure, Evidence::Success), (Evidence::Lost, Evidence::Neutral)] {
+        let (outliers, table) = (outliers(), table(2));
+        let one = replica(&table, "a", 0);
+        tell(&outliers, one, evidence, 4);
+        tell(&outliers, one, settled, 1);
+        tell(&outliers, one, evidence, 4);
+        assert!(!is_alarmed(&outliers), "{evidence:?}");
+        tell(&outliers, one, evidence, 1);
+        assert!(is_alarmed(&outliers), "{evidence:?}");
+    }
 }
 
 /// Calls that end without an answer: after `waited`, `left` before their deadline, with `answers` to others meanwhile.

@@ -4,6 +4,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod late;
+
 /// How a server leaves that has taken a call.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
