@@ -74,10 +74,10 @@ pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], terms: impl 
 /// What a call that is routed to this target asks of its replica: to be where its sequence is, or else what its route's affinity says.
 pub(crate) fn terms(wanted: &Wanted<'_>, target: &Target<'_>, marks: &Marks<'_>, now: Instant) -> Result<Terms> {
     let terms = Terms { remaining: Some(wanted.deadline.remaining(now)), ..Terms::default() };
-    let sequence = wanted.affinity(&target.model);
+    let sequence = wanted.affinity(target.model);
     match target.leading {
         Some(leading) if sequence.is_none() => {
-            let affinity = leading.affinity(&target.model, marks, wanted.request)?;
+            let affinity = leading.affinity(target.model, marks, wanted.request)?;
             Ok(Terms { affinity, bound: Some(leading.bound), ..terms })
         }
         _ => Ok(Terms { affinity: sequence, ..terms }),

@@ -10,6 +10,7 @@ use crate::rules::Marks;
 use crate::table::{Model, Ready, Table};
 
 /// Where a call goes.
+#[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) model: &'a str,
     pub(crate) version: Version,

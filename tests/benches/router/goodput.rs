@@ -51,6 +51,7 @@ struct Outcome {
     other: usize,
 }
 
+#[derive(Clone, Copy)]
 enum Ending {
     Met(Duration),
     Late,
