@@ -17,6 +17,9 @@ mod endpoint;
 #[path = "../src/gate.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod gate;
+#[path = "../src/latencies.rs"]
+#[expect(dead_code, reason = "only the building of the table is measured, not its use")]
+mod latencies;
 #[path = "../src/leading.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod leading;

@@ -17,13 +17,13 @@ use weft_proto::weft::router::v1::{
 use weft_telemetry::status_name;
 use weft_types::{Deadline, Error, Result, SystemClock, Version};
 
+use crate::Inner;
 use crate::choose::{candidate, terms};
 use crate::dispatch::lock;
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
 use crate::rules::{Marks, Rules};
 use crate::table::{Replica, Table};
-use crate::{Inner, hedge};
 
 /// Replicas that are told of. How likely each is takes time in the square of their number.
 const MOST: usize = 512;
@@ -127,7 +127,7 @@ fn taken(table: &Table, rules: &Rules, version: Option<Version>, marks: &Marks<'
 /// When the call would be hedged, as far as that is known.
 fn delay(table: &Table, wanted: &Wanted<'_>, target: &Target<'_>, now: Instant) -> Option<Duration> {
     let hedging = table.rules(wanted.name)?.hedging.filter(|_| wanted.sequence.is_none())?;
-    hedging.delay.given(&mut hedge::lock(&target.ready.latencies), now)
+    hedging.delay.given(&mut target.ready.latencies.lock(), now)
 }
 
 fn shadow(router: &Inner, table: &Table, rules: &Rules) -> Option<ShadowView> {

@@ -1,14 +1,14 @@
 //! Attempts beside each other: a call that takes long goes to another replica as well, and the first good answer ends the others.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tonic::{Response, Status};
-use weft_policy::hedge::{Attempts, Delay, Latencies, Pushback, Settings, Verdict};
+use weft_policy::hedge::{Attempts, Delay, Pushback, Settings, Verdict};
 use weft_proto::message::Message;
 use weft_proto::{error_of, forbids_retry, status_of};
 use weft_runtime::Call;
@@ -19,6 +19,7 @@ use crate::Inner;
 use crate::dispatch::{self, Answered, Chosen, acquire, attempt, draw, is_unprocessed};
 use crate::endpoint::Endpoint;
 use crate::identify::Wanted;
+use crate::latencies::Learned;
 
 /// Attempts at a call as its route hedges them. Dropping the future ends them all, and so does its first good answer: each gives
 /// back its place and tells its worker.
@@ -184,7 +185,7 @@ impl Drop for Hedges {
 /// What the first attempt tells of the time that calls take. The others are none of a fair sample: they are there because it was slow.
 struct Sample {
     /// Gone with the replica, if that went meanwhile.
-    latencies: Option<Arc<Mutex<Latencies>>>,
+    latencies: Option<Arc<Learned>>,
     /// What counts as long.
     share: f32,
     began: Instant,
@@ -203,7 +204,7 @@ impl Sample {
 
     /// The delay before a hedge, and what half of the calls take at most.
     fn expect(&self, delay: Delay, now: Instant) -> (Option<std::time::Duration>, Option<std::time::Duration>) {
-        let mut known = self.latencies.as_ref().map(|known| lock(known));
+        let mut known = self.latencies.as_ref().map(|known| known.lock());
         match (&mut known, delay) {
             (Some(known), _) => (delay.given(known, now), known.quantile(0.5, now)),
             (None, Delay::Fixed(delay)) => (Some(delay), None),
@@ -215,7 +216,7 @@ impl Sample {
     fn answered(&mut self, is_first: bool) {
         if is_first && let Some(latencies) = self.latencies.take() {
             let now = SystemClock::now();
-            lock(&latencies).observe(now.saturating_duration_since(self.began), now);
+            latencies.lock().observe(now.saturating_duration_since(self.began), now);
         }
     }
 
@@ -230,12 +231,7 @@ impl Drop for Sample {
     fn drop(&mut self) {
         if let Some(latencies) = &self.latencies {
             let now = SystemClock::now();
-            lock(latencies).observe_longer(now.saturating_duration_since(self.began), self.share, now);
+            latencies.lock().observe_longer(now.saturating_duration_since(self.began), self.share, now);
         }
     }
-}
-
-pub(crate) fn lock(latencies: &Mutex<Latencies>) -> MutexGuard<'_, Latencies> {
-    // Counts: a panic elsewhere cannot have left them worse than a little wrong.
-    latencies.lock().unwrap_or_else(PoisonError::into_inner)
 }

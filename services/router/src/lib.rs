@@ -18,6 +18,7 @@ mod gate;
 mod grpc;
 mod hedge;
 mod identify;
+mod latencies;
 mod leading;
 mod load;
 mod metadata;

@@ -1,11 +1,10 @@
 //! The mesh as the router needs it: ready replicas by model and version. Built anew with every snapshot, never changed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_client::{Channel, ChannelOptions, Record, ReplicaKey, Snapshot};
-use weft_policy::hedge::Latencies;
 use weft_proto::weft::control::v1::Route;
 use weft_proto::weft::state::v1::{self as state, ModelOffer, ReplicaState, Worker};
 use weft_runtime::Tasks;
@@ -14,6 +13,7 @@ use weft_types::{ModelName, Version, WorkerId};
 
 use crate::endpoint::{Endpoint, Pace, Permit};
 use crate::gate::Gate;
+use crate::latencies::Learned;
 use crate::rules::Rules;
 
 /// A ready replica.
@@ -72,8 +72,8 @@ pub(crate) struct Ready {
     pub(crate) replicas: Vec<Replica>,
     /// Instruments of this version, made once and not per call.
     pub(crate) metrics: ModelMetrics,
-    /// What calls to it take, as far as routes hedge them; held for a look at some hundred bytes, never across an await.
-    pub(crate) latencies: Arc<Mutex<Latencies>>,
+    /// What calls to it take, as far as routes hedge them.
+    pub(crate) latencies: Arc<Learned>,
     /// The store's revision at which a replica was last said to be ready: another one after each load, also of the same version.
     pub(crate) loaded: i64,
     /// Who may call them now, and who waits.
@@ -243,9 +243,9 @@ impl Table {
     }
 
     /// What calls to a version took so far.
-    fn latencies(&self, key: &ReplicaKey, now: Instant) -> Arc<Mutex<Latencies>> {
+    fn latencies(&self, key: &ReplicaKey, now: Instant) -> Arc<Learned> {
         let known = self.models.get(&key.model).and_then(|model| model.ready.get(&key.version));
-        known.map_or_else(|| Arc::new(Mutex::new(Latencies::new(now))), |ready| Arc::clone(&ready.latencies))
+        known.map_or_else(|| Arc::new(Learned::new(now)), |ready| Arc::clone(&ready.latencies))
     }
 
     fn known(&mut self, name: &ModelName) -> &mut Model {
