@@ -20,13 +20,16 @@ struct Met<'a> {
     tried: &'a [Arc<Endpoint>],
     /// What a sequence left behind is where it began, which may have been ejected since: it is looked for there after all.
     searches: bool,
+    /// It belongs to a sequence, which is lost elsewhere: a replica that is merely silent for a moment is waited for.
+    of_sequence: bool,
     now: Instant,
 }
 
 impl Look for Met<'_> {
     fn standing(&self) -> Standing {
         let tried = self.tried.iter().any(|endpoint| Arc::ptr_eq(endpoint, &self.replica.endpoint));
-        Standing { tried, ejected: self.replica.is_ejected() && !self.searches, draining: self.replica.draining }
+        let shunned = self.replica.is_ejected() || !self.of_sequence && self.replica.is_silent();
+        Standing { tried, ejected: shunned && !self.searches, draining: self.replica.draining }
     }
 
     fn identity(&self) -> u64 {
@@ -65,8 +68,9 @@ impl Look for Met<'_> {
 pub(crate) fn choose(replicas: &[Replica], tried: &[Arc<Endpoint>], terms: impl Into<Terms>) -> Option<Permit> {
     let now = SystemClock::now();
     let terms = terms.into();
-    let searches = terms.affinity.is_some() && terms.bound.is_none() && !tried.is_empty();
-    let met = replicas.iter().map(|replica| Met { replica, tried, searches, now });
+    let of_sequence = terms.affinity.is_some() && terms.bound.is_none();
+    let searches = of_sequence && !tried.is_empty();
+    let met = replicas.iter().map(|replica| Met { replica, tried, searches, of_sequence, now });
     let index = weft_policy::choose(met, terms, &mut rand::rng())?;
     replicas.get(index).map(Replica::enter)
 }
@@ -86,7 +90,7 @@ pub(crate) fn terms(wanted: &Wanted<'_>, target: &Target<'_>, marks: &Marks<'_>,
 
 /// A replica as the choice sees it.
 pub(crate) fn candidate(replica: &Replica, tried: &[Arc<Endpoint>], now: Instant) -> Candidate {
-    Met { replica, tried, searches: false, now }.known()
+    Met { replica, tried, searches: false, of_sequence: false, now }.known()
 }
 
 #[cfg(test)]

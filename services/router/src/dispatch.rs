@@ -13,7 +13,7 @@ use weft_policy::eject::Evidence;
 use weft_policy::hedge;
 use weft_policy::retry::{Attempt, Verdict, may_retry};
 use weft_proto::message::Message;
-use weft_proto::{error_of, orca, status_of};
+use weft_proto::{error_of, forbids_retry, orca, status_of};
 use weft_runtime::Call;
 use weft_telemetry::{InFlight, ModelMetrics, Span, TraceContext};
 use weft_types::{Deadline, Error, MIN_RESERVE, Reason, Result, SystemClock, Version, WorkerId};
@@ -255,7 +255,7 @@ async fn attempts(router: &Inner, call: &Call, wanted: &Wanted<'_>, message: &Me
         let remaining = wanted.deadline.remaining(SystemClock::now());
         let attempt = Attempt { error: &error, made, remaining, started: false };
         let verdict = may_retry(&router.options.retry, &attempt);
-        if verdict == Verdict::GiveUp || !lock(router).withdraw(SystemClock::now()) {
+        if verdict == Verdict::GiveUp || forbids_retry(&status) || !lock(router).withdraw(SystemClock::now()) {
             return Err(status);
         }
         chosen.metrics.record_retry();

@@ -34,6 +34,11 @@ impl Replica {
         self.endpoint.enter(&self.pace)
     }
 
+    /// Whether its worker leaves calls without an answer at the moment, and does not even answer a ping.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.endpoint.channel.is_silent() || self.endpoint.streams.is_silent()
+    }
+
     /// Whether it, or its worker with all its replicas, is ejected.
     pub(crate) fn is_ejected(&self) -> bool {
         self.pace.record.is_ejected() || self.endpoint.record.is_ejected()

@@ -23,7 +23,7 @@ use weft_types::{Error, Reason};
 
 use crate::body::{ResponseBody, Sending, lost};
 pub(crate) use crate::connect::ConnectFailure;
-use crate::connect::{Live, Slot, connect};
+use crate::connect::{Live, Peer, Slot, connect};
 
 /// How a channel connects. The defaults suit the inside of the mesh.
 #[derive(Clone, Debug)]
@@ -36,6 +36,9 @@ pub struct ChannelOptions {
     pub keepalive_interval: Duration,
     /// How long the answer to that ping may take before the connection counts as broken.
     pub keepalive_timeout: Duration,
+    /// After so long without any answer while calls wait for one it is pinged, too, and after as long again without an answer to that, the
+    /// other side counts as silent: nothing is ended for it, but others are better.
+    pub silence_limit: Duration,
 }
 
 impl Default for ChannelOptions {
@@ -45,6 +48,7 @@ impl Default for ChannelOptions {
             connect_timeout: Duration::from_secs(1),
             keepalive_interval: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(2),
+            silence_limit: Duration::from_millis(250),
         }
     }
 }
@@ -78,11 +82,9 @@ pub struct Channel {
 }
 
 struct Inner {
-    authority: Authority,
+    peer: Peer,
     slots: Box<[Slot]>,
     next: AtomicUsize,
-    options: ChannelOptions,
-    tasks: Tasks,
 }
 
 impl Channel {
@@ -90,26 +92,32 @@ impl Channel {
     pub fn new(address: &str, options: ChannelOptions, tasks: &Tasks) -> Result<Self, Error> {
         let authority = address.parse::<Authority>().map_err(|_| Error::invalid("address", "must be host:port"))?;
         let slots = (0..options.connections.max(1)).map(|_| Slot::default()).collect();
-        let inner = Inner { authority, slots, next: AtomicUsize::new(0), options, tasks: tasks.clone() };
-        Ok(Self { inner: Arc::new(inner) })
+        let peer = Peer::new(authority, options, tasks.clone());
+        Ok(Self { inner: Arc::new(Inner { peer, slots, next: AtomicUsize::new(0) }) })
     }
 
     /// A channel with one connection, made now. It has no time limit of its own.
     pub(crate) async fn dial(address: &str, options: ChannelOptions, tasks: &Tasks) -> Result<Self, ConnectFailure> {
         let authority = address.parse::<Authority>().map_err(|_| ConnectFailure::Address)?;
-        let slots = [Slot::with(connect(&authority, &options, tasks).await?)].into();
-        let inner = Inner { authority, slots, next: AtomicUsize::new(0), options, tasks: tasks.clone() };
-        Ok(Self { inner: Arc::new(inner) })
+        let peer = Peer::new(authority, options, tasks.clone());
+        let slots = [Slot::with(connect(&peer).await?)].into();
+        Ok(Self { inner: Arc::new(Inner { peer, slots, next: AtomicUsize::new(0) }) })
     }
 
     /// Where it leads.
     pub fn address(&self) -> &str {
-        self.inner.authority.as_str()
+        self.inner.peer.authority.as_str()
     }
 
     /// Its state now.
     pub fn state(&self) -> ChannelState {
         self.inner.slots.iter().map(Slot::state).min().unwrap_or(ChannelState::Idle)
+    }
+
+    /// Whether calls wait for answers in vain: the other side stands still, or cannot be reached. It is told within twice the
+    /// `silence_limit`, and no more once anything is heard.
+    pub fn is_silent(&self) -> bool {
+        self.inner.peer.is_silent()
     }
 
     /// Sends one call. A failure with [`Reason::NoReadyReplica`] means that it never left: it may be sent again whatever it
@@ -120,7 +128,7 @@ impl Channel {
     {
         let inner = &*self.inner;
         let slot = &inner.slots[inner.next.fetch_add(1, Ordering::Relaxed) % inner.slots.len()];
-        let live = match slot.live(&inner.authority, &inner.options, &inner.tasks).await {
+        let live = match slot.live(&inner.peer).await {
             Ok(live) => live,
             // A connection that cannot be made, or waits for its backoff, costs no call while another is open.
             Err(error) => inner.slots.iter().find_map(Slot::open).ok_or(error)?,
@@ -148,8 +156,10 @@ impl Channel {
         let mut sending = Sending::new(body, stream);
         // Mostly all there is to send is there, so that no task is needed.
         let is_sent = poll_fn(|context| Poll::Ready(Pin::new(&mut sending).poll(context).is_ready())).await;
-        let sending = (!is_sent).then(|| self.inner.tasks.attach(sending));
+        let sending = (!is_sent).then(|| self.inner.peer.tasks.attach(sending));
+        let waiting = live.signs.wait();
         let mut response = response.await.map_err(Failure::Waiting)?;
+        waiting.hear();
         drop_unreadable_details(response.headers_mut());
         Ok(response.map(|body| ResponseBody::new(body, sending, Arc::clone(live) as _)))
     }
@@ -159,7 +169,7 @@ impl Channel {
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.inner.authority.clone());
+        uri.authority = Some(self.inner.peer.authority.clone());
         uri.path_and_query = Some(path);
         // The three parts together always make a URI; the old one would only be sent as it is.
         parts.uri = Uri::from_parts(uri).unwrap_or(parts.uri);

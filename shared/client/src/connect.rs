@@ -1,7 +1,7 @@
 //! One connection of a channel: connecting once for all who wait, and not again before the backoff is over.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -31,8 +31,76 @@ const MAX_RESET_STREAMS: usize = 4_096;
 /// An open connection; it closes when the last call on it has ended and the channel has let go of it.
 pub(crate) struct Live {
     pub(crate) sender: SendRequest<Bytes>,
-    ended: Arc<AtomicBool>,
+    pub(crate) signs: Arc<Signs>,
     _driver: Running,
+}
+
+/// What a connection's calls and the task that drives it tell each other.
+#[derive(Default)]
+pub(crate) struct Signs {
+    ended: AtomicBool,
+    /// Calls that wait for their answer to begin.
+    waiting: AtomicUsize,
+    /// Answers that have begun.
+    heard: AtomicU64,
+}
+
+/// A call that waits for its answer to begin, until it is dropped.
+pub(crate) struct Waiting<'a>(&'a Signs);
+
+impl Signs {
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(self)
+    }
+}
+
+impl Waiting<'_> {
+    /// The answer begins.
+    pub(crate) fn hear(self) {
+        self.0.heard.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where a channel's connections lead, and how they are made.
+pub(crate) struct Peer {
+    pub(crate) authority: Authority,
+    pub(crate) options: ChannelOptions,
+    pub(crate) tasks: Tasks,
+    /// Connections on which nothing is heard that should be.
+    silent: Arc<AtomicUsize>,
+}
+
+impl Peer {
+    pub(crate) fn new(authority: Authority, options: ChannelOptions, tasks: Tasks) -> Self {
+        Self { authority, options, tasks, silent: Arc::default() }
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A connection on which nothing is heard, until it is dropped.
+struct Silent(Arc<AtomicUsize>);
+
+impl Silent {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why there is no connection.
@@ -101,16 +169,11 @@ impl Slot {
 
     /// The connection, if it is open.
     pub(crate) fn open(&self) -> Option<Arc<Live>> {
-        self.live.load_full().filter(|live| !live.ended.load(Ordering::Relaxed))
+        self.live.load_full().filter(|live| !live.signs.ended.load(Ordering::Relaxed))
     }
 
     /// The open connection, or a new one.
-    pub(crate) async fn live(
-        &self,
-        authority: &Authority,
-        options: &ChannelOptions,
-        tasks: &Tasks,
-    ) -> Result<Arc<Live>, Error> {
+    pub(crate) async fn live(&self, peer: &Peer) -> Result<Arc<Live>, Error> {
         if let Some(live) = self.open() {
             return Ok(live);
         }
@@ -124,7 +187,7 @@ impl Slot {
         {
             return Err(unreachable_peer().retry_after(wait));
         }
-        match tokio::time::timeout(options.connect_timeout, connect(authority, options, tasks)).await {
+        match tokio::time::timeout(peer.options.connect_timeout, connect(peer)).await {
             Ok(Ok(live)) => {
                 let live = Arc::new(live);
                 self.live.store(Some(Arc::clone(&live)));
@@ -141,7 +204,7 @@ impl Slot {
                 let wait = failure.backoff.next(rand::rng().random());
                 failure.retry_at = Some(SystemClock::now() + wait);
                 self.failing.store(true, Ordering::Relaxed);
-                tracing::debug!(%authority, error, "cannot connect");
+                tracing::debug!(authority = %peer.authority, error, "cannot connect");
                 Err(unreachable_peer())
             }
         }
@@ -161,12 +224,8 @@ fn unreachable_peer() -> Error {
     Error::new(Reason::NoReadyReplica, "cannot connect")
 }
 
-pub(crate) async fn connect(
-    authority: &Authority,
-    options: &ChannelOptions,
-    tasks: &Tasks,
-) -> Result<Live, ConnectFailure> {
-    let stream = TcpStream::connect(authority.as_str()).await?;
+pub(crate) async fn connect(peer: &Peer) -> Result<Live, ConnectFailure> {
+    let stream = TcpStream::connect(peer.authority.as_str()).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
@@ -183,13 +242,14 @@ pub(crate) async fn connect(
         .handshake(stream)
         .await
         .map_err(|error| ConnectFailure::Other(error.to_string()))?;
-    let ended = Arc::new(AtomicBool::new(false));
-    let driver = tasks.attach(drive(connection, Arc::clone(&ended), options.clone()));
-    Ok(Live { sender, ended, _driver: driver })
+    let signs = Arc::new(Signs::default());
+    let watch = Watch { signs: Arc::clone(&signs), silent: Arc::clone(&peer.silent), options: peer.options.clone() };
+    let driver = peer.tasks.attach(drive(connection, watch));
+    Ok(Live { sender, signs, _driver: driver })
 }
 
 /// Moves a connection's frames until it ends, or does not answer: dropping it then ends the calls on it.
-async fn drive(mut connection: Connection<TcpStream, Bytes>, ended: Arc<AtomicBool>, options: ChannelOptions) {
+async fn drive(mut connection: Connection<TcpStream, Bytes>, watch: Watch) {
     let pings = connection.ping_pong();
     tokio::select! {
         outcome = connection => {
@@ -197,22 +257,56 @@ async fn drive(mut connection: Connection<TcpStream, Bytes>, ended: Arc<AtomicBo
                 tracing::debug!(%error, "connection ended");
             }
         }
-        () = unanswered(pings, &options) => tracing::debug!("a connection does not answer"),
+        () = watch.unanswered(pings) => tracing::debug!("a connection does not answer"),
     }
-    ended.store(true, Ordering::Relaxed);
+    watch.signs.ended.store(true, Ordering::Relaxed);
 }
 
-/// Returns once a ping is not answered in time.
-async fn unanswered(pings: Option<PingPong>, options: &ChannelOptions) {
-    // There is one for whoever asks first.
-    let Some(mut pings) = pings else { return };
-    loop {
-        tokio::time::sleep(options.keepalive_interval).await;
-        match tokio::time::timeout(options.keepalive_timeout, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            // The connection tells its own end.
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => return,
+/// Sees whether the other side of a connection lives.
+struct Watch {
+    signs: Arc<Signs>,
+    silent: Arc<AtomicUsize>,
+    options: ChannelOptions,
+}
+
+impl Watch {
+    /// Returns once a ping is not answered in time. One is sent when calls wait and nothing is heard, and now and then in any case; a
+    /// side that does not even answer that soon counts as silent until it does.
+    async fn unanswered(&self, pings: Option<PingPong>) {
+        // There is one for whoever asks first.
+        let Some(mut pings) = pings else { return };
+        loop {
+            self.quiet().await;
+            let pong = pings.ping(Ping::opaque());
+            tokio::pin!(pong);
+            let patience = self.options.silence_limit.min(self.options.keepalive_timeout);
+            let outcome = match tokio::time::timeout(patience, pong.as_mut()).await {
+                Ok(outcome) => Ok(outcome),
+                Err(_) => {
+                    let _silent = Silent::new(&self.silent);
+                    tokio::time::timeout(self.options.keepalive_timeout - patience, pong).await
+                }
+            };
+            match outcome {
+                Ok(Ok(_)) => {}
+                // The connection tells its own end.
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Returns when it is time for a ping.
+    async fn quiet(&self) {
+        let look = self.options.silence_limit.min(self.options.keepalive_interval);
+        let mut passed = Duration::ZERO;
+        while passed < self.options.keepalive_interval {
+            let heard = self.signs.heard.load(Ordering::Relaxed);
+            tokio::time::sleep(look).await;
+            passed += look;
+            if self.signs.waiting.load(Ordering::Relaxed) > 0 && self.signs.heard.load(Ordering::Relaxed) == heard {
+                return;
+            }
         }
     }
 }

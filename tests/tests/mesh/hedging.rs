@@ -42,20 +42,22 @@ async fn view(caller: &Caller) -> Option<HedgingView> {
     explain(caller).await.ok()?.route?.hedging
 }
 
-/// A mesh of so many workers with this script behind a route that hedges.
+/// A mesh of so many workers with this script behind a route that hedges so, or not at all.
 async fn hedging(
     workers: usize,
-    hedging: Hedging,
+    hedging: impl Into<Option<Hedging>>,
     script: impl Fn(Came) -> Does + Send + Sync + 'static,
 ) -> Result<(Mesh, Caller, Scripted)> {
     let mesh = Mesh::start(&[]).await?;
     let caller = mesh.caller()?;
     let scripted = Scripted::register(&mesh, workers, script).await?;
+    let hedging = hedging.into();
+    let attempts = hedging.as_ref().map(|hedging| hedging.max_attempts);
     let is_there = async || {
         let all = explain(&caller).await.is_ok_and(|told| told.candidates.len() == workers);
-        all && view(&caller).await.is_some_and(|view| view.max_attempts == hedging.max_attempts)
+        all && view(&caller).await.map(|view| view.max_attempts) == attempts
     };
-    let route = Route { hedging: Some(hedging), ..Route::default() };
+    let route = Route { hedging, ..Route::default() };
     Scripted::route(&caller, route, is_there).await?;
     Ok((mesh, caller, scripted))
 }
@@ -138,9 +140,9 @@ async fn a_fatal_status_ends_the_call_and_another_sends_the_next_at_once() -> Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_says_of_the_next_attempt_is_heeded() -> Result<()> {
-    for forbidding in ["-1", "soon"] {
+    for (forbidding, hedges) in [("-1", true), ("soon", true), ("-1", false), ("soon", false)] {
         let script = first(Does::Refuse(Code::Unavailable, Some(forbidding)));
-        let (mesh, caller, scripted) = hedging(2, after(NEVER, 3), script).await?;
+        let (mesh, caller, scripted) = hedging(2, hedges.then(|| after(NEVER, 3)), script).await?;
         assert_eq!(call(&caller, BEFORE).await.expect_err("told off").code(), Code::Unavailable);
         assert_eq!(scripted.came().len(), 1, "{forbidding}");
         mesh.stop().await?;

@@ -237,6 +237,58 @@ async fn a_peers_odd_status_is_a_failure_and_no_panic() {
     }
 }
 
+/// A server that stands still for a while is told from one that takes long, and from one that has gone.
+#[tokio::test]
+async fn a_server_that_stands_still_is_silent_until_it_goes_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, tasks) = (listener.local_addr().expect("it is bound").to_string(), Tasks::new());
+    let options = ChannelOptions {
+        silence_limit: Duration::from_millis(10),
+        keepalive_timeout: Duration::from_secs(600),
+        ..ChannelOptions::default()
+    };
+    let channel = Channel::new(&address, options, &tasks).expect("an address");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (go_on, goes_on) = tokio::sync::oneshot::channel::<()>();
+    let (answer, may_answer) = tokio::sync::oneshot::channel::<()>();
+    let server = tasks.attach(async move {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+        let (_request, mut respond) = connection.accept().await.expect("a call").expect("in order");
+        // It answers pings while it takes long.
+        tokio::select! {
+            _ = stopped => {}
+            _ = poll_fn(|context| connection.poll_closed(context)) => return,
+        }
+        let _ = goes_on.await;
+        tokio::select! {
+            _ = may_answer => {}
+            _ = poll_fn(|context| connection.poll_closed(context)) => return,
+        }
+        respond.send_response(http::Response::new(()), true).expect("it is waited for");
+        let _ = poll_fn(|context| connection.poll_closed(context)).await;
+    });
+    let call = channel.send(Request::post("/service/Method").body(Body::empty()).expect("valid"));
+    let looks = async {
+        let is = async |silent: bool| {
+            while channel.is_silent() != silent {
+                tokio::task::yield_now().await;
+            }
+        };
+        is(false).await;
+        drop(stop);
+        is(true).await;
+        drop(go_on);
+        is(false).await;
+        drop(answer);
+    };
+    let (answered, ()) = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(call, looks) })
+        .await
+        .expect("silence is seen, and its end");
+    assert_eq!(answered.map(drop), Ok(()));
+    drop(server);
+}
+
 /// Answers every call on every connection.
 async fn answer_all(listener: TcpListener, tasks: Tasks) {
     let mut connections = Vec::new();
@@ -262,7 +314,7 @@ async fn one_open_connection_is_enough() {
         let tasks = Tasks::new();
         let channel = Channel::new(&address, ChannelOptions::default(), &tasks).expect("an address");
         let inner = &channel.inner;
-        let failing = inner.slots[1].live(&inner.authority, &inner.options, &tasks).await;
+        let failing = inner.slots[1].live(&inner.peer).await;
         assert!(failing.is_err(), "nobody listens there");
         let server = tasks.attach(answer_all(TcpListener::bind(&address).await.expect("the port"), tasks.clone()));
         for _ in 0..4 {
