@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use weft_types::Deadline;
 
+use super::standing::Step;
 use super::tenants::{Rank, Tenants};
 use super::{Band, Standing};
 
@@ -136,7 +137,7 @@ impl<T> Line<T> {
 
     /// A call asks to wait. `missing` is the room that it lacks.
     pub fn push(&mut self, asked: Asked, (call, bytes): (T, usize), missing: Room, now: Instant) -> Place<T> {
-        self.standing.observe(self.len(), false, now);
+        self.standing.observe(Step::Came(self.len()), now);
         if let Some(refusal) = self.refuses(&asked, now) {
             return Place { outcome: Err((refusal, call)), displaced: Vec::new() };
         }
@@ -193,7 +194,7 @@ impl<T> Line<T> {
                 self.late = Some(now);
                 continue;
             }
-            self.standing.observe(self.len(), true, now);
+            self.standing.observe(Step::Served(self.len()), now);
             return Some(held.call);
         }
     }
@@ -201,7 +202,7 @@ impl<T> Line<T> {
     /// Takes out a call that no longer waits.
     pub fn remove(&mut self, key: &Key, now: Instant) -> Option<T> {
         let held = self.bands[key.band as usize].remove(key.tenant, &key.rank)?;
-        self.standing.observe(self.len(), false, now);
+        self.standing.observe(Step::Left(self.len()), now);
         Some(held.call)
     }
 }

@@ -10,37 +10,78 @@ use std::time::{Duration, Instant};
 /// passed before a longer one is over.
 const INTERVAL: u32 = 4;
 
+/// A pace is known from at least so many calls.
+const ENOUGH: usize = 8;
+/// What is left of a pace with each new one that is less: to wait in vain costs a call less than to be refused in error.
+const FADE: f64 = 0.9;
+/// A pace is not remembered for longer than nobody has waited.
+const FORGOTTEN: Duration = Duration::from_secs(1);
+
 /// The least wait of late.
 #[derive(Clone, Debug)]
 pub struct Standing {
     target: Duration,
     since: Instant,
-    /// The fewest that waited at any time in the interval, and how many were served in it.
+    last: Instant,
+    /// The fewest that waited at any time in the interval.
     least: usize,
+    /// How many were served since the pace was last taken, and in how much time in which others waited: only then are all free places
+    /// given to those who wait, so that the pace is that of the replicas.
     served: usize,
-    /// Served per second, in the last interval that any were.
-    rate: f64,
+    busy: Duration,
+    /// Served per second, lately.
+    pace: f64,
+    /// The best of them, fading.
+    best: f64,
     stands: bool,
+}
+
+/// How many waited until now, and what happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// So many waited when one more comes.
+    Came(usize),
+    /// So many are left after one was served.
+    Served(usize),
+    /// So many are left after one went away.
+    Left(usize),
 }
 
 impl Standing {
     /// Nothing waits yet. A queue stands in which everybody waits for longer than `target`.
     pub const fn new(target: Duration, now: Instant) -> Self {
-        Self { target, since: now, least: 0, served: 0, rate: 0.0, stands: false }
+        let busy = Duration::ZERO;
+        Self { target, since: now, last: now, least: 0, served: 0, busy, pace: 0.0, best: 0.0, stands: false }
     }
 
-    /// So many wait now, one more having been served or not.
-    pub fn observe(&mut self, waiting: usize, is_served: bool, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.since);
-        if elapsed >= self.target.saturating_mul(INTERVAL) {
-            let rate = self.served as f64 / elapsed.as_secs_f64();
-            self.stands = self.least as f64 > rate * self.target.as_secs_f64();
-            // Nothing is known of the pace while nothing is served.
-            self.rate = if self.served > 0 { rate } else { self.rate };
-            (self.since, self.least, self.served) = (now, waiting, 0);
+    pub(super) fn observe(&mut self, step: Step, now: Instant) {
+        let (before, after) = match step {
+            Step::Came(waiting) => (waiting, waiting),
+            Step::Served(waiting) | Step::Left(waiting) => (waiting + 1, waiting),
+        };
+        let passed = now.saturating_duration_since(self.last);
+        self.last = now;
+        if before > 0 {
+            self.busy += passed;
+        } else if passed > FORGOTTEN {
+            (self.pace, self.best, self.served, self.busy) = (0.0, 0.0, 0, Duration::ZERO);
         }
-        self.least = self.least.min(waiting);
-        self.served += usize::from(is_served);
+        if now.saturating_duration_since(self.since) >= self.target.saturating_mul(INTERVAL) {
+            self.take_pace();
+            self.stands = self.least as f64 > self.pace * self.target.as_secs_f64();
+            (self.since, self.least) = (now, after);
+        }
+        self.least = self.least.min(after);
+        self.served += usize::from(matches!(step, Step::Served(_)));
+    }
+
+    /// Nothing is known of the pace while few are served.
+    fn take_pace(&mut self) {
+        if self.served >= ENOUGH && self.busy >= self.target {
+            self.pace = self.served as f64 / self.busy.as_secs_f64();
+            self.best = self.pace.max(self.best * FADE);
+            (self.served, self.busy) = (0, Duration::ZERO);
+        }
     }
 
     /// Whether the queue stood in the last interval.
@@ -48,9 +89,9 @@ impl Standing {
         self.stands
     }
 
-    /// How long so many take to be served; zero while the pace is not known.
+    /// How long so many take to be served at least; zero while the pace is not known.
     pub fn wait(&self, waiting: usize) -> Duration {
-        let seconds = if self.rate > 0.0 { waiting as f64 / self.rate } else { 0.0 };
+        let seconds = if self.best > 0.0 { waiting as f64 / self.best } else { 0.0 };
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
@@ -72,7 +113,7 @@ mod tests {
     fn after(waiting: impl Fn(u32) -> usize) -> Standing {
         let start = SystemClock::now();
         let mut standing = Standing::new(10 * MS, start);
-        (0..200).for_each(|step| standing.observe(waiting(step), true, start + MS * step));
+        (0..200).for_each(|step| standing.observe(Step::Served(waiting(step)), start + MS * step));
         standing
     }
 
@@ -90,7 +131,37 @@ mod tests {
     fn what_is_not_served_stands() {
         let start = SystemClock::now();
         let mut standing = Standing::new(10 * MS, start);
-        (0..200).for_each(|step| standing.observe(3, false, start + MS * step));
+        (0..200).for_each(|step| standing.observe(Step::Came(3), start + MS * step));
         assert!(standing.stands() && standing.wait(3) == Duration::ZERO);
+    }
+
+    /// The pace is what is served while others wait: time in which nobody does says nothing of it, however long it is.
+    #[test]
+    fn a_queue_that_is_mostly_empty_is_as_fast_as_a_full_one() {
+        let start = SystemClock::now();
+        let mut standing = Standing::new(10 * MS, start);
+        // Every 500 ms, ten come at once and are served within 10 ms.
+        for burst in 0..4 {
+            let at = start + 500 * MS * burst;
+            (0..10).for_each(|waiting| standing.observe(Step::Came(waiting), at));
+            (0..10).for_each(|served| standing.observe(Step::Served(9 - served), at + MS * (served as u32 + 1)));
+        }
+        standing.observe(Step::Came(0), start + 2_000 * MS);
+        let wait = standing.wait(100);
+        assert!((90 * MS..=110 * MS).contains(&wait), "{wait:?}");
+        // After a pause nobody knows any more.
+        standing.observe(Step::Came(0), start + 3_100 * MS);
+        assert_eq!(standing.wait(100), Duration::ZERO);
+    }
+
+    /// One slow interval is no reason to refuse.
+    #[test]
+    fn a_slow_moment_is_not_the_pace() {
+        let start = SystemClock::now();
+        let mut standing = Standing::new(10 * MS, start);
+        (0..200).for_each(|step| standing.observe(Step::Served(50), start + MS * step));
+        // 9 in the next 90 ms.
+        (1..10).for_each(|step| standing.observe(Step::Served(50), start + 200 * MS + 10 * MS * step));
+        assert!(standing.wait(100) < 130 * MS, "{:?}", standing.wait(100));
     }
 }
