@@ -51,10 +51,12 @@ impl Weft {
         Self::launch(Command::new(binary()?).env_clear(), address, command, flags)
     }
 
-    /// As [`Self::start`], with one thread for everything that is asynchronous.
+    /// As [`Self::start`], with one thread for everything that is asynchronous, and keeping memory that was freed, as a router is deployed
+    /// that carries large tensors (docs/benchmarks.md).
     pub fn start_single(command: &str, flags: &[&str]) -> Result<Self> {
         let mut program = Command::new(binary()?);
-        Self::launch(program.env_clear(), FREE, command, &[flags, &["--serving-threads", "1"]].concat())
+        program.env_clear().env("MIMALLOC_PURGE_DELAY", "-1");
+        Self::launch(&mut program, FREE, command, &[flags, &["--serving-threads", "1"]].concat())
     }
 
     fn launch(program: &mut Command, address: &str, command: &str, flags: &[&str]) -> Result<Self> {

@@ -227,7 +227,7 @@ fn unreachable_peer() -> Error {
 pub(crate) async fn connect(peer: &Peer) -> Result<Live, ConnectFailure> {
     let stream = TcpStream::connect(peer.authority.as_str()).await?;
     stream.set_nodelay(true)?;
-    let (sender, connection) = h2::client::Builder::new()
+    let (sender, mut connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_max_send_streams(FIRST_STREAMS)
@@ -242,15 +242,26 @@ pub(crate) async fn connect(peer: &Peer) -> Result<Live, ConnectFailure> {
         .handshake(stream)
         .await
         .map_err(|error| ConnectFailure::Other(error.to_string()))?;
+    // There is one for whoever asks first.
+    let Some(mut pings) = connection.ping_pong() else { return Err(ConnectFailure::Other("no pings".to_owned())) };
+    // A process that stands still still has its connections accepted, by its machine: only an answer tells that it lives.
+    tokio::select! {
+        ended = &mut connection => {
+            let why = ended.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
+            return Err(ConnectFailure::Other(why));
+        }
+        pong = pings.ping(Ping::opaque()) => {
+            pong.map_err(|error| ConnectFailure::Other(error.to_string()))?;
+        }
+    }
     let signs = Arc::new(Signs::default());
     let watch = Watch { signs: Arc::clone(&signs), silent: Arc::clone(&peer.silent), options: peer.options.clone() };
-    let driver = peer.tasks.attach(drive(connection, watch));
+    let driver = peer.tasks.attach(drive(connection, pings, watch));
     Ok(Live { sender, signs, _driver: driver })
 }
 
 /// Moves a connection's frames until it ends, or does not answer: dropping it then ends the calls on it.
-async fn drive(mut connection: Connection<TcpStream, Bytes>, watch: Watch) {
-    let pings = connection.ping_pong();
+async fn drive(connection: Connection<TcpStream, Bytes>, pings: PingPong, watch: Watch) {
     tokio::select! {
         outcome = connection => {
             if let Err(error) = outcome {
@@ -272,9 +283,7 @@ struct Watch {
 impl Watch {
     /// Returns once a ping is not answered in time. One is sent when calls wait and nothing is heard, and now and then in any case; a
     /// side that does not even answer that soon counts as silent until it does.
-    async fn unanswered(&self, pings: Option<PingPong>) {
-        // There is one for whoever asks first.
-        let Some(mut pings) = pings else { return };
+    async fn unanswered(&self, mut pings: PingPong) {
         loop {
             self.quiet().await;
             let pong = pings.ping(Ping::opaque());

@@ -21,11 +21,11 @@ use weft_types::SystemClock;
 use super::backend::Mesh;
 
 /// What a call takes at the worker.
-const TAKES: u32 = 20;
+const TAKES: u32 = 200;
 /// What calls have: five times that.
-const DEADLINE: Duration = Duration::from_millis(100);
+const DEADLINE: Duration = Duration::from_millis(1_000);
 /// Calls under way while the capacity is measured: more than the workers do at once.
-const CLOSED: usize = 256;
+const CLOSED: usize = 1_024;
 /// The tenant that keeps to its share sends this part of the capacity; the other one three times all of it.
 const SMALL: f64 = 0.03;
 /// At most so many calls are under way; what comes then is not sent and not answered.

@@ -237,6 +237,21 @@ async fn a_peers_odd_status_is_a_failure_and_no_panic() {
     }
 }
 
+/// A process that stands still still has its connections accepted, by its machine: nothing is sent on them.
+#[tokio::test]
+async fn a_connection_is_ready_once_the_other_side_has_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, tasks) = (listener.local_addr().expect("it is bound").to_string(), Tasks::new());
+    let options =
+        ChannelOptions { connections: 1, connect_timeout: Duration::from_millis(50), ..ChannelOptions::default() };
+    let channel = Channel::new(&address, options, &tasks).expect("an address");
+    let request = Request::post("/service/Method").body(Body::empty()).expect("valid");
+    let ended = tokio::time::timeout(Duration::from_secs(20), channel.send(request)).await.expect("it ends");
+    assert_eq!(ended.map(drop).map_err(|error| error.reason()), Err(Reason::NoReadyReplica));
+    assert_eq!(channel.state(), ChannelState::TransientFailure);
+    drop(listener);
+}
+
 /// A server that stands still for a while is told from one that takes long, and from one that has gone.
 #[tokio::test]
 async fn a_server_that_stands_still_is_silent_until_it_goes_on() {
