@@ -31,6 +31,8 @@ const SAME: (f64, f64) = (0.8, 1.25);
 const HARMLESS: f64 = 0.005;
 /// The share of a call's time that is a wait at the replica: above the first no growth, above the second fewer calls.
 const CROWDED: (f64, f64) = (0.67, 0.8);
+/// A replica at which one more call waits for less than this share of a call's time has room: it need not be shown that more calls bring more.
+const ROOM: f64 = 0.1;
 /// A window takes at least so long and so many calls.
 const WINDOW: Duration = Duration::from_millis(20);
 const CALLS: (u32, u32) = (16, 1_024);
@@ -67,6 +69,8 @@ pub struct Limit {
     peak: f64,
     search: Search,
     patience: u32,
+    /// Calls in a row whose replica had room.
+    roomy: u32,
     window: Window,
     /// When the limit last changed, and when the first call that began after that has ended. Calls that began in between found the
     /// replicas as the last limit had left them: they say nothing about this one.
@@ -107,6 +111,7 @@ impl Limit {
             peak: 0.0,
             search: Search::Down,
             patience: 1,
+            roomy: 0,
             window: Window { calls: 0, good: 0, seconds: 0.0, in_flight: 0.0, told: 0, wait: 0.0, last: None },
             changed: now,
             settled: None,
@@ -133,6 +138,9 @@ impl Limit {
     /// Learns from a call that ended at `now` while others waited. Calls that began before the replicas had settled at this limit are
     /// passed over.
     pub fn observe(&mut self, sample: &Sample, now: Instant) {
+        if self.has_room(sample, now) {
+            return;
+        }
         match self.settled {
             None if sample.began >= self.changed => return self.settled = Some(now),
             Some(settled) if sample.began >= settled => {}
@@ -154,6 +162,22 @@ impl Limit {
         if self.tested != before {
             self.restart(now);
         }
+    }
+
+    /// Where replicas say that they have room while calls wait here, more are let through at once.
+    fn has_room(&mut self, sample: &Sample, now: Instant) -> bool {
+        let took = now.saturating_duration_since(sample.began).as_secs_f64();
+        let is_roomy = sample.is_good && sample.wait.is_some_and(|wait| (0.0..ROOM * took).contains(&f64::from(wait)));
+        self.roomy = if is_roomy { self.roomy + 1 } else { 0 };
+        if self.roomy < (self.calls() / 4).clamp(CALLS.0, CALLS.1) || self.tested >= MAX {
+            return false;
+        }
+        // What had room until now hardly does: the knee is looked for above it.
+        (self.roomy, self.poor, self.search, self.patience) = (0, self.tested / GAIN, Search::Down, 1);
+        self.tested = (self.tested * 2.0).min(MAX);
+        self.good = self.tested;
+        self.restart(now);
+        true
     }
 
     fn judge(&mut self, window: &Window, now: Instant) {
@@ -345,6 +369,21 @@ mod tests {
         };
         assert!(with(true) <= 30, "{}", with(true));
         assert!(with(false) > 200, "{}", with(false));
+    }
+
+    /// A replica of 1,024 slots is filled before as many calls have ended, though each takes two seconds.
+    #[test]
+    fn room_that_replicas_tell_is_taken_at_once() {
+        let start = SystemClock::now();
+        let (mut limit, took) = (Limit::new(1, start), Duration::from_secs(2));
+        let mut now = start + took;
+        for _ in 0..300 {
+            let in_flight = limit.calls();
+            now += took / in_flight;
+            let wait = if in_flight <= 1_024 { 0.0 } else { 1.0 };
+            limit.observe(&Sample { began: now - took, in_flight, is_good: true, wait: Some(wait) }, now);
+        }
+        assert!((1_024..=2_048).contains(&limit.calls()), "{}", limit.calls());
     }
 
     proptest! {
