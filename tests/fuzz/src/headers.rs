@@ -120,7 +120,7 @@ fn trace(headers: &HeaderMap) {
     assert_eq!(TraceContext::from_headers(&sent).as_ref(), Some(&context));
 }
 
-/// What is read of a report can be counted with, is what a decoder reads, and is not passed on.
+/// What is read of a report can be counted with, is what a decoder of the whole reads where there is one, and is not passed on.
 fn load(headers: &HeaderMap) {
     let mut metadata = MetadataMap::from_headers(headers.clone());
     let Some(load) = orca::take(&mut metadata) else { return };
@@ -130,7 +130,8 @@ fn load(headers: &HeaderMap) {
     let first =
         MetadataMap::from_headers(headers.clone()).get_bin(orca::TRAILER).and_then(|value| value.to_bytes().ok());
     let report = first.and_then(|bytes| OrcaLoadReport::decode(bytes).ok());
-    assert_eq!(report.map(|report| orca::Load::of(&report)), Some(load));
+    // What is not read need not be well formed.
+    assert!(report.is_none_or(|report| orca::Load::of(&report) == load));
 }
 
 /// Whatever a peer answers is a failure that can be told on, and told on it is the same.
