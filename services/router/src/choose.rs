@@ -172,7 +172,7 @@ mod tests {
         let deadline = Deadline::after(SystemClock::now(), std::time::Duration::from_secs(3600));
         let now = SystemClock::now();
         let (one, other) = (replicas[0].enter(), replicas[0].enter());
-        let told = |requests, wait_ms| Load { requests: Some(requests), wait_ms: Some(wait_ms), utilization: None };
+        let told = |requests, wait_ms| Load { requests: Some(requests), wait_ms: Some(wait_ms), ..Load::default() };
         one.hear(&told(9.0, 5_000.0), now);
         assert!((replicas[0].pace.others(now) - 8.0).abs() < 1e-3);
         one.hear(&told(1.0, 5_000.0), now);

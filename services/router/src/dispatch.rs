@@ -116,7 +116,7 @@ impl Chosen {
             let now = SystemClock::now();
             router.load.hear(&report, now);
             self.permit.hear(&report, now);
-            self.gate.hear(report.wait_ms);
+            self.gate.hear(&report);
         }
         let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
         let evidence = outcome.as_ref().map_or_else(evidence, |_| Evidence::Success);

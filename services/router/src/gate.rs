@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tonic::Code;
 use weft_policy::admit::{Asked, Band, Key, Limit, Line, Place, Refusal, Sample};
 use weft_proto::duration;
+use weft_proto::orca::Load;
 use weft_proto::weft::router::v1::Admission;
 use weft_telemetry::AdmissionMetrics;
 use weft_types::{Deadline, Error, Reason, Result, SystemClock};
@@ -27,8 +28,8 @@ pub(crate) struct Gate {
     word: AtomicU64,
     limit: AtomicU32,
     replicas: AtomicU32,
-    /// The wait in seconds that a replica told last, an `f32`; no number until one has.
-    told: AtomicU32,
+    /// What a replica told last, two `f32`: the wait in seconds above, its fullness below; no numbers until one has.
+    told: AtomicU64,
     /// Taken only while calls wait, for map operations and never across an await.
     state: Mutex<State>,
     metrics: AdmissionMetrics,
@@ -73,6 +74,12 @@ struct Told {
     late: Vec<Waiter>,
 }
 
+const NOTHING: u64 = pack(f32::NAN, f32::NAN);
+
+const fn pack(above: f32, below: f32) -> u64 {
+    (above.to_bits() as u64) << 32 | below.to_bits() as u64
+}
+
 const fn in_flight(word: u64) -> u32 {
     word as u32
 }
@@ -88,7 +95,7 @@ impl Gate {
             word: AtomicU64::new(0),
             limit: AtomicU32::new(limit.calls()),
             replicas: AtomicU32::new(1),
-            told: AtomicU32::new(f32::NAN.to_bits()),
+            told: AtomicU64::new(NOTHING),
             state: Mutex::new(State { limit, line: None }),
             metrics,
         }
@@ -178,8 +185,9 @@ impl Gate {
         {
             let mut state = self.lock();
             if let Some(is_good) = permit.is_good.or_else(expired) {
-                let wait = Some(f32::from_bits(self.told.load(Ordering::Relaxed)));
-                let sample = Sample { began: permit.began, in_flight: in_flight(before), is_good, wait };
+                let told = self.told.load(Ordering::Relaxed);
+                let [wait, load] = [told >> 32, told].map(|half| Some(f32::from_bits(half as u32)));
+                let sample = Sample { began: permit.began, in_flight: in_flight(before), is_good, wait, load };
                 state.limit.observe(&sample, now);
                 self.note_limit(&state.limit);
             }
@@ -194,10 +202,12 @@ impl Gate {
         }
     }
 
-    /// A replica has told how long one more call waits there.
-    pub(crate) fn hear(&self, wait_ms: Option<f64>) {
-        if let Some(wait) = wait_ms {
-            self.told.store(((wait / 1e3) as f32).to_bits(), Ordering::Relaxed);
+    /// A replica has told of its load.
+    pub(crate) fn hear(&self, load: &Load) {
+        let told = |value: Option<f64>| value.map_or(f32::NAN, |value| value as f32);
+        let packed = pack(told(load.wait_ms.map(|wait| wait / 1e3)), told(load.fullness));
+        if packed != NOTHING {
+            self.told.store(packed, Ordering::Relaxed);
         }
     }
 

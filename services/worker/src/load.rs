@@ -74,6 +74,7 @@ pub(crate) fn of_replica(replica: &Replica, now: Instant) -> OrcaLoadReport {
             let slots = u64::from(capacity.slots);
             report.application_utilization = ratio(calls, slots);
             name(&mut report, named::KV_CACHE_USAGE, ratio(occupancy.kv_tokens.into(), capacity.kv_tokens.into()));
+            name(&mut report, named::CAPACITY, capacity_of(slots, 1) as f64);
             name(&mut report, named::FREE_SLOTS, slots.saturating_sub(calls - waiting) as f64);
             waiting
         }
@@ -91,6 +92,9 @@ fn of_queue(replica: &Replica, calls: u64, now: Instant, report: &mut OrcaLoadRe
     // An execution ends a little after its calls do: it is theirs no more.
     let running = (replica.running() as u64).min(calls.saturating_sub(waiting));
     let average = f64::from(replica.load.busy.per_second(now)) / executors as f64;
+    let rows_each = (rows / waiting.max(1) as usize).max(1);
+    let together = (replica.plan.batching.max_batch_rows / rows_each).max(1) as u64;
+    name(report, named::CAPACITY, capacity_of(executors, together) as f64);
     let batches = ratio(rows as u64, replica.plan.batching.max_batch_rows.max(1) as u64);
     report.application_utilization = average.max(ratio(running, executors)).min(1.0) + batches / executors as f64;
     let last = (replica.plan.default_band, Deadline::after(now, Duration::MAX));
@@ -98,6 +102,13 @@ fn of_queue(replica: &Replica, calls: u64, now: Instant, report: &mut OrcaLoadRe
         name(report, named::EST_WAIT_MS, whole.saturating_sub(own).as_secs_f64() * 1e3);
     }
     waiting
+}
+
+/// Requests that so many executors can put to use, each with so many at once: those, and what must be there for none to be idle when
+/// the next of them end: one execution, and a sixteenth where there are many, as several end while an answer and the next request are on their way.
+const fn capacity_of(executors: u64, together: u64) -> u64 {
+    let next = if together > executors / 16 { together } else { executors / 16 };
+    executors * together + next
 }
 
 fn name(report: &mut OrcaLoadReport, name: &str, value: f64) {
@@ -119,7 +130,8 @@ pub(crate) fn of_worker(shared: &Shared) -> OrcaLoadReport {
         whole.eps += own.eps;
         whole.application_utilization = whole.application_utilization.max(own.application_utilization);
         for (name, value) in own.named_metrics {
-            let adds_up = [named::RUNNING, named::QUEUE_DEPTH, named::FREE_SLOTS].contains(&name.as_str());
+            let adds_up =
+                [named::RUNNING, named::QUEUE_DEPTH, named::FREE_SLOTS, named::CAPACITY].contains(&name.as_str());
             let known = whole.named_metrics.entry(name).or_default();
             *known = if adds_up { *known + value } else { known.max(value) };
         }

@@ -18,6 +18,8 @@ pub mod named {
     pub const RUNNING: &str = "running";
     /// Requests that wait to be executed.
     pub const QUEUE_DEPTH: &str = "queue_depth";
+    /// Requests that it can put to use at once: those that are executed together, and those that must be there as they end.
+    pub const CAPACITY: &str = "capacity";
     /// Milliseconds that one more request would wait.
     pub const EST_WAIT_MS: &str = "est_wait_ms";
     /// Share of a language model's key-value memory in use.
@@ -40,6 +42,8 @@ pub struct Load {
     pub utilization: Option<f64>,
     /// Requests that it executes or that wait there, from all of its callers.
     pub requests: Option<f64>,
+    /// Those for each that it can put to use at once.
+    pub fullness: Option<f64>,
     /// Milliseconds that one more request would wait.
     pub wait_ms: Option<f64>,
 }
@@ -93,9 +97,12 @@ impl Load {
         // A share that is not told is zero on the wire.
         let share = |value: f64| Some(value).filter(told).filter(|value| *value > 0.0);
         let (running, waiting) = (named(named::RUNNING), named(named::QUEUE_DEPTH));
+        let requests = running.or(waiting).map(|_| running.unwrap_or(0.0) + waiting.unwrap_or(0.0));
+        let capacity = named(named::CAPACITY).filter(|capacity| *capacity >= 1.0);
         Self {
             utilization: share(of_application).or_else(|| share(of_cpu)),
-            requests: running.or(waiting).map(|_| running.unwrap_or(0.0) + waiting.unwrap_or(0.0)),
+            requests,
+            fullness: requests.zip(capacity).map(|(requests, capacity)| requests / capacity),
             wait_ms: named(named::EST_WAIT_MS),
         }
     }
@@ -108,7 +115,12 @@ mod tests {
     use super::*;
 
     fn report(running: f64, waiting: f64) -> OrcaLoadReport {
-        let named = [(named::RUNNING, running), (named::QUEUE_DEPTH, waiting), (named::EST_WAIT_MS, 2.5)];
+        let named = [
+            (named::RUNNING, running),
+            (named::QUEUE_DEPTH, waiting),
+            (named::EST_WAIT_MS, 2.5),
+            (named::CAPACITY, 5.0),
+        ];
         OrcaLoadReport {
             application_utilization: 0.5,
             named_metrics: named.map(|(name, value)| (name.to_owned(), value)).into(),
@@ -127,7 +139,7 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata.insert_bin(TRAILER, value(&report(3.0, 4.0)));
         metadata.append_bin(TRAILER, value(&report(9.0, 9.0)));
-        let load = Load { utilization: Some(0.5), requests: Some(7.0), wait_ms: Some(2.5) };
+        let load = Load { utilization: Some(0.5), requests: Some(7.0), fullness: Some(1.4), wait_ms: Some(2.5) };
         assert_eq!((take(&mut metadata), metadata.is_empty()), (Some(load), true));
         assert_eq!(take(&mut metadata), None);
     }
@@ -167,7 +179,10 @@ mod tests {
     fn what_no_endpoint_can_mean_is_not_told() {
         for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 1e10] {
             let hostile = OrcaLoadReport { application_utilization: wrong, ..report(wrong, 4.0) };
-            assert_eq!(Load::of(&hostile), Load { requests: Some(4.0), wait_ms: Some(2.5), utilization: None });
+            assert_eq!(
+                Load::of(&hostile),
+                Load { requests: Some(4.0), fullness: Some(0.8), wait_ms: Some(2.5), utilization: None }
+            );
             assert_eq!(Load::of(&report(wrong, wrong)).requests, None);
         }
         let by_cpu = OrcaLoadReport { cpu_utilization: 0.25, ..OrcaLoadReport::default() };
@@ -194,7 +209,7 @@ mod tests {
             );
             for metadata in [&mut carried(&bytes), &mut raw] {
                 let load = take(metadata).unwrap_or_default();
-                let all = [load.utilization, load.requests, load.wait_ms];
+                let all = [load.utilization, load.requests, load.fullness, load.wait_ms];
                 prop_assert!(all.into_iter().flatten().all(|value| (0.0..=2.0 * MAX_VALUE).contains(&value)));
                 prop_assert!(metadata.is_empty());
             }

@@ -7,7 +7,7 @@ use weft_proto::orca::{self, OrcaLoadReport, named};
 use weft_proto::weft::state::v1::ReplicaState;
 use weft_types::{Deadline, SystemClock};
 
-use super::{of_replica, of_worker};
+use super::{capacity_of, of_replica, of_worker};
 use crate::fake::language::speaking;
 use crate::fake::{World, signature};
 use crate::grpc::tests::{LONG, client};
@@ -71,6 +71,7 @@ async fn a_tensor_model_tells_what_runs_and_what_waits() {
     let busy = until(&world, |report| counts(report) == (1.0, 2.0)).await;
     // One executor that is busy, and two executions that wait for it.
     assert!((busy.application_utilization - 3.0).abs() < 1e-9, "{busy:?}");
+    assert_eq!(busy.named_metrics[named::CAPACITY], 2.0, "one that runs and one that is next");
     for _ in 0..3 {
         handle.next().await.echo();
     }
@@ -97,6 +98,11 @@ async fn a_refusal_carries_the_load_as_well() {
     assert_eq!((status.code(), load.requests), (tonic::Code::InvalidArgument, Some(0.0)));
 }
 
+#[test]
+fn what_can_be_put_to_use_is_what_runs_and_what_is_next() {
+    assert_eq!([(1, 1), (2, 32), (16, 1), (1_024, 1)].map(|(of, each)| capacity_of(of, each)), [2, 96, 17, 1_088]);
+}
+
 #[tokio::test]
 async fn a_language_model_tells_its_slots_and_its_memory() {
     let (world, mut handle) = speaking().await;
@@ -107,6 +113,7 @@ async fn a_language_model_tells_its_slots_and_its_memory() {
     let named = |name: &str| report.named_metrics[name];
     assert_eq!(counts(&report), (1.0, 1.0));
     assert_eq!((named(named::FREE_SLOTS), named(named::KV_CACHE_USAGE)), (3.0, 0.25));
+    assert_eq!(named(named::CAPACITY), 5.0, "four slots and one that is next");
     assert_eq!(report.application_utilization, 0.5);
     for sequence in sequences {
         sequence.end(Finish::Stop, Usage::default()).await;

@@ -9,6 +9,8 @@
 //!
 //! Replicas tell how long one more call would wait ([`Sample::wait`]). Where they are shared, more calls always bring one caller more
 //! throughput, at the cost of the others: a wait that is most of a call's time ends the growth, and one beyond that brings the limit down.
+//! Those that tell how many calls they can put to use ([`Sample::load`]) need no search: what is more is taken back at once, by every
+//! caller in the same proportion, and fewer are tried only where calls wait.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,12 @@ const SAME: (f64, f64) = (0.8, 1.25);
 const HARMLESS: f64 = 0.005;
 /// The share of a call's time that is a wait at the replica: above the first no growth, above the second fewer calls.
 const CROWDED: (f64, f64) = (0.67, 0.8);
+/// Above this part of what replicas can put to use, calls are too many.
+const FULL: f64 = 1.05;
+/// Below this part of it, there is room for more.
+const SPARE: f64 = 0.9;
+/// Where the wait is a lesser share of a call's time, fewer calls would be answered hardly sooner.
+const CALM: f64 = 0.15;
 /// A replica at which one more call waits for less than this share of a call's time has room: it need not be shown that more calls bring more.
 const ROOM: f64 = 0.1;
 /// A window takes at least so long and so many calls.
@@ -53,6 +61,8 @@ pub struct Sample {
     pub is_good: bool,
     /// How long one more call would wait at the replica, in seconds, if it told.
     pub wait: Option<f32>,
+    /// The calls at the replica, from whomever, for each that it can put to use at once, if it told.
+    pub load: Option<f32>,
 }
 
 /// The limit on calls to the replicas of one model version.
@@ -71,6 +81,8 @@ pub struct Limit {
     patience: u32,
     /// Calls in a row whose replica had room.
     roomy: u32,
+    /// What replicas have told of their load at this limit.
+    told: Told,
     window: Window,
     /// When the limit last changed, and when the first call that began after that has ended. Calls that began in between found the
     /// replicas as the last limit had left them: they say nothing about this one.
@@ -89,15 +101,22 @@ enum Search {
 }
 
 /// What has been seen at one limit.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Window {
     calls: u32,
     good: u32,
     seconds: f64,
     in_flight: f64,
-    told: u32,
-    wait: f64,
+    waits: Told,
+    loads: Told,
     last: Option<Instant>,
+}
+
+/// A sum of what replicas told, and how often they did.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    times: u32,
+    sum: f64,
 }
 
 impl Limit {
@@ -112,7 +131,8 @@ impl Limit {
             search: Search::Down,
             patience: 1,
             roomy: 0,
-            window: Window { calls: 0, good: 0, seconds: 0.0, in_flight: 0.0, told: 0, wait: 0.0, last: None },
+            told: Told::NOTHING,
+            window: Window::EMPTY,
             changed: now,
             settled: None,
         }
@@ -132,13 +152,13 @@ impl Limit {
     }
 
     fn restart(&mut self, now: Instant) {
-        (self.window, self.changed, self.settled) = (Window::default(), now, None);
+        (self.window, self.told, self.changed, self.settled) = (Window::EMPTY, Told::NOTHING, now, None);
     }
 
     /// Learns from a call that ended at `now` while others waited. Calls that began before the replicas had settled at this limit are
     /// passed over.
     pub fn observe(&mut self, sample: &Sample, now: Instant) {
-        if self.has_room(sample, now) {
+        if self.has_room(sample, now) || self.is_too_much(sample, now) {
             return;
         }
         match self.settled {
@@ -148,14 +168,14 @@ impl Limit {
         }
         let pause = self.window.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         if pause > STALE.max(self.window.mean().saturating_mul(8)) {
-            self.window = Window::default();
+            self.window = Window::EMPTY;
         }
         self.window.add(sample, now);
         let enough = self.calls().saturating_mul(2).clamp(CALLS.0, CALLS.1);
         if self.window.calls < enough || now.saturating_duration_since(self.changed) < WINDOW {
             return;
         }
-        let window = std::mem::take(&mut self.window);
+        let window = std::mem::replace(&mut self.window, Window::EMPTY);
         let before = self.tested;
         self.judge(&window, now);
         self.tested = self.tested.clamp(MIN, MAX);
@@ -172,10 +192,36 @@ impl Limit {
         if self.roomy < (self.calls() / 4).clamp(CALLS.0, CALLS.1) || self.tested >= MAX {
             return false;
         }
+        let load = sample.load.filter(|load| *load >= 0.5).map_or(0.5, f64::from);
+        if load > SPARE {
+            return false;
+        }
         // What had room until now hardly does: the knee is looked for above it.
         (self.roomy, self.poor, self.search, self.patience) = (0, self.tested / GAIN, Search::Down, 1);
-        self.tested = (self.tested * 2.0).min(MAX);
+        self.tested = (self.tested / load).min(MAX);
         self.good = self.tested;
+        self.restart(now);
+        true
+    }
+
+    /// Where replicas say that they have more calls than they can put to use, what is more is taken back at once. Not while more are under
+    /// way than the limit says: what they tell is then of an earlier one.
+    fn is_too_much(&mut self, sample: &Sample, now: Instant) -> bool {
+        if sample.in_flight > self.calls() || now.saturating_duration_since(self.changed) < WINDOW {
+            return false;
+        }
+        if now.saturating_duration_since(sample.began).as_secs_f64() > HARMLESS {
+            self.told.add(sample.load);
+        }
+        if self.told.times < CALLS.0 {
+            return false;
+        }
+        let load = std::mem::replace(&mut self.told, Told::NOTHING).mean();
+        if load <= FULL || self.tested <= MIN {
+            return false;
+        }
+        self.tested = (self.tested / load).max(MIN);
+        (self.good, self.poor, self.peak, self.search, self.patience) = (self.tested, 0.0, 0.0, Search::Down, 1);
         self.restart(now);
         true
     }
@@ -206,13 +252,13 @@ impl Limit {
                 self.peak = self.peak.max(throughput);
                 let found = if does { &mut self.good } else { &mut self.poor };
                 *found = self.tested;
-                if does && harmless { self.settle(false) } else { self.next_down() }
+                if does && (harmless || window.is_calm()) { self.settle(false) } else { self.next_down() }
             }
-            Search::Hold(passed) => self.hold(throughput, passed + 1, now),
+            Search::Hold(passed) => self.hold(window, throughput, (passed + 1, now)),
         }
     }
 
-    fn hold(&mut self, throughput: f64, passed: u32, now: Instant) {
+    fn hold(&mut self, window: &Window, throughput: f64, (passed, now): (u32, Instant)) {
         let pause = PAUSE * self.patience / PATIENCE;
         let is_due = passed >= self.patience && now.saturating_duration_since(self.changed) >= pause;
         let has_changed = throughput < self.peak * SAME.0 || throughput > self.peak * SAME.1;
@@ -221,8 +267,15 @@ impl Limit {
         if has_changed || is_due {
             self.patience = if has_changed { 1 } else { self.patience };
             self.poor = self.good / REACH;
-            self.tested = self.good * REACH;
-            self.search = Search::Up;
+            if window.loads.mean() * REACH <= 1.0 {
+                self.tested = self.good * REACH;
+                self.search = Search::Up;
+            } else if window.is_calm() {
+                self.settle(false);
+            } else {
+                self.search = Search::Down;
+                self.next_down();
+            }
         } else {
             self.search = Search::Hold(passed);
         }
@@ -244,16 +297,40 @@ impl Limit {
     }
 }
 
+impl Told {
+    const NOTHING: Self = Self { times: 0, sum: 0.0 };
+
+    fn add(&mut self, value: Option<f32>) {
+        if let Some(value) = value.filter(|value| *value >= 0.0 && value.is_finite()) {
+            self.times += 1;
+            self.sum += f64::from(value);
+        }
+    }
+
+    /// 0 where nothing was told.
+    fn mean(&self) -> f64 {
+        self.sum / f64::from(self.times.max(1))
+    }
+}
+
 impl Window {
+    const EMPTY: Self = Self {
+        calls: 0,
+        good: 0,
+        seconds: 0.0,
+        in_flight: 0.0,
+        waits: Told::NOTHING,
+        loads: Told::NOTHING,
+        last: None,
+    };
+
     fn add(&mut self, sample: &Sample, now: Instant) {
         self.calls += 1;
         self.good += u32::from(sample.is_good);
         self.seconds += now.saturating_duration_since(sample.began).as_secs_f64();
         self.in_flight += f64::from(sample.in_flight);
-        if let Some(wait) = sample.wait.filter(|wait| *wait >= 0.0 && wait.is_finite()) {
-            self.told += 1;
-            self.wait += f64::from(wait);
-        }
+        self.waits.add(sample.wait);
+        self.loads.add(sample.load);
         self.last = Some(now);
     }
 
@@ -273,8 +350,12 @@ impl Window {
 
     /// The part of a call's time that the replicas say is a wait; 0 where they do not tell.
     fn crowding(&self) -> f64 {
-        let wait = self.wait / f64::from(self.told.max(1));
-        wait / self.mean().as_secs_f64().max(1e-9)
+        self.waits.mean() / self.mean().as_secs_f64().max(1e-9)
+    }
+
+    /// Whether replicas tell that calls hardly wait there.
+    fn is_calm(&self) -> bool {
+        self.waits.times > 0 && self.loads.times > 0 && self.crowding() < CALM
     }
 
     fn is_harmless(&self) -> bool {
@@ -283,126 +364,4 @@ impl Window {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use weft_types::SystemClock;
-
-    use super::*;
-
-    /// Calls that wait for their place at all times, on one replica that takes `seconds` with so many under way; returns the limits.
-    fn run(limit: &mut Limit, start: Instant, calls: usize, seconds: impl Fn(f64) -> f64) -> Instant {
-        let mut now = start;
-        for _ in 0..calls {
-            let in_flight = limit.calls();
-            let took = Duration::from_secs_f64(seconds(f64::from(in_flight)));
-            now += took / in_flight;
-            let sample = Sample { began: now - took, in_flight, is_good: true, wait: None };
-            limit.observe(&sample, now);
-        }
-        now
-    }
-
-    #[test]
-    fn finds_what_a_fixed_number_of_slots_takes() {
-        for slots in [3.0, 8.0, 30.0, 100.0, 700.0] {
-            let start = SystemClock::now();
-            let mut limit = Limit::new(1, start);
-            run(&mut limit, start, 60_000, |calls| 0.02 * (calls / slots).max(1.0));
-            let calls = limit.good.ceil();
-            assert!(calls >= slots * 0.94 && calls <= slots * 1.1, "{slots}: {limit:?}");
-        }
-    }
-
-    /// A batch of n takes 10 ms and n quarters of one; up to 64 run together.
-    #[test]
-    fn keeps_a_batching_replica_busy() {
-        let start = SystemClock::now();
-        let seconds = |calls: f64| (0.010 + 0.00025 * calls.min(64.0)) * (calls / 64.0).max(1.0);
-        let mut limit = Limit::new(1, start);
-        run(&mut limit, start, 60_000, seconds);
-        let of = |calls: f64| calls / seconds(calls);
-        assert!(of(limit.good) >= 0.9 * of(64.0) && limit.good < 80.0, "{limit:?}");
-    }
-
-    #[test]
-    fn a_slower_replica_does_not_bring_it_down() {
-        let start = SystemClock::now();
-        let mut limit = Limit::new(1, start);
-        let seconds = |calls: f64| 0.01 * (calls / 40.0).max(1.0);
-        let now = run(&mut limit, start, 40_000, seconds);
-        let now = run(&mut limit, now, 40_000, |calls| 10.0 * seconds(calls));
-        assert!(limit.good > 36.0 && limit.good < 46.0, "{limit:?}");
-        run(&mut limit, now, 40_000, seconds);
-        assert!(limit.good > 36.0 && limit.good < 46.0, "{limit:?}");
-    }
-
-    #[test]
-    fn what_comes_too_late_is_no_throughput() {
-        let start = SystemClock::now();
-        let mut limit = Limit::new(1, start);
-        let mut now = start;
-        for _ in 0..20_000 {
-            let in_flight = limit.calls();
-            let took = Duration::from_millis(10) * in_flight.max(8) / 8;
-            now += took / in_flight;
-            let is_good = took <= Duration::from_millis(20);
-            limit.observe(&Sample { began: now - took, in_flight, is_good, wait: None }, now);
-        }
-        assert!((8.0..=16.0).contains(&limit.good.ceil()), "{limit:?}");
-    }
-
-    /// Where replicas are shared, throughput grows with the limit for ever; what they tell of their wait bounds it.
-    #[test]
-    fn a_wait_that_replicas_tell_bounds_the_growth() {
-        let start = SystemClock::now();
-        let others = 64.0;
-        let with = |tells: bool| {
-            let (mut limit, mut now) = (Limit::new(1, start), start);
-            for _ in 0..60_000 {
-                let in_flight = limit.calls();
-                let took = Duration::from_secs_f64(0.01 * ((f64::from(in_flight) + others) / 16.0).max(1.0));
-                now += took / in_flight;
-                let wait = tells.then_some(took.as_secs_f32() - 0.01);
-                limit.observe(&Sample { began: now - took, in_flight, is_good: true, wait }, now);
-            }
-            limit.calls()
-        };
-        assert!(with(true) <= 30, "{}", with(true));
-        assert!(with(false) > 200, "{}", with(false));
-    }
-
-    /// A replica of 1,024 slots is filled before as many calls have ended, though each takes two seconds.
-    #[test]
-    fn room_that_replicas_tell_is_taken_at_once() {
-        let start = SystemClock::now();
-        let (mut limit, took) = (Limit::new(1, start), Duration::from_secs(2));
-        let mut now = start + took;
-        for _ in 0..300 {
-            let in_flight = limit.calls();
-            now += took / in_flight;
-            let wait = if in_flight <= 1_024 { 0.0 } else { 1.0 };
-            limit.observe(&Sample { began: now - took, in_flight, is_good: true, wait: Some(wait) }, now);
-        }
-        assert!((1_024..=2_048).contains(&limit.calls()), "{}", limit.calls());
-    }
-
-    proptest! {
-        /// Whatever calls bring, it stays within its bounds, and scales with the replicas.
-        #[test]
-        fn stays_within_bounds(
-            samples in proptest::collection::vec((0u64..2_000_000, any::<u32>(), any::<bool>(), proptest::option::of(any::<f32>())), 0..600),
-            replicas in 0u32..5_000,
-        ) {
-            let start = SystemClock::now();
-            let (mut limit, mut now) = (Limit::new(1, start), start);
-            for (micros, in_flight, is_good, wait) in samples {
-                now += Duration::from_micros(micros);
-                limit.observe(&Sample { began: now - Duration::from_micros(micros / 2), in_flight, is_good, wait }, now);
-                prop_assert!((2..=4_096).contains(&limit.calls()));
-            }
-            let one = limit.tested;
-            limit.resize(replicas, now);
-            prop_assert_eq!(limit.calls(), (one * f64::from(replicas.max(1))).ceil() as u32);
-        }
-    }
-}
+mod tests;

@@ -212,7 +212,7 @@ impl World {
         let now = self.instant(self.now);
         if !self.line.is_empty() {
             let (began, in_flight) = (self.instant(call.began), self.in_flight);
-            self.limit.observe(&Sample { began, in_flight, is_good, wait: None }, now);
+            self.limit.observe(&Sample { began, in_flight, is_good, wait: None, load: None }, now);
         }
         self.in_flight -= 1;
         let mut late = Vec::new();
