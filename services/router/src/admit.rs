@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tonic::metadata::MetadataMap;
+use weft_client::tenant;
 use weft_policy::admit::{Asked, Band};
 use weft_policy::choose::identity;
 use weft_types::{MIN_RESERVE, Result, SystemClock};
@@ -17,8 +17,6 @@ use crate::gate::{Permit, too_late};
 use crate::identify::Wanted;
 use crate::route::{Routed, Target, route};
 
-/// Who pays for a call, by the names of Weft and of the Gateway API's inference extension.
-const TENANT: [&str; 2] = ["weft-tenant", "x-gateway-inference-fairness-id"];
 /// Replicas that are asked how soon they answer at best.
 const LOOKS: usize = 16;
 
@@ -49,16 +47,10 @@ fn asked(wanted: &Wanted<'_>, target: &Target<'_>, now: Instant) -> Asked {
     let needs = quickest.min_by(f32::total_cmp).and_then(|seconds| Duration::try_from_secs_f32(seconds).ok());
     Asked {
         band: Band::of(wanted.priority),
-        tenant: tenant(wanted.metadata),
+        tenant: wanted.metadata.map_or_else(|| identity(""), tenant::of),
         deadline: wanted.deadline,
         needs: needs.unwrap_or_default(),
     }
-}
-
-/// Calls that name no tenant have one in common. What is no text is no name.
-fn tenant(metadata: Option<&MetadataMap>) -> u64 {
-    let named = |key: &&str| metadata.and_then(|metadata| metadata.get(*key)?.to_str().ok());
-    identity(TENANT.iter().find_map(named).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
-use weft_client::{outgoing, unary, within};
+use weft_client::{outgoing, tenant, unary, within};
 use weft_policy::Terms;
 use weft_policy::eject::Evidence;
 use weft_policy::hedge;
@@ -72,9 +72,13 @@ impl Chosen {
         Answered { message: response.into_inner(), model: self.model, version: self.version }
     }
 
-    /// Names the model to the worker.
-    pub(crate) fn address<T>(&self, request: &mut Request<T>) {
-        self.mark(request.metadata_mut().as_mut());
+    /// Names the model to the worker, and the tenant that the caller has named.
+    pub(crate) fn address<T>(&self, request: &mut Request<T>, caller: Option<&MetadataMap>) {
+        let headers: &mut HeaderMap = request.metadata_mut().as_mut();
+        self.mark(headers);
+        if let Some(tenant) = caller.and_then(tenant::header) {
+            headers.insert(tenant::HEADER, tenant.clone());
+        }
     }
 
     /// Names the model in a call's headers.
@@ -284,7 +288,7 @@ pub(crate) async fn attempt(
 ) -> Result<Response<Message>, Status> {
     let span = chosen.span(router, METHOD, &call.trace, before);
     let mut request = outgoing(message, wanted.deadline, span.context()).map_err(|error| status_of(&error))?;
-    chosen.address(&mut request);
+    chosen.address(&mut request, wanted.metadata);
     if before > 0 {
         request.metadata_mut().insert(PREVIOUS_ATTEMPTS, MetadataValue::from(before));
     }

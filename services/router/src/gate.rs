@@ -133,7 +133,8 @@ impl Gate {
         let mut told = Told::default();
         let (Place { outcome, displaced }, wait) = {
             let mut state = self.lock();
-            let line = state.line.get_or_insert_with(|| Line::new(target_wait, now));
+            let places = state.limit.calls();
+            let line = state.line.get_or_insert_with(|| Line::new(target_wait, places, now));
             let place = line.push(asked, (waiter, bytes), missing, now);
             let (came, went) = (u64::from(place.outcome.is_ok()), place.displaced.len() as u64);
             let wait = line.wait();
@@ -188,8 +189,13 @@ impl Gate {
                 let told = self.told.load(Ordering::Relaxed);
                 let [wait, load] = [told >> 32, told].map(|half| Some(f32::from_bits(half as u32)));
                 let sample = Sample { began: permit.began, in_flight: in_flight(before), is_good, wait, load };
+                let before = state.limit.calls();
                 state.limit.observe(&sample, now);
                 self.note_limit(&state.limit);
+                if state.limit.calls() > before {
+                    let places = state.limit.calls();
+                    state.line.iter_mut().for_each(|line| line.forget_pace(places));
+                }
             }
             self.serve(&mut state, &mut told, now);
         }

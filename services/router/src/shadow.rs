@@ -138,7 +138,7 @@ async fn send(router: &Inner, sending: Sending) -> Answer {
     let Sending { chosen, span, message, deadline } = sending;
     let sent = async {
         let mut request = outgoing(message, deadline, span.context()).map_err(|error| status_of(&error))?;
-        chosen.address(&mut request);
+        chosen.address(&mut request, None);
         request.metadata_mut().insert(MARK, MetadataValue::from_static("1"));
         chosen.ask(router, (span, deadline), request).await
     };

@@ -317,7 +317,7 @@ impl Sender {
         let requests = ReceiverStream::new(requests);
         let request = outgoing(requests, self.call.deadline, span.context());
         let mut request = request.map_err(|error| status_of(&error))?;
-        chosen.address(&mut request);
+        chosen.address(&mut request, Some(&self.metadata));
         let endpoint = Arc::clone(chosen.permit.endpoint());
         let upstream = Upstream {
             requests: sender,

@@ -7,7 +7,7 @@ use weft_engine::Inputs;
 use weft_types::{Deadline, Error, Reason, Result};
 
 use crate::quarantine::{self, Standing};
-use crate::queue::{self, Refusal, Ticket};
+use crate::queue::{self, Refusal, Ticket, Urgency};
 use crate::replica::Replica;
 
 /// The bounds of the wait that a full queue asks for.
@@ -20,11 +20,13 @@ pub(crate) struct Request {
     /// As the caller gave it: 0 is the model's default.
     pub(crate) priority: u64,
     pub(crate) deadline: Deadline,
+    /// Who it is for, as a number: equal for equal names.
+    pub(crate) tenant: u64,
 }
 
 /// Queues a request whose deadline can be met.
 pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> Result<Ticket> {
-    let Request { inputs, priority, deadline } = request;
+    let Request { inputs, priority, deadline, tenant } = request;
     let suspect = match replica.quarantine.judge(&inputs, now) {
         Standing::Clear => None,
         Standing::Suspect(digest) => Some(digest),
@@ -33,9 +35,9 @@ pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> R
             return Err(quarantine::refusal());
         }
     };
-    let band = replica.plan.band(priority);
+    let urgency = Urgency { band: replica.plan.band(priority), deadline, tenant };
     let rows = replica.rows(&inputs);
-    let estimate = replica.estimate(rows, (band, deadline), now);
+    let estimate = replica.estimate(rows, Some(urgency), now);
     let remaining = deadline.remaining(now);
     // Who finds nothing else to be done is tried: an estimate that is too high would refuse every call otherwise, and never be
     // corrected.
@@ -46,7 +48,7 @@ pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> R
         let message = format!("{} ms remain, about {} ms are needed", remaining.as_millis(), needed.as_millis());
         return Err(Error::new(Reason::DeadlineInfeasible, message));
     }
-    let request = queue::Request { inputs, rows, band, deadline, suspect, rule: replica.plan.bands.rule(band) };
+    let request = queue::Request { inputs, rows, urgency, suspect, rule: replica.plan.bands.rule(urgency.band) };
     replica.queue.push(request, now).map_err(|refusal| match refusal {
         Refusal::Full => {
             // By then about what waits now has been served.

@@ -23,7 +23,7 @@ pub(crate) async fn answer(
     replica: Arc<Replica>,
     scope: &Scope,
     call: &Call,
-    request: ModelInferRequest,
+    (tenant, request): (u64, ModelInferRequest),
 ) -> Result<ModelInferResponse, Failure> {
     if replica.model.language().is_some() {
         let incoming = Incoming { replica, scope: scope.clone(), call: call.clone(), request };
@@ -31,12 +31,16 @@ pub(crate) async fn answer(
         return Box::pin(generate::whole(incoming)).await;
     }
     let mut record = Record::begin(replica, scope, call);
-    let outcome = within(&mut record, call, request).await;
+    let outcome = within(&mut record, call, (tenant, request)).await;
     record.end(outcome.as_ref().err());
     outcome
 }
 
-async fn within(record: &mut Record, call: &Call, request: ModelInferRequest) -> Result<ModelInferResponse, Failure> {
+async fn within(
+    record: &mut Record,
+    call: &Call,
+    (tenant, request): (u64, ModelInferRequest),
+) -> Result<ModelInferResponse, Failure> {
     let replica = Arc::clone(&record.replica);
     let inference = infer::convert(request)?;
     let positions = replica.face.positions(&inference.wanted)?;
@@ -45,7 +49,7 @@ async fn within(record: &mut Record, call: &Call, request: ModelInferRequest) ->
         record.deadline = record.deadline.earlier(Deadline::after(call.received, timeout));
     }
     let (inputs, turn) = sequence::enter(&replica, inference.sequence, inputs, record.deadline).await?;
-    let request = admit::Request { inputs, priority: inference.priority, deadline: record.deadline };
+    let request = admit::Request { inputs, priority: inference.priority, deadline: record.deadline, tenant };
     let ticket = admit(&replica, request, SystemClock::now())?;
     record.caller = Some(ticket.caller());
     let answer = ticket.answer().await;

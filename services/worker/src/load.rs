@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 use weft_policy::rate::Rate;
 use weft_proto::orca::{OrcaLoadReport, named};
-use weft_types::{Deadline, SystemClock};
+use weft_types::SystemClock;
 
 use crate::Shared;
 use crate::replica::Replica;
@@ -97,8 +97,7 @@ fn of_queue(replica: &Replica, calls: u64, now: Instant, report: &mut OrcaLoadRe
     name(report, named::CAPACITY, capacity_of(executors, together) as f64);
     let batches = ratio(rows as u64, replica.plan.batching.max_batch_rows.max(1) as u64);
     report.application_utilization = average.max(ratio(running, executors)).min(1.0) + batches / executors as f64;
-    let last = (replica.plan.default_band, Deadline::after(now, Duration::MAX));
-    if let (Some(whole), Some(own)) = (replica.estimate(1, last, now), replica.expected()) {
+    if let (Some(whole), Some(own)) = (replica.estimate(1, None, now), replica.expected()) {
         name(report, named::EST_WAIT_MS, whole.saturating_sub(own).as_secs_f64() * 1e3);
     }
     waiting

@@ -6,7 +6,8 @@
 mod bands;
 mod ticket;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -26,18 +27,29 @@ pub(crate) use ticket::{Answer, Caller, Ticket, Timing};
 pub(crate) struct Rank {
     /// 1 is served first.
     pub(crate) band: u64,
+    /// Whether its tenant had more than its share of the band's places when it came: others' calls, whose deadlines may be far, would be
+    /// overtaken for ever otherwise.
+    pub(crate) is_over: bool,
     /// `None` where the order of arrival rules.
     pub(crate) deadline: Option<Deadline>,
     pub(crate) sequence: u64,
+}
+
+/// What a request's place depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Urgency {
+    /// 1 is served first.
+    pub(crate) band: u64,
+    pub(crate) deadline: Deadline,
+    /// Who it is for, as a number: equal for equal names.
+    pub(crate) tenant: u64,
 }
 
 /// A request on its way into the queue.
 pub(crate) struct Request {
     pub(crate) inputs: Inputs,
     pub(crate) rows: usize,
-    /// 1 is served first.
-    pub(crate) band: u64,
-    pub(crate) deadline: Deadline,
+    pub(crate) urgency: Urgency,
     /// Set where the input is suspected to end the model's process: it runs alone.
     pub(crate) suspect: Option<Digest>,
     /// What holds for its band.
@@ -49,6 +61,7 @@ pub(crate) struct Work {
     pub(crate) inputs: Inputs,
     pub(crate) rows: usize,
     bytes: usize,
+    tenant: u64,
     pub(crate) deadline: Deadline,
     /// Set where it must run alone, and is to be cleared when nothing happens.
     pub(crate) suspect: Option<Digest>,
@@ -121,12 +134,44 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<Rank, Work>,
-    /// How many of each band wait; bounded by the number of bands.
-    bands: BTreeMap<u64, usize>,
+    /// What waits of each band; bounded by the number of bands.
+    bands: BTreeMap<u64, Band>,
     bytes: usize,
     rows: usize,
     sequence: u64,
     closed: bool,
+}
+
+/// The requests of a band.
+#[derive(Default)]
+struct Band {
+    requests: usize,
+    /// How many of each tenant, none of them zero.
+    tenants: HashMap<u64, usize>,
+}
+
+impl Band {
+    fn add(&mut self, tenant: u64) {
+        self.requests += 1;
+        *self.tenants.entry(tenant).or_default() += 1;
+    }
+
+    fn remove(&mut self, tenant: u64) {
+        self.requests -= 1;
+        if let Entry::Occupied(mut entry) = self.tenants.entry(tenant) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+
+    /// Whether one more of this tenant is more than its share.
+    fn is_over(&self, tenant: u64) -> bool {
+        let own = self.tenants.get(&tenant).copied().unwrap_or(0);
+        let tenants = self.tenants.len() + usize::from(own == 0);
+        (own + 1) * tenants > self.requests + 1
+    }
 }
 
 impl State {
@@ -134,19 +179,20 @@ impl State {
         let work = self.waiting.remove(rank)?;
         self.bytes -= work.bytes;
         self.rows -= work.rows;
-        if let Some(count) = self.bands.get_mut(&rank.band) {
-            *count -= 1;
+        if let Some(band) = self.bands.get_mut(&rank.band) {
+            band.remove(work.tenant);
         }
         Some(work)
     }
 
-    /// Takes out, from the end, as many of lower bands as one more request of this size needs; `None` when that is not enough.
-    fn make_room(&mut self, limits: Limits, band: u64, bytes: usize) -> Option<Vec<Work>> {
+    /// Takes out, from the end, as many of lower bands, and of tenants with more than their share, as one more request of this size
+    /// needs; `None` when that is not enough.
+    fn make_room(&mut self, limits: Limits, next: &Rank, bytes: usize) -> Option<Vec<Work>> {
         let (mut count, mut held, mut last) = (self.waiting.len(), self.bytes, self.waiting.iter().rev());
         let mut displaced = Vec::new();
         // A request larger than the byte limit still goes into an empty queue: the message limit bounds it already.
         while count >= limits.requests || (count > 0 && held.saturating_add(bytes) > limits.bytes) {
-            let (rank, work) = last.next().filter(|(rank, _)| rank.band > band)?;
+            let (rank, work) = last.next().filter(|(rank, _)| (rank.band, rank.is_over) > (next.band, next.is_over))?;
             (count, held) = (count - 1, held - work.bytes);
             displaced.push(*rank);
         }
@@ -183,25 +229,26 @@ impl Queue {
 
     /// Takes a request, or says at once why not.
     pub(crate) fn push(self: &Arc<Self>, request: Request, now: Instant) -> Result<Ticket, Refusal> {
-        let Request { inputs, rows, band, deadline, suspect, rule } = request;
+        let Request { inputs, rows, urgency, suspect, rule } = request;
+        let Urgency { band, deadline, tenant } = urgency;
         let bytes: usize = inputs.iter().map(|tensor| tensor.data.len()).sum();
         let mut state = self.lock();
         if state.closed {
             return Err(Refusal::Closed);
         }
-        let of_band = state.bands.get(&band).copied().unwrap_or(0);
+        let of_band = state.bands.get(&band).map_or(0, |band| band.requests);
         if rule.requests.is_some_and(|most| of_band >= most) {
             return Err(Refusal::Full);
         }
-        let displaced = state.make_room(self.limits, band, bytes).ok_or(Refusal::Full)?;
-        let rank = self.rank(band, deadline, state.sequence);
+        let rank = self.rank(urgency, &state);
+        let displaced = state.make_room(self.limits, &rank, bytes).ok_or(Refusal::Full)?;
         let caller = Arc::new(Caller::new(now));
         let (answer, receiver) = oneshot::channel();
         state.sequence += 1;
         state.bytes += bytes;
         state.rows += rows;
-        *state.bands.entry(band).or_default() += 1;
-        let work = Work { inputs, rows, bytes, deadline, suspect, caller: Arc::clone(&caller), answer };
+        state.bands.entry(band).or_default().add(tenant);
+        let work = Work { inputs, rows, bytes, tenant, deadline, suspect, caller: Arc::clone(&caller), answer };
         state.waiting.insert(rank, work);
         drop(state);
         displaced.into_iter().for_each(|work| work.displace(now));
@@ -210,8 +257,10 @@ impl Queue {
         Ok(Ticket::new(Arc::clone(self), rank, Bounds { deadline, start_by }, (caller, receiver)))
     }
 
-    fn rank(&self, band: u64, deadline: Deadline, sequence: u64) -> Rank {
-        Rank { band, deadline: (!self.ordered).then_some(deadline), sequence }
+    /// The place of one more request.
+    fn rank(&self, Urgency { band, deadline, tenant }: Urgency, state: &State) -> Rank {
+        let is_over = !self.ordered && state.bands.get(&band).is_some_and(|band| band.is_over(tenant));
+        Rank { band, is_over, deadline: (!self.ordered).then_some(deadline), sequence: state.sequence }
     }
 
     /// Takes a request out, if it still waits.
@@ -297,10 +346,10 @@ impl Queue {
         (state.waiting.len(), state.rows)
     }
 
-    /// How many rows would be served before a request of this band and deadline.
-    pub(crate) fn rows_before(&self, band: u64, deadline: Deadline) -> usize {
+    /// How many rows would be served before such a request.
+    pub(crate) fn rows_before(&self, urgency: Urgency) -> usize {
         let state = self.lock();
-        let next = self.rank(band, deadline, state.sequence);
+        let next = self.rank(urgency, &state);
         match state.waiting.last_key_value() {
             // The usual case: deadlines come in order, and everything that waits goes first.
             Some((last, _)) if *last < next => state.rows,

@@ -14,12 +14,12 @@ use weft_policy::batch::Settings;
 use weft_policy::learn::Ahead;
 use weft_proto::inference::ModelConfig;
 use weft_telemetry::ModelMetrics;
-use weft_types::{Deadline, Error, ModelName, Reason, Result, SystemClock, Version};
+use weft_types::{Error, ModelName, Reason, Result, SystemClock, Version};
 
 use crate::face::Face;
 use crate::load::Load;
 use crate::quarantine::{Digest, Quarantine};
-use crate::queue::{Bands, Limits, Queue};
+use crate::queue::{Bands, Limits, Queue, Urgency};
 use crate::sequence::Sequences;
 use crate::stats::Stats;
 
@@ -209,10 +209,11 @@ impl Replica {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long until a request of this rank and size would be answered; `None` before that is known.
-    pub(crate) fn estimate(&self, rows: usize, (band, deadline): (u64, Deadline), now: Instant) -> Option<Duration> {
+    /// How long until a request of this size would be answered, behind everything that waits where no urgency is given; `None` before that
+    /// is known.
+    pub(crate) fn estimate(&self, rows: usize, urgency: Option<Urgency>, now: Instant) -> Option<Duration> {
         let ahead = Ahead {
-            rows: self.queue.rows_before(band, deadline),
+            rows: urgency.map_or_else(|| self.queue.backlog().1, |urgency| self.queue.rows_before(urgency)),
             busy: Duration::ZERO,
             executors: self.executors,
             max_batch_rows: self.plan.batching.max_batch_rows,

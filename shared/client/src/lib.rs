@@ -10,6 +10,7 @@ mod hop;
 mod keys;
 pub mod mesh;
 mod saved;
+pub mod tenant;
 mod unary;
 
 pub use body::ResponseBody;

@@ -23,9 +23,9 @@ use weft_types::{Deadline, SystemClock};
 
 use super::backend::Mesh;
 
-/// What a call takes at the worker.
-const TAKES: u32 = 1_000;
-/// What calls have: five times that.
+/// What calls take at the worker, in milliseconds: as models' calls do not all take the same, they do not end in waves.
+const TAKES: Range<u32> = 500..1_500;
+/// What calls have: five times the mean.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Calls under way while the capacity is measured: more than the workers do at once.
 const CLOSED: usize = 2_048;
@@ -96,16 +96,17 @@ pub(crate) async fn run(full: bool) -> Result<String> {
     let caller = Caller { channel: Channel::new(&mesh.router.address, options, &Tasks::new())? };
     caller.wait_ready("sleep").await?;
     let lasting = Duration::from_secs(if full { 30 } else { 10 });
-    let cases: Arc<[Case]> = Arc::new([Case {
-        request: sleep(TAKES),
+    let case = |takes: u32| Case {
+        request: sleep(takes),
         output: "SLEPT_MS".to_owned(),
-        expected: Expected::Exactly(TAKES.to_le_bytes().to_vec().into()),
-    }]);
+        expected: Expected::Exactly(takes.to_le_bytes().to_vec().into()),
+    };
+    let cases: Arc<[Case]> = TAKES.step_by(7).map(case).collect();
     // The first seconds are for the limit to be found.
     closed::run(&caller, &cases, CLOSED, lasting / 2).await?;
     let slice = closed::run(&caller, &cases, CLOSED, lasting).await?;
     let capacity = slice.times.len() as f64 / slice.elapsed.as_secs_f64();
-    let mut text = format!("goodput: sleep of {TAKES} ms, deadline {} ms\n", DEADLINE.as_millis());
+    let mut text = format!("goodput: sleep of {TAKES:?} ms, deadline {} ms\n", DEADLINE.as_millis());
     writeln!(text, "capacity {capacity:.0}/s with {CLOSED} in flight")?;
     let mut goods = Vec::new();
     let (mut refusals, mut late) = (Vec::new(), 0);
@@ -170,19 +171,19 @@ async fn executed(caller: &Caller) -> Result<u64> {
 async fn offer<const N: usize>(caller: &Caller, sources: [Source; N], lasting: Duration) -> Result<[Outcome; N]> {
     let start = SystemClock::now();
     let steady = start + FIRST..start + lasting;
-    let mut due: Vec<(Instant, usize)> = Vec::new();
+    let mut due: Vec<(Instant, usize, u32)> = Vec::new();
     for (index, source) in sources.iter().enumerate() {
         let mut random = StdRng::seed_from_u64(index as u64 + 1);
         let mut at = start;
         while at < start + lasting {
             at += Duration::from_secs_f64(-(1.0 - random.random::<f64>()).ln() / source.per_second);
-            due.push((at, index));
+            due.push((at, index, random.random_range(TAKES)));
         }
     }
     due.sort_unstable();
     let mut outcomes: [Outcome; N] = std::array::from_fn(|_| Outcome::default());
     let mut under_way = JoinSet::new();
-    for (at, index) in due {
+    for (at, index, takes) in due {
         if at > SystemClock::now() {
             tokio::time::sleep_until(at.into()).await;
         }
@@ -193,7 +194,7 @@ async fn offer<const N: usize>(caller: &Caller, sources: [Source; N], lasting: D
         outcomes[index].calls += 1;
         if under_way.len() < OUTSTANDING {
             let (caller, tenant) = (caller.clone(), sources[index].tenant);
-            under_way.spawn(async move { (index, call(&caller, tenant, at).await) });
+            under_way.spawn(async move { (index, call(&caller, tenant, (at, takes)).await) });
         }
     }
     while let Some(ended) = under_way.join_next().await {
@@ -207,10 +208,10 @@ async fn offer<const N: usize>(caller: &Caller, sources: [Source; N], lasting: D
     Ok(outcomes)
 }
 
-async fn call(caller: &Caller, tenant: &'static str, at: Instant) -> Ending {
+async fn call(caller: &Caller, tenant: &'static str, (at, takes): (Instant, u32)) -> Ending {
     let began = SystemClock::now();
     let left = (at + DEADLINE).saturating_duration_since(began);
-    let mut request = with_timeout(sleep(TAKES), left);
+    let mut request = with_timeout(sleep(takes), left);
     request.metadata_mut().insert("weft-tenant", tonic::metadata::MetadataValue::from_static(tenant));
     let answer = within(Deadline::after(began, left), caller.inference().model_infer(request)).await;
     let now = SystemClock::now();

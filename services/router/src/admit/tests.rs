@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tonic::Code;
+use tonic::metadata::MetadataMap;
 use weft_telemetry::Scope;
 use weft_types::{Deadline, Reason, Version};
 
@@ -43,11 +44,11 @@ fn tenants_are_told_apart_by_either_name() {
     let of = |pairs: &[(&'static str, &'static str)]| {
         let mut metadata = MetadataMap::new();
         pairs.iter().for_each(|(key, value)| drop(metadata.insert(*key, value.parse().expect("ASCII"))));
-        tenant(Some(&metadata))
+        tenant::of(&metadata)
     };
     let own = "weft-tenant";
     let other = "x-gateway-inference-fairness-id";
-    assert_eq!(of(&[]), tenant(None));
+    assert_eq!(of(&[]), tenant::of(&MetadataMap::new()));
     assert_eq!(of(&[(own, "a"), (other, "b")]), of(&[(own, "a")]));
     assert_eq!(of(&[(own, "b")]), of(&[(other, "b")]));
     assert_ne!(of(&[(own, "a")]), of(&[(own, "b")]));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
+use weft_client::tenant;
 use weft_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use weft_proto::inference::*;
 use weft_proto::status_of;
@@ -31,9 +32,10 @@ pub(crate) struct Inference {
     pub(super) shared: Arc<Shared>,
 }
 
-/// The model that a router has resolved the caller's name to; empty when a caller came directly.
+/// The model that a router has resolved the caller's name to, empty when a caller came directly; and who the call is for.
 #[derive(Clone, Default)]
 pub(super) struct Resolved {
+    pub(super) tenant: u64,
     model: Option<String>,
     version: Option<String>,
 }
@@ -41,7 +43,7 @@ pub(super) struct Resolved {
 impl Resolved {
     fn of(metadata: &MetadataMap) -> Self {
         let text = |key| metadata.get(key).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self { model: text("weft-model"), version: text("weft-version") }
+        Self { tenant: tenant::of(metadata), model: text("weft-model"), version: text("weft-version") }
     }
 }
 
@@ -122,7 +124,7 @@ impl GrpcInferenceService for Inference {
         let (call, resolved) = (request.call(), Resolved::of(request.metadata()));
         let request = request.into_inner();
         let replica = self.find(&resolved, &request).map_err(|failure| failure.status())?;
-        let response = answer(Arc::clone(&replica), &self.shared.scope, &call, request).await;
+        let response = answer(Arc::clone(&replica), &self.shared.scope, &call, (resolved.tenant, request)).await;
         let response = response.map(Response::new).map_err(|failure| failure.status());
         told(response, &load::of_replica(&replica, SystemClock::now()))
     }

@@ -82,9 +82,10 @@ impl Answers {
             Ok(replica) if replica.model.language().is_some() => self.generate(replica, call, request),
             Ok(replica) => {
                 let scope = self.source.inference.shared.scope.clone();
+                let tenant = self.source.resolved.tenant;
                 self.ordered.push_back(Box::pin(async move {
                     let id = request.id.clone();
-                    let outcome = answer(replica, &scope, &call, request).await;
+                    let outcome = answer(replica, &scope, &call, (tenant, request)).await;
                     told(&call, id, outcome.map(|response| (response, true)))
                 }));
             }

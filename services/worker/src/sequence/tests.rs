@@ -154,7 +154,7 @@ fn send(world: &World, ask: Ask) -> BoxFuture<'static, Answer> {
         ..ModelInferRequest::default()
     };
     Box::pin(async move {
-        let response = answer(replica, &Scope::disabled(), &call, request).await?;
+        let response = answer(replica, &Scope::disabled(), &call, (0, request)).await?;
         let names: Vec<&str> = response.outputs.iter().map(|output| output.name.as_str()).collect();
         assert_eq!(names, ["OUTPUT"], "the state is not for callers");
         Ok(i64::from_le_bytes(response.raw_output_contents[0][..].try_into().expect("one number")))

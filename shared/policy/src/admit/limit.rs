@@ -35,6 +35,8 @@ const HARMLESS: f64 = 0.005;
 const CROWDED: (f64, f64) = (0.67, 0.8);
 /// Above this part of what replicas can put to use, calls are too many.
 const FULL: f64 = 1.05;
+/// The limit grows by no more than the inverse of this at once.
+const LEAP: f64 = 1.0 / 16.0;
 /// Below this part of it, there is room for more.
 const SPARE: f64 = 0.9;
 /// Where the wait is a lesser share of a call's time, fewer calls would be answered hardly sooner.
@@ -192,7 +194,8 @@ impl Limit {
         if self.roomy < (self.calls() / 4).clamp(CALLS.0, CALLS.1) || self.tested >= MAX {
             return false;
         }
-        let load = sample.load.filter(|load| *load >= 0.5).map_or(0.5, f64::from);
+        // Where replicas tell what they can put to use, that is where this goes.
+        let load = sample.load.filter(|load| *load >= 0.0).map_or(0.5, |load| f64::from(load).max(LEAP));
         if load > SPARE {
             return false;
         }

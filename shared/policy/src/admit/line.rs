@@ -100,10 +100,10 @@ const LATE: Duration = Duration::from_millis(100);
 const DISPLACED: usize = 64;
 
 impl<T> Line<T> {
-    /// An empty line in which nobody should wait for longer than `target` for long.
-    pub fn new(target: Duration, now: Instant) -> Self {
+    /// An empty line in which nobody should wait for longer than `target` for long, for so many places.
+    pub fn new(target: Duration, places: u32, now: Instant) -> Self {
         let bands = [Tenants::default(), Tenants::default(), Tenants::default()];
-        Self { bands, standing: Standing::new(target, now), late: None, sequence: 0 }
+        Self { bands, standing: Standing::new(target, places as usize, now), late: None, sequence: 0 }
     }
 
     /// How many calls wait.
@@ -124,6 +124,11 @@ impl<T> Line<T> {
     /// How long those that wait take to be served.
     pub fn wait(&self) -> Duration {
         self.standing.wait(self.len())
+    }
+
+    /// More calls may be under way from now on: they will be served faster than they were, nobody knows yet how much.
+    pub fn forget_pace(&mut self, places: u32) {
+        self.standing.forget_pace(places as usize);
     }
 
     /// Whether the queue stands.

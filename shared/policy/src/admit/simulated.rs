@@ -132,7 +132,7 @@ impl World {
             start,
             now: 0,
             limit: Limit::new(1, start),
-            line: Line::new(Duration::from_millis(25), start),
+            line: Line::new(Duration::from_millis(25), 64, start),
             in_flight: 0,
             quickest: Quickest::default(),
             at_server: VecDeque::new(),
@@ -212,7 +212,11 @@ impl World {
         let now = self.instant(self.now);
         if !self.line.is_empty() {
             let (began, in_flight) = (self.instant(call.began), self.in_flight);
+            let before = self.limit.calls();
             self.limit.observe(&Sample { began, in_flight, is_good, wait: None, load: None }, now);
+            if self.limit.calls() > before {
+                self.line.forget_pace(self.limit.calls());
+            }
         }
         self.in_flight -= 1;
         let mut late = Vec::new();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// passed before a longer one is over.
 const INTERVAL: u32 = 4;
 
-/// A pace is known from at least so many calls.
+/// A pace is known from at least so many calls, and at first from as many as may be under way: none of them could end before.
 const ENOUGH: usize = 8;
 /// What is left of a pace with each new one that is less: to wait in vain costs a call less than to be refused in error.
 const FADE: f64 = 0.9;
@@ -29,6 +29,8 @@ pub struct Standing {
     /// given to those who wait, so that the pace is that of the replicas.
     served: usize,
     busy: Duration,
+    enough: usize,
+    places: usize,
     /// Served per second, lately.
     pace: f64,
     /// The best of them, fading.
@@ -48,10 +50,22 @@ pub(super) enum Step {
 }
 
 impl Standing {
-    /// Nothing waits yet. A queue stands in which everybody waits for longer than `target`.
-    pub const fn new(target: Duration, now: Instant) -> Self {
-        let busy = Duration::ZERO;
-        Self { target, since: now, last: now, least: 0, served: 0, busy, pace: 0.0, best: 0.0, stands: false }
+    /// Nothing waits yet, and so many calls may be under way. A queue stands in which everybody waits for longer than `target`.
+    pub const fn new(target: Duration, places: usize, now: Instant) -> Self {
+        let (busy, enough) = (Duration::ZERO, places);
+        Self {
+            target,
+            since: now,
+            last: now,
+            least: 0,
+            served: 0,
+            busy,
+            enough,
+            places,
+            pace: 0.0,
+            best: 0.0,
+            stands: false,
+        }
     }
 
     pub(super) fn observe(&mut self, step: Step, now: Instant) {
@@ -64,7 +78,7 @@ impl Standing {
         if before > 0 {
             self.busy += passed;
         } else if passed > FORGOTTEN {
-            (self.pace, self.best, self.served, self.busy) = (0.0, 0.0, 0, Duration::ZERO);
+            self.forget_pace(self.places);
         }
         if now.saturating_duration_since(self.since) >= self.target.saturating_mul(INTERVAL) {
             self.take_pace();
@@ -75,12 +89,18 @@ impl Standing {
         self.served += usize::from(matches!(step, Step::Served(_)));
     }
 
+    /// Nothing is known any more; so many calls may be under way.
+    pub(super) fn forget_pace(&mut self, places: usize) {
+        (self.pace, self.best, self.served, self.busy) = (0.0, 0.0, 0, Duration::ZERO);
+        (self.places, self.enough) = (places, places);
+    }
+
     /// Nothing is known of the pace while few are served.
     fn take_pace(&mut self) {
-        if self.served >= ENOUGH && self.busy >= self.target {
+        if self.served >= self.enough.max(ENOUGH) && self.busy >= self.target {
             self.pace = self.served as f64 / self.busy.as_secs_f64();
             self.best = self.pace.max(self.best * FADE);
-            (self.served, self.busy) = (0, Duration::ZERO);
+            (self.served, self.busy, self.enough) = (0, Duration::ZERO, ENOUGH);
         }
     }
 
@@ -112,7 +132,7 @@ mod tests {
     /// 1,000 are served per second while `waiting` gives how many wait at each millisecond.
     fn after(waiting: impl Fn(u32) -> usize) -> Standing {
         let start = SystemClock::now();
-        let mut standing = Standing::new(10 * MS, start);
+        let mut standing = Standing::new(10 * MS, 1, start);
         (0..200).for_each(|step| standing.observe(Step::Served(waiting(step)), start + MS * step));
         standing
     }
@@ -130,7 +150,7 @@ mod tests {
     #[test]
     fn what_is_not_served_stands() {
         let start = SystemClock::now();
-        let mut standing = Standing::new(10 * MS, start);
+        let mut standing = Standing::new(10 * MS, 1, start);
         (0..200).for_each(|step| standing.observe(Step::Came(3), start + MS * step));
         assert!(standing.stands() && standing.wait(3) == Duration::ZERO);
     }
@@ -139,7 +159,7 @@ mod tests {
     #[test]
     fn a_queue_that_is_mostly_empty_is_as_fast_as_a_full_one() {
         let start = SystemClock::now();
-        let mut standing = Standing::new(10 * MS, start);
+        let mut standing = Standing::new(10 * MS, 1, start);
         // Every 500 ms, ten come at once and are served within 10 ms.
         for burst in 0..4 {
             let at = start + 500 * MS * burst;
@@ -154,11 +174,33 @@ mod tests {
         assert_eq!(standing.wait(100), Duration::ZERO);
     }
 
+    /// Of calls that begin together and take long, the first ones to end say nothing of how many end per second.
+    #[test]
+    fn a_pace_is_not_taken_from_the_first_of_many() {
+        let start = SystemClock::now();
+        let mut standing = Standing::new(10 * MS, 100, start);
+        let serve = |standing: &mut Standing, from: Instant| {
+            standing.observe(Step::Came(500), from);
+            (0..100)
+                .map(|call| {
+                    standing.observe(Step::Served(500 - call), from + 500 * MS + 5 * MS * call as u32);
+                    standing.wait(500)
+                })
+                .collect::<Vec<_>>()
+        };
+        let known = |waits: Vec<Duration>| waits.into_iter().take_while(|wait| wait.is_zero()).count();
+        assert!(known(serve(&mut standing, start)) >= 99);
+        // After a pause it is the same.
+        standing.observe(Step::Left(0), start + 1_100 * MS);
+        standing.observe(Step::Came(0), start + 3_000 * MS);
+        assert!(known(serve(&mut standing, start + 3_000 * MS)) >= 99);
+    }
+
     /// One slow interval is no reason to refuse.
     #[test]
     fn a_slow_moment_is_not_the_pace() {
         let start = SystemClock::now();
-        let mut standing = Standing::new(10 * MS, start);
+        let mut standing = Standing::new(10 * MS, 1, start);
         (0..200).for_each(|step| standing.observe(Step::Served(50), start + MS * step));
         // 9 in the next 90 ms.
         (1..10).for_each(|step| standing.observe(Step::Served(50), start + 200 * MS + 10 * MS * step));

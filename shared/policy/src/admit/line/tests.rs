@@ -20,7 +20,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = SystemClock::now();
-        Self { line: Line::new(25 * MS, now), now, next: 0 }
+        Self { line: Line::new(25 * MS, 1, now), now, next: 0 }
     }
 
     fn push(&mut self, band: Band, tenant: u64, left: Duration) -> Result<usize, Refusal> {
