@@ -210,3 +210,30 @@ async fn every_place_is_given_back_however_calls_end() -> Result<()> {
     caller.infer(sleep(1), LONG).await?;
     mesh.stop().await
 }
+
+/// Workers share their queues between tenants as well: they are told who a call is for, under the one name that the mesh uses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_told_the_tenant() -> Result<()> {
+    let mesh = Mesh::start(&[]).await?;
+    let caller = mesh.caller()?;
+    let tap = Tap::register(&mesh, "tapped").await?;
+    caller.wait_ready("tapped").await?;
+    let named = |key: Option<&'static str>| -> Result<_> {
+        let request = ModelInferRequest { model_name: "tapped".to_owned(), ..Default::default() };
+        let mut request = with_timeout(request, LONG);
+        if let Some(key) = key {
+            request.metadata_mut().insert(key, "a".parse()?);
+        }
+        Ok(request)
+    };
+    for key in [Some("weft-tenant"), Some("x-gateway-inference-fairness-id"), None] {
+        // It tells what it heard, and answers nothing that can be read.
+        drop(caller.inference().model_infer(named(key)?).await);
+    }
+    let request = named(Some("weft-tenant"))?.map(|request| stream::iter([request]));
+    if let Ok(mut answers) = caller.inference().model_stream_infer(request).await.map(Response::into_inner) {
+        while let Ok(Some(_)) = answers.message().await {}
+    }
+    assert_eq!(tap.told("weft-tenant"), ["a", "a", "none", "a"]);
+    mesh.stop().await
+}
