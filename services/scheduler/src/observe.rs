@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_client::{Record, ReplicaKey, Snapshot};
-use weft_policy::place::{Failure, Holding, Key, State, Wanted, Worker, World};
-use weft_proto::weft::control::v1::Model;
+use weft_policy::place::{Failure, Holding, Key, Priority, State, Wanted, Worker, World};
+use weft_proto::weft::control::v1::{self as control, Model};
 use weft_proto::weft::state::v1::{self as state, ReplicaState};
 use weft_types::{ModelName, Version, WorkerId};
 
@@ -60,6 +60,9 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
         replicas: record.value.replicas as usize,
         versions: record.value.versions.iter().copied().filter_map(Version::new).collect(),
         selector: record.value.selector.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        priority: priority(record.value.priority()),
+        anti_affinity: record.value.anti_affinity.iter().filter_map(|name| name.parse().ok()).collect(),
+        idle: None,
     };
     let mut wanted: Vec<Wanted> = snapshot.models.iter().map(applied).collect();
     if control == ModelControl::Auto {
@@ -71,9 +74,20 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
             replicas: 1,
             versions: BTreeSet::new(),
             selector: BTreeMap::new(),
+            priority: Priority::default(),
+            anti_affinity: BTreeSet::new(),
+            idle: None,
         }));
     }
     wanted
+}
+
+const fn priority(told: control::Priority) -> Priority {
+    match told {
+        control::Priority::Unspecified => Priority::Standard,
+        control::Priority::Realtime => Priority::Realtime,
+        control::Priority::Batch => Priority::Batch,
+    }
 }
 
 /// Placements that their workers refuse, because a leader of the past wrote them after the term that began at `term` had

@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use weft_types::{ModelName, Version, WorkerId};
 
@@ -65,6 +66,24 @@ pub struct Wanted {
     pub versions: BTreeSet<Version>,
     /// Labels that a worker must have.
     pub selector: BTreeMap<String, String>,
+    /// Who yields to whom.
+    pub priority: Priority,
+    /// Models that must not be on the same worker.
+    pub anti_affinity: BTreeSet<ModelName>,
+    /// Set where a replica need not stay if others need its memory: for how long nobody has called the model.
+    pub idle: Option<Duration>,
+}
+
+/// Who yields to whom where memory is short: the derived order is the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for each answer.
+    Realtime,
+    /// In between.
+    #[default]
+    Standard,
+    /// What can wait.
+    Batch,
 }
 
 /// How far a replica is, as its worker tells.

@@ -37,6 +37,9 @@ fn wanted(replicas: usize, versions: &[u64]) -> Wanted {
         replicas,
         versions: versions.iter().copied().map(version).collect(),
         selector: BTreeMap::new(),
+        priority: Priority::default(),
+        anti_affinity: BTreeSet::new(),
+        idle: None,
     }
 }
 

@@ -70,6 +70,54 @@ pub struct Cache {
     #[prost(message, optional, tag = "2")]
     pub negative_ttl: ::core::option::Option<::prost_types::Duration>,
 }
+/// Replicas from demand.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Autoscaling {
+    /// 0 lets a model that nobody calls go altogether; the next call brings it back and waits for it.
+    #[prost(uint32, tag = "1")]
+    pub min_replicas: u32,
+    /// At least 1, and not less than `min_replicas`.
+    #[prost(uint32, tag = "2")]
+    pub max_replicas: u32,
+    /// The share of a replica's time that calls shall take, from 0.1 to 0.95; 0 means 0.7.
+    #[prost(double, tag = "3")]
+    pub target_utilization: f64,
+    /// After so long without a call, a model whose `min_replicas` is 0 is unloaded everywhere; unset means 5 minutes. Before that, it is
+    /// unloaded where others need the memory, the one that was called longest ago first.
+    #[prost(message, optional, tag = "4")]
+    pub idle_after: ::core::option::Option<::prost_types::Duration>,
+}
+/// Who yields to whom where memory or time is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Priority {
+    /// Standard: before batch, after realtime.
+    Unspecified = 0,
+    Realtime = 1,
+    Batch = 2,
+}
+impl Priority {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PRIORITY_UNSPECIFIED",
+            Self::Realtime => "PRIORITY_REALTIME",
+            Self::Batch => "PRIORITY_BATCH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PRIORITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "PRIORITY_REALTIME" => Some(Self::Realtime),
+            "PRIORITY_BATCH" => Some(Self::Batch),
+            _ => None,
+        }
+    }
+}
 /// A model's desired state.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Model {
@@ -88,6 +136,15 @@ pub struct Model {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Who yields to whom where memory or time is short.
+    #[prost(enumeration = "Priority", tag = "5")]
+    pub priority: i32,
+    /// Models that must not be on the same worker as this one; at most 64.
+    #[prost(string, repeated, tag = "6")]
+    pub anti_affinity: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Unset: `replicas` stands. Set: `replicas` must be 0, and demand decides between these bounds.
+    #[prost(message, optional, tag = "7")]
+    pub autoscaling: ::core::option::Option<Autoscaling>,
 }
 /// A replica as the mesh sees it now.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
