@@ -23,7 +23,7 @@ pub(crate) fn replica_key(key: &Key) -> ReplicaKey {
 /// Everything that placement looks at.
 pub(crate) fn world(snapshot: &Snapshot, control: ModelControl, failures: Vec<Failure>) -> World {
     World {
-        workers: snapshot.workers.iter().map(|(id, record)| worker(id, &record.value)).collect(),
+        workers: snapshot.workers.iter().map(|(id, record)| worker(snapshot, id, &record.value)).collect(),
         wanted: wanted(snapshot, control),
         holdings: holdings(snapshot),
         failures,
@@ -42,13 +42,15 @@ pub(crate) fn offers(worker: &state::Worker) -> BTreeMap<ModelName, BTreeMap<Ver
     offers
 }
 
-fn worker(id: &WorkerId, told: &state::Worker) -> Worker {
+fn worker(snapshot: &Snapshot, id: &WorkerId, told: &state::Worker) -> Worker {
+    let cordon = snapshot.cordons.get(id);
     Worker {
         id: id.clone(),
         zone: told.zone.clone(),
         labels: told.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         memory: told.memory_bytes,
-        draining: told.draining,
+        cordoned: cordon.is_some(),
+        draining: told.draining || cordon.is_some_and(|cordon| cordon.value.drain),
         offers: offers(told),
     }
 }

@@ -49,7 +49,9 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// Memory that models may take, in bytes.
     pub memory: u64,
-    /// Whether it is shutting down: it takes nothing new.
+    /// Whether an operator keeps new replicas away from it.
+    pub cordoned: bool,
+    /// Whether what it holds shall go elsewhere, because it shuts down or an operator wants it empty: it takes nothing new.
     pub draining: bool,
     /// What it could load, with the estimated size of each version in bytes.
     pub offers: BTreeMap<ModelName, BTreeMap<Version, u64>>,
@@ -174,6 +176,8 @@ pub enum Obstacle {
     NotOffered,
     /// No worker that offers it has the labels.
     Selector,
+    /// The workers that could take it are cordoned.
+    Cordoned,
     /// The workers that could take it drain.
     Draining,
     /// Every worker that could take it has it: more replicas are wanted than there are workers.
@@ -191,6 +195,7 @@ impl fmt::Display for Obstacle {
         formatter.write_str(match self {
             Self::NotOffered => "no worker offers it",
             Self::Selector => "no worker that offers it has the labels of the selector",
+            Self::Cordoned => "the workers that could take it are cordoned",
             Self::Draining => "the workers that could take it are shutting down",
             Self::Held => "every worker that could take it already has it",
             Self::Failed => "it failed to load on the workers that could take it and is tried again later",
