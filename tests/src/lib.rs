@@ -1,6 +1,7 @@
 //! What the tests of the whole mesh share: a mesh in this process ([`mesh`]), real processes ([`process`]) over a real etcd
 //! ([`etcd`]) with faults between them ([`proxy`]), a caller ([`calls`]), ONNX [`graphs`], steady load ([`load`]), an OTLP endpoint that keeps
-//! what it gets ([`sink`]), a balancer in front of routers ([`envoy`]), what befalls a mesh whose etcd fails ([`outage`]), and a [`register`] that processes own in turn,
+//! what it gets ([`sink`]), a balancer in front of routers ([`envoy`]), what befalls a mesh whose etcd fails ([`outage`]), workers that are
+//! records alone ([`placing`]) for schedulers whose [`leaders`] are killed, and a [`register`] that processes own in turn,
 //! whose history is checked [`linearizable`]. Benchmarks start foreign [`server`]s, ask the system about a process and its [`tree`], count
 //! [`allocations`] and judge by [`goal`]s.
 
@@ -11,10 +12,12 @@ pub mod etcd;
 pub mod goal;
 pub mod graphs;
 pub mod http;
+pub mod leaders;
 pub mod linearizable;
 pub mod load;
 pub mod mesh;
 pub mod outage;
+pub mod placing;
 pub mod port;
 pub mod process;
 pub mod proxy;

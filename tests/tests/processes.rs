@@ -3,14 +3,17 @@
 mod processes {
     mod access;
     mod cluster;
+    mod cordon;
     mod demo;
     mod drain;
     mod ejection;
     mod envoy;
     mod hostile;
     mod language;
+    mod leader;
     mod loss;
     mod memory;
+    mod operations;
     mod outage;
     mod records;
     mod sequences;

@@ -4,6 +4,7 @@
 //! What was written is visible in the snapshot before the writer is answered, so it also reads its own writes.
 
 mod check;
+mod cordon;
 mod members;
 mod view;
 
@@ -21,6 +22,7 @@ use weft_types::{Deadline, Error, ModelName, Reason, Result, SystemClock};
 
 use crate::Inner;
 use crate::error::store_failed;
+pub(crate) use cordon::Wish;
 use view::View;
 
 /// How often a removal is tried while others change the record.

@@ -4,10 +4,18 @@
 //! not told yet. An event's key names what it tells, and is only ever created, under the leader's fence: a leader that takes
 //! over repeats nothing, and a leader of the past tells nothing. What cannot be written, as in a store that is full, the
 //! leader keeps in memory ([`Untold`]) and lists all the same.
+//!
+//! What the leader does ([`moves`], its own election, the end of a cordon) is no state that can be looked at later: it waits in
+//! a queue ([`Occurred`]) for the next pass, and is lost with a leader that is killed before that.
 
+mod feed;
 mod findings;
 mod ledger;
 mod listing;
+mod moves;
+mod occurred;
+mod standing;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod untold;
@@ -23,8 +31,12 @@ use weft_store::{Commit, Compare, Error, Fence, LeaseId, Op, Range, Txn};
 use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
+pub(crate) use feed::{Feed, follow};
 use findings::{Silence, of_snapshot, of_store};
 use ledger::{Due, KEPT_HOURS, Ledger};
+pub(crate) use occurred::Occurred;
+use standing::{Cordoned, of_cordons, of_unplaced};
+pub(crate) use stream::EventStream;
 pub(crate) use untold::Untold;
 
 /// How long events are kept after the first of their hour was told.
@@ -60,6 +72,10 @@ pub(crate) struct Herald {
     lease: Option<(u64, LeaseId)>,
     /// Whether the last pass was a leader's.
     led: bool,
+    /// The last own election that was told.
+    elected: Option<i64>,
+    /// The cordons of the last look.
+    cordoned: Cordoned,
 }
 
 impl Herald {
@@ -80,6 +96,8 @@ impl Herald {
             term: None,
             lease: None,
             led: false,
+            elected: None,
+            cordoned: Cordoned::default(),
         }
     }
 
@@ -118,6 +136,8 @@ impl Herald {
             self.term = None;
             if std::mem::take(&mut self.led) {
                 self.inner.untold.clear();
+                self.inner.occurred.clear();
+                self.cordoned = Cordoned::default();
             }
             return Ok(Pass::Idle);
         };
@@ -125,22 +145,46 @@ impl Herald {
         if SystemClock::now() >= self.next_look {
             self.look_at_the_store().await;
         }
+        let snapshot = self.inner.mesh.snapshot();
         let mut found = self.store.clone();
-        found.extend(of_snapshot(&self.inner.mesh.snapshot(), self.inner.keys.root()));
+        found.extend(of_snapshot(&snapshot, self.inner.keys.root()));
+        found.extend(of_cordons(&snapshot));
+        found.extend(of_unplaced(&self.inner.unplaced.borrow()));
+        self.inner.occurred.extend(self.cordoned.observe(&snapshot));
         let hour = hour_now();
         // Even when nothing is found: what was told before and is over now would otherwise not be news when it comes again.
         if self.term != Some(fence.create_revision) {
             self.read_ledger(hour).await?;
             self.term = Some(fence.create_revision);
         }
+        if self.elected.replace(fence.create_revision) != Some(fence.create_revision) {
+            self.inner.occurred.extend([standing::elected(&self.inner.options.id, fence.create_revision)]);
+        }
         let due = self.ledger.due(&found, hour);
         self.inner.untold.keep(&due, &self.inner.options.id, SystemClock::wall());
+        if self.tell_occurred(hour, &fence).await? == Pass::Lost {
+            return Ok(Pass::Lost);
+        }
         for due in due {
             if let Commit::Lost(_) = self.tell(&due, hour, &fence).await? {
                 // Nothing else under this fence and ledger would fare better.
                 self.term = None;
                 return Ok(Pass::Lost);
             }
+        }
+        Ok(Pass::Told)
+    }
+
+    /// Tells what was done since the last pass. What is not written stays in the queue.
+    async fn tell_occurred(&mut self, hour: u64, fence: &Fence) -> Result<Pass, Error> {
+        while let Some(finding) = self.inner.occurred.first() {
+            if let Some(due) = self.ledger.occurrence(&finding, hour)
+                && let Commit::Lost(_) = self.tell(&due, hour, fence).await?
+            {
+                self.term = None;
+                return Ok(Pass::Lost);
+            }
+            self.inner.occurred.told();
         }
         Ok(Pass::Told)
     }

@@ -14,6 +14,8 @@ use weft_runtime::CallExt as _;
 use weft_types::Result;
 
 use crate::Inner;
+use crate::control::Wish;
+use crate::events::EventStream;
 
 /// The scheduler as its callers see it.
 #[derive(Clone)]
@@ -78,13 +80,51 @@ impl Workers for Surface {
     async fn list_workers(&self, _: Request<ListWorkersRequest>) -> Result<Response<ListWorkersResponse>, Status> {
         answer(self.0.list_workers(), |workers| ListWorkersResponse { workers })
     }
+
+    async fn cordon_worker(
+        &self,
+        request: Request<CordonWorkerRequest>,
+    ) -> Result<Response<CordonWorkerResponse>, Status> {
+        let deadline = request.call().deadline;
+        let CordonWorkerRequest { id, reason, by } = request.into_inner();
+        let outcome = self.0.cordon(Wish { id, reason, by, drain: false }, deadline).await;
+        answer(outcome, |worker| CordonWorkerResponse { worker: Some(worker) })
+    }
+
+    async fn uncordon_worker(
+        &self,
+        request: Request<UncordonWorkerRequest>,
+    ) -> Result<Response<UncordonWorkerResponse>, Status> {
+        let outcome = self.0.uncordon(&request.get_ref().id, request.call().deadline).await;
+        answer(outcome, |worker| UncordonWorkerResponse { worker })
+    }
+
+    async fn drain_worker(
+        &self,
+        request: Request<DrainWorkerRequest>,
+    ) -> Result<Response<DrainWorkerResponse>, Status> {
+        let deadline = request.call().deadline;
+        let DrainWorkerRequest { id, reason, by } = request.into_inner();
+        let outcome = self.0.cordon(Wish { id, reason, by, drain: true }, deadline).await;
+        answer(outcome, |worker| DrainWorkerResponse { worker: Some(worker) })
+    }
 }
 
 #[async_trait]
 impl Events for Surface {
+    type WatchEventsStream = EventStream;
+
     async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         let outcome = self.0.list_events(request.get_ref().limit, request.call().deadline).await;
-        answer(outcome, |events| ListEventsResponse { events })
+        answer(outcome, |(events, resume_token)| ListEventsResponse { events, resume_token })
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let deadline = request.call().deadline;
+        answer(self.0.watch_events(request.into_inner(), deadline).await, |watch| watch)
     }
 }
 

@@ -3,12 +3,13 @@
 //! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
 //! load where, and `place` writes the difference that the policy finds, under the leader's fence. No inference call ever
 //! waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what
-//! happened, and `upkeep` keeps the store small.
+//! happened; `upkeep` keeps the store small, and `cordon` forgets cordons of workers that are gone for good.
 //!
 //! Schedulers are many and one leads: all keep the snapshot and answer operators, only the leader writes placements and
 //! events and compacts the store.
 
 mod control;
+mod cordon;
 mod error;
 mod events;
 mod failures;
@@ -29,7 +30,7 @@ use std::time::Instant;
 use prost::Message as _;
 use tokio::sync::watch;
 use weft_client::{Keys, Mesh, Snapshot};
-use weft_policy::place::Failure;
+use weft_policy::place::{Failure, Unplaced};
 use weft_proto::weft::control::v1::events_server::EventsServer;
 use weft_proto::weft::control::v1::models_server::ModelsServer;
 use weft_proto::weft::control::v1::routes_server::RoutesServer;
@@ -43,7 +44,8 @@ use weft_types::SystemClock;
 
 pub use options::{ModelControl, Options};
 
-use events::{Herald, Untold};
+use cordon::Expiry;
+use events::{Feed, Herald, Occurred, Untold};
 use failures::Failures;
 use grpc::Surface;
 use place::Placer;
@@ -97,6 +99,12 @@ pub(crate) struct Inner {
     pub(crate) moves_written: AtomicU64,
     /// What the leader has found and could not write yet.
     pub(crate) untold: Untold,
+    /// What the leader has done and not told yet.
+    pub(crate) occurred: Occurred,
+    /// What had no place when the leader last looked; empty for whoever does not lead.
+    pub(crate) unplaced: watch::Sender<Arc<[Unplaced]>>,
+    /// What those hear who watch events.
+    pub(crate) feed: Feed,
 }
 
 impl Scheduler {
@@ -119,10 +127,15 @@ impl Scheduler {
             failures: Mutex::default(),
             moves_written: AtomicU64::new(0),
             untold: Untold::default(),
+            occurred: Occurred::default(),
+            unplaced: watch::Sender::default(),
+            feed: Feed::new(tasks.stopping()),
         });
         tasks.spawn("election", election.run(tasks.stopping()));
         tasks.spawn("placement", Placer::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("events", Herald::new(Arc::clone(&inner)).run(tasks.stopping()));
+        tasks.spawn("event feed", events::follow(Arc::clone(&inner), tasks.stopping()));
+        tasks.spawn("cordons", Expiry::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("upkeep", Upkeep::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
         Self { inner }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_client::{Record, ReplicaKey, Snapshot};
-use weft_policy::place::{Failure, Holding, Key, State, Wanted, Worker, World};
-use weft_proto::weft::control::v1::Model;
+use weft_policy::place::{Failure, Holding, Key, Priority, State, Wanted, Worker, World};
+use weft_proto::weft::control::v1::{self as control, Model};
 use weft_proto::weft::state::v1::{self as state, ReplicaState};
 use weft_types::{ModelName, Version, WorkerId};
 
@@ -23,7 +23,7 @@ pub(crate) fn replica_key(key: &Key) -> ReplicaKey {
 /// Everything that placement looks at.
 pub(crate) fn world(snapshot: &Snapshot, control: ModelControl, failures: Vec<Failure>) -> World {
     World {
-        workers: snapshot.workers.iter().map(|(id, record)| worker(id, &record.value)).collect(),
+        workers: snapshot.workers.iter().map(|(id, record)| worker(snapshot, id, &record.value)).collect(),
         wanted: wanted(snapshot, control),
         holdings: holdings(snapshot),
         failures,
@@ -42,13 +42,15 @@ pub(crate) fn offers(worker: &state::Worker) -> BTreeMap<ModelName, BTreeMap<Ver
     offers
 }
 
-fn worker(id: &WorkerId, told: &state::Worker) -> Worker {
+fn worker(snapshot: &Snapshot, id: &WorkerId, told: &state::Worker) -> Worker {
+    let cordon = snapshot.cordons.get(id);
     Worker {
         id: id.clone(),
         zone: told.zone.clone(),
         labels: told.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         memory: told.memory_bytes,
-        draining: told.draining,
+        cordoned: cordon.is_some(),
+        draining: told.draining || cordon.is_some_and(|cordon| cordon.value.drain),
         offers: offers(told),
     }
 }
@@ -60,6 +62,9 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
         replicas: record.value.replicas as usize,
         versions: record.value.versions.iter().copied().filter_map(Version::new).collect(),
         selector: record.value.selector.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        priority: priority(record.value.priority()),
+        anti_affinity: record.value.anti_affinity.iter().filter_map(|name| name.parse().ok()).collect(),
+        idle: None,
     };
     let mut wanted: Vec<Wanted> = snapshot.models.iter().map(applied).collect();
     if control == ModelControl::Auto {
@@ -71,9 +76,20 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
             replicas: 1,
             versions: BTreeSet::new(),
             selector: BTreeMap::new(),
+            priority: Priority::default(),
+            anti_affinity: BTreeSet::new(),
+            idle: None,
         }));
     }
     wanted
+}
+
+const fn priority(told: control::Priority) -> Priority {
+    match told {
+        control::Priority::Unspecified => Priority::Standard,
+        control::Priority::Realtime => Priority::Realtime,
+        control::Priority::Batch => Priority::Batch,
+    }
 }
 
 /// Placements that their workers refuse, because a leader of the past wrote them after the term that began at `term` had

@@ -9,14 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_policy::place::{Move, Plan, Why, place};
-use weft_store::{Commit, Fence, Revision};
+use weft_policy::place::{Move, Plan, Unplaced, Why, place};
+use weft_store::{Commit, Fence, Revision, Txn};
 use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
 use crate::observe::{refused, world};
+
+/// Transactions that are on their way to the store at once.
+const IN_FLIGHT: usize = 8;
 
 /// What the loop remembers between passes.
 pub(crate) struct Placer {
@@ -79,6 +83,9 @@ impl Placer {
         {
             (self.term, self.written) = (fence.create_revision, 0);
         }
+        if fence.as_ref().is_none_or(|fence| !fence.holds(now)) {
+            self.tell_unplaced(&[]);
+        }
         let Some(fence) = fence.filter(|fence| may_decide(fence, snapshot.revision, self.written, now)) else {
             return Ok(());
         };
@@ -89,6 +96,7 @@ impl Placer {
             true => place(&world(&snapshot, self.inner.options.model_control, failures)),
             false => take_back(refused),
         };
+        self.tell_unplaced(&plan.unplaced);
         if plan.moves.is_empty() {
             return Ok(());
         }
@@ -99,26 +107,49 @@ impl Placer {
         self.write(transactions, &plan).await.inspect_err(|_| span.fail("STORE_UNAVAILABLE"))
     }
 
-    /// Commits one transaction after the other. One that is lost ends the pass: the leadership is over, or the records have
-    /// changed, and in both cases news is on its way.
-    async fn write(&mut self, transactions: Vec<weft_store::Txn>, plan: &Plan) -> Result<(), weft_store::Error> {
-        for transaction in transactions {
-            let moves = transaction.ops.len() as u64;
-            match self.inner.store.commit(transaction).await? {
-                Commit::Done(revision) => {
-                    self.written = self.written.max(revision);
-                    self.inner.moves_written.fetch_add(moves, Ordering::Relaxed);
-                }
-                Commit::Lost(revision) => {
-                    tracing::info!(revision, "the mesh has changed under a placement: looking again");
-                    return Ok(());
+    /// Commits the transactions, some at a time, and tells what was done. One that is lost or fails ends the pass after those beside
+    /// it: the leadership is over, or the records have changed, and in both cases news is on its way. Each transaction holds or not
+    /// by itself, so their order does not matter.
+    async fn write(&mut self, transactions: Vec<Txn>, plan: &Plan) -> Result<(), weft_store::Error> {
+        let mut batches = transactions.into_iter().zip(plan.moves.chunks(write::MOVES));
+        let (mut done, mut outcome) = (Vec::new(), Ok(true));
+        while let Ok(true) = outcome {
+            let some: Vec<(Txn, &[Move])> = batches.by_ref().take(IN_FLIGHT).collect();
+            if some.is_empty() {
+                break;
+            }
+            let store = &self.inner.store;
+            let commit = |(transaction, moves)| async move { (moves, store.commit(transaction).await) };
+            for (moves, commit) in join_all(some.into_iter().map(commit)).await {
+                match commit {
+                    Ok(Commit::Done(revision)) => {
+                        self.written = self.written.max(revision);
+                        self.inner.moves_written.fetch_add(moves.len() as u64, Ordering::Relaxed);
+                        done.extend_from_slice(moves);
+                    }
+                    Ok(Commit::Lost(revision)) => {
+                        tracing::info!(revision, "the mesh has changed under a placement: looking again");
+                        outcome = outcome.and(Ok(false));
+                    }
+                    Err(error) => outcome = Err(error),
                 }
             }
         }
-        for change in &plan.moves {
+        for change in &done {
             tracing::info!(?change, "placement written");
         }
-        Ok(())
+        self.inner.occurred.moved(&done, self.written);
+        outcome.map(drop)
+    }
+
+    fn tell_unplaced(&self, unplaced: &[Unplaced]) {
+        self.inner.unplaced.send_if_modified(|told| {
+            let differs = **told != *unplaced;
+            if differs {
+                *told = unplaced.into();
+            }
+            differs
+        });
     }
 }
 

@@ -1,5 +1,7 @@
 //! Whole schedulers over the embedded store, with workers that do as they are told.
 
+mod cordons;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -89,6 +89,7 @@ pub(crate) struct Shared {
     options: Options,
     memory_bytes: u64,
     threads: u32,
+    machine: Machine,
     repository: Repository,
     engines: BTreeMap<&'static str, Arc<dyn Engine>>,
     replicas: Replicas,
@@ -109,23 +110,31 @@ pub(crate) struct Shared {
 impl Worker {
     /// Scans the repository, registers, and begins to follow its placements. When the process begins to end, the worker
     /// begins its drain.
-    pub fn start(options: Options, parts: Parts) -> Self {
-        let threads = options.threads.unwrap_or_else(|| Machine::detect().threads);
-        let host = HostOptions { threads: usize::try_from(threads).unwrap_or(1), ..options.engines.clone() };
+    pub async fn start(options: Options, parts: Parts) -> Self {
+        // A driver that fails takes its devices with it, nothing else.
+        let machine = tokio::task::spawn_blocking(Machine::detect).await.unwrap_or_default();
+        let threads = options.threads.unwrap_or(machine.cpu.threads);
+        let threads = usize::try_from(threads).unwrap_or(1);
+        let host = HostOptions { threads, nodes: machine.cpu.nodes.clone(), ..options.engines.clone() };
         let engines = wiring::engines(host, &parts.tasks);
-        Self::with_engines(options, parts, engines)
+        Self::with_engines(options, parts, engines, machine)
     }
 
-    fn with_engines(options: Options, parts: Parts, engines: BTreeMap<&'static str, Arc<dyn Engine>>) -> Self {
+    fn with_engines(
+        options: Options,
+        parts: Parts,
+        engines: BTreeMap<&'static str, Arc<dyn Engine>>,
+        machine: Machine,
+    ) -> Self {
         let Parts { store, mesh, keys, scope, tasks, health } = parts;
         let has = engines.keys().copied().collect();
         let repository = Repository::scan(options.models_dir.as_deref(), &has);
-        let machine = Machine::detect();
         let (presence, driver) = Presence::new(Arc::clone(&store), options.lease_ttl);
         let shared = Arc::new(Shared {
             // A fifth is left for requests, answers and the process itself.
             memory_bytes: options.memory_bytes.unwrap_or(machine.memory_bytes / 5 * 4),
-            threads: options.threads.unwrap_or(machine.threads),
+            threads: options.threads.unwrap_or(machine.cpu.threads),
+            machine,
             loads: Semaphore::new(options.parallel_loads.max(1)),
             options,
             repository,

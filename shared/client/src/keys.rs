@@ -31,6 +31,11 @@ impl Keys {
         format!("{}workers/", self.root)
     }
 
+    /// `cordons/<worker>`
+    pub fn cordon(&self, id: &WorkerId) -> String {
+        format!("{}cordons/{id}", self.root)
+    }
+
     /// `models/<name>`
     pub fn model(&self, name: &ModelName) -> String {
         format!("{}models/{name}", self.root)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_proto::weft::control::v1::{Model, Route};
-use weft_proto::weft::state::v1::{Leader, Placement, Replica, Service, Worker};
+use weft_proto::weft::state::v1::{Cordon, Leader, Placement, Replica, Service, Worker};
 use weft_types::{ModelName, Version, WorkerId};
 
 pub use apply::Applied;
@@ -54,6 +54,8 @@ pub struct ReplicaKey {
 pub struct Snapshot {
     /// `workers/`
     pub workers: Records<WorkerId, Worker>,
+    /// `cordons/`: what operators keep from workers, registered or not. Only schedulers act on them, so they are not kept on disk.
+    pub cordons: Records<WorkerId, Cordon>,
     /// `models/`
     pub models: Records<ModelName, Model>,
     /// `routes/`

@@ -6,4 +6,5 @@
 pub mod cpu;
 pub mod gpu;
 pub mod kernel;
+pub mod pci;
 pub mod prepare;

@@ -5,6 +5,7 @@
 //! ([`process`]) waits for the process's end, whatever it is: the last handle dropped, a crash, memory beyond the limit, or work that
 //! goes on although it was cancelled.
 
+mod affinity;
 mod batch;
 pub(crate) mod connection;
 mod language;
@@ -22,6 +23,7 @@ use weft_engine::{Engine, Error, Model, Spec, batching};
 use weft_runtime::Tasks;
 
 use crate::arena::{Gauge, Statistics};
+use crate::devices::cpu::Node;
 use connection::Connection;
 use process::Starter;
 
@@ -43,6 +45,8 @@ pub struct HostOptions {
     pub threads: usize,
     /// How long something may go on computing after it was cancelled.
     pub cancel_grace: Duration,
+    /// The machine's memory nodes: with more than one, each process has one to itself. None: processes run where they like.
+    pub nodes: Vec<Node>,
 }
 
 impl Default for HostOptions {
@@ -54,6 +58,7 @@ impl Default for HostOptions {
             arena_bytes: 256 << 20,
             threads: batching::available_threads(),
             cancel_grace: Duration::from_secs(2),
+            nodes: Vec::new(),
         }
     }
 }
@@ -75,6 +80,8 @@ struct Shared {
 struct Started {
     model: String,
     pid: u32,
+    /// The memory node that it has.
+    node: Option<u32>,
     arena: Gauge,
     connection: Weak<Connection>,
 }
@@ -136,6 +143,13 @@ impl Shared {
         let mut started = self.started();
         started.retain(|known| known.connection.strong_count() > 0 || known.arena.read().is_some());
         started.push(process);
+    }
+
+    /// The node for one more process.
+    fn node(&self) -> Option<&Node> {
+        let started = self.started();
+        let living = started.iter().filter(|started| started.connection.strong_count() > 0);
+        affinity::choose(&self.options.nodes, &living.filter_map(|started| started.node).collect::<Vec<u32>>())
     }
 
     /// A poisoned lock guards plain values that are whole at every step.

@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use weft_types::{ModelName, Version, WorkerId};
 
@@ -48,7 +49,9 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// Memory that models may take, in bytes.
     pub memory: u64,
-    /// Whether it is shutting down: it takes nothing new.
+    /// Whether an operator keeps new replicas away from it.
+    pub cordoned: bool,
+    /// Whether what it holds shall go elsewhere, because it shuts down or an operator wants it empty: it takes nothing new.
     pub draining: bool,
     /// What it could load, with the estimated size of each version in bytes.
     pub offers: BTreeMap<ModelName, BTreeMap<Version, u64>>,
@@ -65,6 +68,24 @@ pub struct Wanted {
     pub versions: BTreeSet<Version>,
     /// Labels that a worker must have.
     pub selector: BTreeMap<String, String>,
+    /// Who yields to whom.
+    pub priority: Priority,
+    /// Models that must not be on the same worker.
+    pub anti_affinity: BTreeSet<ModelName>,
+    /// Set where a replica need not stay if others need its memory: for how long nobody has called the model.
+    pub idle: Option<Duration>,
+}
+
+/// Who yields to whom where memory is short: the derived order is the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for each answer.
+    Realtime,
+    /// In between.
+    #[default]
+    Standard,
+    /// What can wait.
+    Batch,
 }
 
 /// How far a replica is, as its worker tells.
@@ -155,6 +176,8 @@ pub enum Obstacle {
     NotOffered,
     /// No worker that offers it has the labels.
     Selector,
+    /// The workers that could take it are cordoned.
+    Cordoned,
     /// The workers that could take it drain.
     Draining,
     /// Every worker that could take it has it: more replicas are wanted than there are workers.
@@ -172,6 +195,7 @@ impl fmt::Display for Obstacle {
         formatter.write_str(match self {
             Self::NotOffered => "no worker offers it",
             Self::Selector => "no worker that offers it has the labels of the selector",
+            Self::Cordoned => "the workers that could take it are cordoned",
             Self::Draining => "the workers that could take it are shutting down",
             Self::Held => "every worker that could take it already has it",
             Self::Failed => "it failed to load on the workers that could take it and is tried again later",

@@ -1,6 +1,5 @@
 //! Desired state, as operators apply it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -53,12 +52,7 @@ async fn a_call_to_a_model_that_is_coming_is_held_until_it_is_ready() -> Result<
         async move { caller.infer(identity(4), LIMIT).await }
     });
     let mut models = ModelsClient::new(caller.channel.clone());
-    let model = Model {
-        name: "identity".into(),
-        replicas: 1,
-        versions: vec![],
-        selector: BTreeMap::new().into_iter().collect(),
-    };
+    let model = Model { name: "identity".into(), replicas: 1, ..Model::default() };
     until("the scheduler", async || models.apply_model(ApplyModelRequest { model: Some(model.clone()) }).await.is_ok())
         .await?;
     held.outcome().await??;

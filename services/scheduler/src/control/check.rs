@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use weft_proto::weft::control::v1::Model;
-use weft_types::{Error, ModelName, Result, Version};
+use weft_types::{Error, ModelName, Result, Version, WorkerId};
 
 pub(super) use route::route;
 
@@ -16,10 +16,26 @@ const MAX_VERSIONS: usize = 16;
 const MAX_LABELS: usize = 32;
 /// Bytes of a label's key or value.
 const MAX_LABEL_BYTES: usize = 128;
+/// Bytes of the reason for a cordon, and of who gives it.
+pub(super) const MAX_REASON_BYTES: usize = 256;
+pub(super) const MAX_BY_BYTES: usize = 128;
 
 /// A name in a request.
 pub(super) fn name(field: &str, text: &str) -> Result<ModelName> {
     text.parse().map_err(|problem| invalid(field, problem))
+}
+
+/// A worker in a request.
+pub(super) fn worker(field: &str, text: &str) -> Result<WorkerId> {
+    text.parse().map_err(|problem| invalid(field, problem))
+}
+
+/// What an operator says beside a wish.
+pub(super) fn remark(field: &str, text: &str, most: usize) -> Result<()> {
+    match text.len() <= most && !text.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(invalid(field, format_args!("must be at most {most} bytes without control characters"))),
+    }
 }
 
 /// A model's desired state.

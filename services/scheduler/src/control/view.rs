@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_client::{ReplicaKey, Snapshot};
+use weft_client::{Record, ReplicaKey, Snapshot};
 use weft_policy::place::{self, Plan, place};
 use weft_proto::weft::control::v1::{Model, ModelView, PlacedReplica, Replica, WorkerView};
 use weft_proto::weft::scheduler::v1 as scheduler;
-use weft_proto::weft::state::v1::ReplicaState;
+use weft_proto::weft::state::v1::{ReplicaState, Worker};
 use weft_types::{ModelName, WorkerId};
 
 use crate::failures::Failures;
@@ -82,21 +82,46 @@ impl View {
 
     /// Every worker, by id.
     pub(crate) fn workers(&self) -> Vec<WorkerView> {
-        let mut held: BTreeMap<&WorkerId, Vec<PlacedReplica>> = BTreeMap::new();
+        let mut held: BTreeMap<&WorkerId, Vec<&ReplicaKey>> = BTreeMap::new();
         for key in keys(&self.snapshot) {
-            let Replica { version, state, reason, .. } = replica(&self.snapshot, key);
-            let model = key.model.to_string();
-            held.entry(&key.worker).or_default().push(PlacedReplica { model, version, state, reason });
+            held.entry(&key.worker).or_default().push(key);
         }
-        let worker = |(id, record): (&WorkerId, &Arc<weft_client::Record<_>>)| {
-            let worker: &weft_proto::weft::state::v1::Worker = &record.value;
-            WorkerView {
-                registered_at: worker.registered_at,
-                worker: Some(worker.clone()),
-                replicas: held.remove(id).unwrap_or_default(),
-            }
-        };
-        self.snapshot.workers.iter().map(worker).collect()
+        let none = Vec::new();
+        let view = |(id, record): (_, &Arc<_>)| self.worker_view(id, record, held.get(id).unwrap_or(&none));
+        self.snapshot.workers.iter().map(view).collect()
+    }
+
+    /// One worker; `None` when it is not registered.
+    pub(crate) fn worker(&self, id: &WorkerId) -> Option<WorkerView> {
+        let held: Vec<&ReplicaKey> = keys(&self.snapshot).into_iter().filter(|key| key.worker == *id).collect();
+        Some(self.worker_view(id, self.snapshot.workers.get(id)?, &held))
+    }
+
+    fn worker_view(&self, id: &WorkerId, record: &Record<Worker>, held: &[&ReplicaKey]) -> WorkerView {
+        let worker = &record.value;
+        let cordon = self.snapshot.cordons.get(id).map(|record| &record.value);
+        let draining = worker.draining || cordon.is_some_and(|cordon| cordon.drain);
+        let placed = |key: &&&ReplicaKey| self.snapshot.placements.contains_key::<ReplicaKey>(key);
+        let left = if draining { held.iter().filter(placed).count() } else { 0 };
+        WorkerView {
+            registered_at: worker.registered_at,
+            worker: Some(worker.clone()),
+            replicas: held.iter().map(|key| self.placed_replica(key, draining)).collect(),
+            cordoned: cordon.is_some(),
+            draining,
+            drained: draining && held.is_empty(),
+            cordon: cordon.cloned(),
+            replicas_left: u32::try_from(left).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn placed_replica(&self, key: &ReplicaKey, draining: bool) -> PlacedReplica {
+        let Replica { version, state, reason, .. } = replica(&self.snapshot, key);
+        let is_lack = |lack: &&Lack| lack.version == version || lack.version == 0;
+        let lack = || self.unplaced.get(&key.model)?.iter().find(is_lack);
+        let stays = Some(()).filter(|()| draining && self.snapshot.placements.contains_key(key)).and_then(|()| lack());
+        let stays = stays.map(|lack| lack.reason.clone()).unwrap_or_default();
+        PlacedReplica { model: key.model.to_string(), version, state, reason, stays }
     }
 
     /// Everything that has no place.

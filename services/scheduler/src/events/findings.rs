@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_client::{Record, ReplicaKey, Snapshot};
-use weft_proto::weft::state::v1::Replica;
+use weft_proto::weft::state::v1::{Replica, ReplicaState, Severity};
 use weft_store::Member;
 
 /// Looks in a row that a member may leave unanswered before that is an event: one may fall into an election.
@@ -13,6 +13,8 @@ const SILENT_LOOKS: u32 = 3;
 /// One thing that operators should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
+    /// How much it matters.
+    pub(super) severity: Severity,
     /// What happened, from a fixed set.
     pub(super) reason: &'static str,
     /// What it happened to.
@@ -27,6 +29,7 @@ pub(super) struct Finding {
 /// replicas whose processes do not last.
 pub(super) fn of_snapshot(snapshot: &Snapshot, root: &str) -> Vec<Finding> {
     let undecodable = snapshot.undecodable.iter().map(|(key, revision)| Finding {
+        severity: Severity::Warning,
         reason: "UndecodableRecord",
         subject: key.strip_prefix(root).unwrap_or(key).to_owned(),
         revision: *revision,
@@ -35,6 +38,7 @@ pub(super) fn of_snapshot(snapshot: &Snapshot, root: &str) -> Vec<Finding> {
         ),
     });
     let retained = snapshot.retained.iter().map(|id| Finding {
+        severity: Severity::Warning,
         reason: "WorkerRetained",
         subject: format!("workers/{id}"),
         revision: snapshot.workers.get(id).map_or(0, |record| record.mod_revision),
@@ -43,12 +47,13 @@ pub(super) fn of_snapshot(snapshot: &Snapshot, root: &str) -> Vec<Finding> {
     undecodable.chain(retained).chain(snapshot.replicas.iter().flat_map(of_replica)).collect()
 }
 
-/// What a replica tells of itself: that its process was lost of late, and that it refuses inputs.
+/// What a replica tells of itself: that its process was lost of late, that it could not be loaded, and that it refuses inputs.
 fn of_replica((key, record): (&ReplicaKey, &Arc<Record<Replica>>)) -> impl Iterator<Item = Finding> + use<> {
     let ReplicaKey { worker, model, version } = key;
     let subject = format!("replicas/{worker}/{model}@{version}");
     let Replica { losses, loss, quarantined_inputs, .. } = &record.value;
     let lost = (*losses > 0).then(|| Finding {
+        severity: Severity::Warning,
         reason: "ReplicaLost",
         subject: subject.clone(),
         revision: i64::from(*losses),
@@ -57,7 +62,15 @@ fn of_replica((key, record): (&ReplicaKey, &Arc<Record<Replica>>)) -> impl Itera
             Nth(*losses)
         ),
     });
+    let failed = (record.value.state() == ReplicaState::Failed).then(|| Finding {
+        severity: Severity::Warning,
+        reason: "ReplicaFailed",
+        subject: subject.clone(),
+        revision: record.mod_revision,
+        message: format!("it could not be loaded: {}", record.value.reason),
+    });
     let quarantined = (*quarantined_inputs > 0).then(|| Finding {
+        severity: Severity::Warning,
         reason: "InputQuarantined",
         subject,
         revision: i64::from(*quarantined_inputs),
@@ -65,7 +78,7 @@ fn of_replica((key, record): (&ReplicaKey, &Arc<Record<Replica>>)) -> impl Itera
             "{quarantined_inputs} inputs have ended the model's process several times each: they are refused"
         ),
     });
-    lost.into_iter().chain(quarantined)
+    lost.into_iter().chain(failed).chain(quarantined)
 }
 
 /// A number as one of a row.
@@ -90,6 +103,7 @@ pub(super) fn of_store(members: &[Member], silent: &BTreeSet<usize>) -> Vec<Find
     for (index, member) in members.iter().enumerate() {
         found.extend(member.alarms.iter().map(|alarm| {
             Finding {
+                severity: Severity::Warning,
                 reason: "StoreAlarm",
                 subject: format!("store/{index}/{alarm}"),
                 revision: 0,
@@ -105,6 +119,7 @@ pub(super) fn of_store(members: &[Member], silent: &BTreeSet<usize>) -> Vec<Find
         }));
         if silent.contains(&index) {
             found.push(Finding {
+                severity: Severity::Warning,
                 reason: "StoreMemberSilent",
                 subject: format!("store/{index}"),
                 revision: 0,
@@ -169,6 +184,15 @@ mod tests {
         assert!(found[0].message.contains("2nd time") && found[0].message.contains("signal 11"), "{found:?}");
         let found = show(3, 1);
         assert_eq!(told(&found), [("ReplicaLost", "replicas/w1/m@2", 3), ("InputQuarantined", "replicas/w1/m@2", 1)],);
+    }
+
+    #[test]
+    fn each_failed_load_is_told() {
+        let mut mesh = snapshot(&[worker("w1", 1, &[])]);
+        crate::fixture::replica(&mut mesh, &key("w1", "m", 2), ReplicaState::Failed, 12);
+        let found = of_snapshot(&mesh, "/weft/v1/t/");
+        assert_eq!(told(&found), [("ReplicaFailed", "replicas/w1/m@2", 12)]);
+        assert!(found[0].message.ends_with("told by the worker"), "{found:?}");
     }
 
     #[test]

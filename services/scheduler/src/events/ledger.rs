@@ -1,6 +1,6 @@
 //! What was told already, so that each event is told once and no hour fills the store. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_proto::weft::state::v1::Severity;
 
@@ -8,6 +8,8 @@ use super::findings::Finding;
 
 /// Events of one reason in one hour; a flood of one kind leaves room for the others.
 pub(super) const PER_HOUR: usize = 64;
+/// Occurrences of one reason that are told in one hour: they are facts, not states, and come in numbers when much is moved.
+pub(super) const OCCURRENCES_PER_HOUR: usize = 1024;
 /// How many hours an event stands in the store. What is still so after them is told again.
 pub(super) const KEPT_HOURS: u64 = 6;
 /// The longest subject and the longest message, in bytes: keys in the store can be long.
@@ -18,6 +20,8 @@ const LONGEST: usize = 512;
 pub(super) struct Ledger {
     /// The last hour in which each event was told.
     told: BTreeMap<String, u64>,
+    /// What stood in the store when it was read, whether or not it is still so: no occurrence is told twice.
+    stood: BTreeSet<String>,
     hour: u64,
     /// How many of each reason in that hour.
     counts: BTreeMap<String, usize>,
@@ -39,6 +43,7 @@ impl Ledger {
     pub(super) fn of<'a>(told: impl Iterator<Item = (u64, &'a str)>, hour: u64) -> Self {
         let mut ledger = Self { hour, ..Self::default() };
         for (of, id) in told {
+            ledger.stood.insert(id.to_owned());
             let last = ledger.told.entry(id.to_owned()).or_default();
             *last = of.max(*last);
             if let Some((reason, _)) = id.rsplit_once('-').filter(|_| of == hour) {
@@ -57,32 +62,52 @@ impl Ledger {
         let found: BTreeMap<String, &Finding> = found.iter().map(|finding| (id(finding), finding)).collect();
         self.told.retain(|told, last| found.contains_key(told) && hour.saturating_sub(*last) < KEPT_HOURS);
         let mut counts = self.counts.clone();
-        let mut due = Vec::new();
+        let mut told = Vec::new();
         for (id, finding) in found.into_iter().filter(|(id, _)| !self.told.contains_key(id)) {
             let count = counts.entry(finding.reason.to_owned()).or_default();
             if *count >= PER_HOUR {
                 continue;
             }
             *count += 1;
-            let last = if *count == PER_HOUR { "; more of these are not told in this hour" } else { "" };
-            due.push(Due {
-                id,
-                severity: Severity::Warning,
-                reason: finding.reason,
-                subject: cut(&finding.subject).to_owned(),
-                message: format!("{}{last}", cut(&finding.message)),
-            });
+            told.push(due(id, finding, *count == PER_HOUR));
         }
-        due
+        told
+    }
+
+    /// An occurrence as it is to be told; `None` when it was told already, or too much of its kind was in this hour.
+    pub(super) fn occurrence(&self, finding: &Finding, hour: u64) -> Option<Due> {
+        let id = id(finding);
+        let count = self.counts.get(finding.reason).copied().unwrap_or(0);
+        let count = if hour == self.hour { count + 1 } else { 1 };
+        let is_told = self.stood.contains(&id) || count > OCCURRENCES_PER_HOUR;
+        (!is_told).then(|| due(id, finding, count == OCCURRENCES_PER_HOUR))
     }
 
     /// This one has been told, in this hour.
     pub(super) fn told(&mut self, due: &Due, hour: u64) {
-        self.told.insert(due.id.clone(), hour);
-        if hour == self.hour {
-            *self.counts.entry(due.reason.to_owned()).or_default() += 1;
+        if hour != self.hour {
+            (self.hour, self.counts) = (hour, BTreeMap::new());
         }
+        self.told.insert(due.id.clone(), hour);
+        *self.counts.entry(due.reason.to_owned()).or_default() += 1;
     }
+}
+
+/// A finding as an event; `is_last` of its kind in this hour.
+fn due(id: String, finding: &Finding, is_last: bool) -> Due {
+    let last = if is_last { "; more of these are not told in this hour" } else { "" };
+    Due {
+        id,
+        severity: finding.severity,
+        reason: finding.reason,
+        subject: cut(&finding.subject).to_owned(),
+        message: format!("{}{last}", cut(&finding.message)),
+    }
+}
+
+/// Tells texts apart, where a revision is wanted and there is none.
+pub(super) fn mark(text: &str) -> i64 {
+    fnv([text.as_bytes()]).cast_signed()
 }
 
 /// Tells findings apart, the same in every process and build.
@@ -90,11 +115,12 @@ fn id(finding: &Finding) -> String {
     let words = [finding.reason.as_bytes(), b"\0", finding.subject.as_bytes(), b"\0", &finding.revision.to_be_bytes()];
     // FNV-1a (Fowler, Noll and Vo): short and the same everywhere. Two events that collide within some hours would be told
     // as one, which costs a line in a list.
-    let hash = words
-        .into_iter()
-        .flatten()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    format!("{}-{hash:016x}", finding.reason)
+    format!("{}-{:016x}", finding.reason, fnv(words))
+}
+
+fn fnv<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    words.into_iter().flatten().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// The beginning of a text, as much as is kept.
@@ -107,7 +133,7 @@ mod tests {
     use super::*;
 
     fn finding(reason: &'static str, subject: impl Into<String>, revision: i64) -> Finding {
-        Finding { reason, subject: subject.into(), revision, message: "m".to_owned() }
+        Finding { severity: Severity::Warning, reason, subject: subject.into(), revision, message: "m".to_owned() }
     }
 
     fn tell(ledger: &mut Ledger, found: &[Finding], hour: u64) -> Vec<Due> {
@@ -169,6 +195,25 @@ mod tests {
         let mut next = Ledger::of(ids.iter().map(|(hour, id)| (*hour, id.as_str())), 1);
         assert_eq!(next.due(&found, 1), []);
         assert_eq!(next.due(&found, 2).len(), PER_HOUR);
+    }
+
+    #[test]
+    fn occurrences_are_told_once_and_within_a_bound() {
+        let mut ledger = Ledger::default();
+        let tell = |ledger: &mut Ledger, number: usize, hour| {
+            let due = ledger.occurrence(&finding("Moved", format!("s{number}"), 1), hour);
+            due.inspect(|due| ledger.told(due, hour))
+        };
+        let first = tell(&mut ledger, 0, 1).expect("news");
+        let mut next = Ledger::of([(1, first.id.as_str())].into_iter(), 1);
+        assert_eq!(next.due(&[], 1), []);
+        assert_eq!(tell(&mut next, 0, 1), None, "told again by the next leader");
+        let told: Vec<Due> = (1..2 * OCCURRENCES_PER_HOUR).filter_map(|number| tell(&mut ledger, number, 1)).collect();
+        assert_eq!(told.len(), OCCURRENCES_PER_HOUR - 1);
+        assert_eq!(told.iter().filter(|due| due.message.contains("more of these")).count(), 1);
+        assert!(tell(&mut ledger, 5000, 2).is_some(), "another hour");
+        // States have their own bound: occurrences do not use it up.
+        assert_eq!(ledger.due(&[finding("Other", "x", 1)], 2).len(), 1);
     }
 
     #[test]

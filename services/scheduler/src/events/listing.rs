@@ -2,9 +2,10 @@
 
 use prost::Message as _;
 use weft_proto::weft::state::v1::Event;
-use weft_store::Range;
+use weft_store::{Listing, Range};
 use weft_types::{Deadline, Error, Reason, Result};
 
+use super::stream::Token;
 use crate::Inner;
 use crate::error::store_failed;
 
@@ -15,17 +16,22 @@ const MOST: usize = 1000;
 
 impl Inner {
     /// The newest events, the newest first. They are read from the store: nothing but this needs them. The leader adds what
-    /// it could not write yet.
-    pub(crate) async fn list_events(&self, limit: u32, deadline: Deadline) -> Result<Vec<Event>> {
-        let read = self.store.read(Range::Prefix(self.keys.events()));
-        let listing = tokio::time::timeout_at(deadline.instant().into(), read)
-            .await
-            .map_err(|_| Error::new(Reason::DeadlineRunning, "the state store did not answer in time"))?
-            .map_err(|error| store_failed(&error))?;
+    /// it could not write yet. The token goes on after what stands in the store.
+    pub(crate) async fn list_events(&self, limit: u32, deadline: Deadline) -> Result<(Vec<Event>, String)> {
+        let listing = self.stored_events(deadline).await?;
+        let token = Token::of(&listing).to_string();
         let mut events: Vec<Event> =
             listing.entries.into_iter().filter_map(|entry| Event::decode(entry.value).ok()).collect();
         events.extend(self.untold.beside(&events));
-        Ok(newest(events, limit))
+        Ok((newest(events, limit), token))
+    }
+
+    pub(super) async fn stored_events(&self, deadline: Deadline) -> Result<Listing> {
+        let read = self.store.read(Range::Prefix(self.keys.events()));
+        tokio::time::timeout_at(deadline.instant().into(), read)
+            .await
+            .map_err(|_| Error::new(Reason::DeadlineRunning, "the state store did not answer in time"))?
+            .map_err(|error| store_failed(&error))
     }
 }
 

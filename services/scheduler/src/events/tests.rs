@@ -115,11 +115,14 @@ impl Stage {
     async fn listed(&self) -> Vec<Event> {
         let surface = Surface(Arc::clone(&self.scheduler.inner));
         let list: Request<ListEventsRequest> = request(ListEventsRequest { limit: 0 });
-        surface.list_events(list).await.expect("the store answers").into_inner().events
+        let events = surface.list_events(list).await.expect("the store answers").into_inner().events;
+        events.into_iter().filter(|event| event.reason != "LeaderElected").collect()
     }
 
+    /// What is told of states: the elections of the heralds are beside the point here.
     async fn stored(&self) -> Vec<weft_store::Entry> {
-        self.cluster.store.read(Range::Prefix(self.cluster.keys.events())).await.expect("read").entries
+        let events = self.cluster.store.read(Range::Prefix(self.cluster.keys.events())).await.expect("read").entries;
+        events.into_iter().filter(|entry| !entry.key.contains("/LeaderElected-")).collect()
     }
 }
 
@@ -128,7 +131,8 @@ async fn events(surface: &Surface, count: usize) -> Vec<Event> {
     let mut changes = surface.0.mesh.changes();
     loop {
         let list = request(ListEventsRequest { limit: 0 });
-        let told = surface.list_events(list).await.expect("the store answers").into_inner().events;
+        let mut told = surface.list_events(list).await.expect("the store answers").into_inner().events;
+        told.retain(|event| event.reason != "LeaderElected");
         if told.len() >= count {
             return told;
         }

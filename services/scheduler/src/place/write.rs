@@ -10,7 +10,7 @@ use weft_store::{Compare, Fence, Op, Txn};
 use crate::observe::replica_key;
 
 /// Moves in one transaction, each with its own comparison: the store takes 128, and one is the fence's.
-const MOVES: usize = 100;
+pub(super) const MOVES: usize = 100;
 
 /// The writes that carry out `plan`, decided on `snapshot`.
 ///

@@ -43,7 +43,7 @@ pub async fn worker(process: &Process, settings: settings::Worker) -> Result<Rol
         tasks: process.tasks.clone(),
         health: bound.health.clone(),
     };
-    let worker = Worker::start(options, parts);
+    let worker = Worker::start(options, parts).await;
     for problem in worker.problems() {
         tracing::warn!(model = %problem.model, problem = %problem.problem, "a model in the repository is skipped");
     }

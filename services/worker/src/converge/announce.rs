@@ -40,6 +40,8 @@ impl Announcer {
             epoch: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             draining: false,
             registered_at: Some(weft_proto::timestamp(now)),
+            devices: shared.machine.devices(shared.memory_bytes),
+            topology: Some(shared.machine.topology()),
         };
         Self { presence, keys: shared.keys.clone(), record, told: None }
     }

@@ -68,7 +68,7 @@ impl World {
             tasks: tasks.clone(),
             health: health.clone(),
         };
-        let worker = Worker::with_engines(options, parts, engines);
+        let worker = Worker::with_engines(options, parts, engines, crate::machine::Machine::detect());
         let world = Self { worker, mesh, tasks, health, store, keys };
         world.until(|snapshot| !snapshot.workers.is_empty()).await;
         world

@@ -58,7 +58,11 @@ impl Worker for Admin {
 
 /// Threads and memory as this worker was told or found: what models may use.
 fn processors(shared: &Shared, cpu: &Cpu) -> Device {
-    let node = |node: &Node| MemoryNode { id: node.id, processors: node.processors, memory_bytes: node.memory_bytes };
+    let node = |node: &Node| MemoryNode {
+        id: node.id,
+        processors: u32::try_from(node.processors.len()).unwrap_or(u32::MAX),
+        memory_bytes: node.memory_bytes,
+    };
     Device {
         kind: "cpu".to_owned(),
         name: std::env::consts::ARCH.to_owned(),

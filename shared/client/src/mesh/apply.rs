@@ -67,6 +67,7 @@ impl Snapshot {
                     was.filter(|_| entry.is_none()).map_or(Applied::Quietly, |was| Applied::Dropped(key, was)),
                 );
             }
+            "cordons" => drop(set(&mut self.cordons, rest.parse().ok()?, entry)?),
             "models" => drop(set(&mut self.models, rest.parse().ok()?, entry)?),
             "routes" => drop(set(&mut self.routes, rest.parse().ok()?, entry)?),
             "placements" => drop(set(&mut self.placements, replica_key(rest)?, entry)?),
@@ -161,6 +162,8 @@ mod tests {
             (put("leader/scheduler", TORN, 7), vec![("/r/leader/scheduler".to_owned(), 7)]),
             (gone("leader/scheduler", 8), vec![]),
             (put("unheard-of/x", TORN, 9), vec![]),
+            (put("cordons/w1", b"\x12\x7fw", 10), vec![("/r/cordons/w1".to_owned(), 10)]),
+            (gone("cordons/w1", 11), vec![]),
         ] {
             snapshot.apply("/r/", &change);
             let found: Vec<(String, i64)> = listed(&snapshot);

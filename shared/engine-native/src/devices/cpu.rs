@@ -3,8 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::thread::CpuSet;
+
 /// The most memory nodes that are looked at.
 const MAX_NODES: usize = 1024;
+/// The most processors that a list may name; kernels are built for fewer.
+const MAX_PROCESSORS: u32 = 16 * 1024;
 
 /// The processors of this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,12 +22,12 @@ pub struct Cpu {
 }
 
 /// Processors that share memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its number.
     pub id: u32,
-    /// Its processors.
-    pub processors: u32,
+    /// Those of its processors that this process may use, by number.
+    pub processors: Vec<u32>,
     /// Its memory.
     pub memory_bytes: u64,
 }
@@ -31,14 +35,30 @@ pub struct Node {
 impl Cpu {
     /// Asks the kernel.
     pub fn detect() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-        Self { threads: u32::try_from(threads).unwrap_or(u32::MAX), ..Self::below(Path::new("/")) }
+        Self::within(Path::new("/"), &allowed())
     }
 
-    /// As [`Self::detect`], with the kernel's files below another folder, and no threads.
-    pub fn below(root: &Path) -> Self {
-        Self { threads: 0, quota_millis: quota(root), nodes: nodes(root) }
+    /// As [`Self::detect`], with the kernel's files below `root`, for a process that may use these processors.
+    pub fn within(root: &Path, allowed: &[u32]) -> Self {
+        let (quota_millis, mut nodes) = (quota(root), nodes(root));
+        for node in &mut nodes {
+            node.processors.retain(|processor| allowed.contains(processor));
+        }
+        // A thread more than the quota has whole processors would wait for the others' share to end.
+        let granted = quota_millis.map_or(u32::MAX, |millis| millis / 1000);
+        let threads = u32::try_from(allowed.len()).unwrap_or(u32::MAX).min(granted).max(1);
+        Self { threads, quota_millis, nodes }
     }
+}
+
+/// The processors that the kernel lets this process use.
+fn allowed() -> Vec<u32> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else {
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+        return (0..u32::try_from(threads).unwrap_or(u32::MAX)).collect();
+    };
+    let is_set = |processor: &u32| usize::try_from(*processor).is_ok_and(|processor| set.is_set(processor));
+    (0..u32::try_from(CpuSet::MAX_CPU).unwrap_or(0)).filter(is_set).collect()
 }
 
 /// The tightest quota of the process's group and of those around it.
@@ -94,20 +114,25 @@ fn nodes(root: &Path) -> Vec<Node> {
 
 fn node(folder: &Path) -> Option<Node> {
     let id = folder.file_name()?.to_str()?.strip_prefix("node")?.parse().ok()?;
-    let processors = count(fs::read_to_string(folder.join("cpulist")).ok()?.trim())?;
+    let processors = list(fs::read_to_string(folder.join("cpulist")).ok()?.trim())?;
     let memory = fs::read_to_string(folder.join("meminfo")).ok()?;
     let total = memory.lines().find_map(|line| line.split_once("MemTotal:"))?.1;
     let memory_bytes = total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;
     Some(Node { id, processors, memory_bytes })
 }
 
-/// Entries of a list such as `0-3,8`; a node with memory alone has none.
-fn count(list: &str) -> Option<u32> {
-    list.split(',').filter(|part| !part.is_empty()).try_fold(0u32, |sum, part| {
+/// A list such as `0-3,8`; a node with memory alone has none.
+fn list(text: &str) -> Option<Vec<u32>> {
+    let mut processors = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let range = last.parse::<u32>().ok()?.checked_sub(first.parse().ok()?)?.checked_add(1)?;
-        sum.checked_add(range)
-    })
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        if first > last || last >= MAX_PROCESSORS {
+            return None;
+        }
+        processors.extend(first..=last);
+    }
+    Some(processors)
 }
 
 #[cfg(test)]
@@ -124,6 +149,11 @@ mod tests {
         root
     }
 
+    /// For a process that may use 16 processors.
+    fn below(root: &tempfile::TempDir) -> Cpu {
+        Cpu::within(root.path(), &(0..16).collect::<Vec<u32>>())
+    }
+
     #[test]
     fn the_tightest_quota_of_all_groups_counts() {
         let root = tree(&[
@@ -132,7 +162,8 @@ mod tests {
             ("sys/fs/cgroup/pods/cpu.max", "150000 100000\n"),
             ("sys/fs/cgroup/pods/one/cpu.max", "400000 100000\n"),
         ]);
-        assert_eq!(Cpu::below(root.path()).quota_millis, Some(1500));
+        let cpu = below(&root);
+        assert_eq!((cpu.quota_millis, cpu.threads), (Some(1500), 1));
     }
 
     #[test]
@@ -144,14 +175,17 @@ mod tests {
                 ("sys/fs/cgroup/cpu/x/cpu.cfs_period_us", "100000\n"),
             ])
         };
-        assert_eq!(Cpu::below(old("250000\n").path()).quota_millis, Some(2500));
-        assert_eq!(Cpu::below(old("-1\n").path()).quota_millis, None);
+        let limited = below(&old("250000\n"));
+        assert_eq!((limited.quota_millis, limited.threads), (Some(2500), 2));
+        let free = below(&old("-1\n"));
+        assert_eq!((free.quota_millis, free.threads), (None, 16));
         // The path is the host's; the container sees its own group at the mount.
         let own = tree(&[("proc/self/cgroup", "0::/../../pod\n"), ("sys/fs/cgroup/cpu.max", "50000 100000\n")]);
-        assert_eq!(Cpu::below(own.path()).quota_millis, Some(500));
+        let small = below(&own);
+        assert_eq!((small.quota_millis, small.threads), (Some(500), 1));
         for odd in ["", "max 100000", "x y", "1", "5 0", "99999999999999999999 1"] {
             let odd = tree(&[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/cpu.max", odd)]);
-            assert_eq!(Cpu::below(odd.path()).quota_millis, None);
+            assert_eq!(below(&odd).quota_millis, None);
         }
     }
 
@@ -160,16 +194,18 @@ mod tests {
         let root = tree(&[
             ("sys/devices/system/node/node1/cpulist", "\n"),
             ("sys/devices/system/node/node1/meminfo", "Node 1 MemTotal:  2048 kB\nNode 1 MemFree: 1 kB\n"),
-            ("sys/devices/system/node/node0/cpulist", "0-3,8\n"),
+            ("sys/devices/system/node/node0/cpulist", "0-3,8,20-21\n"),
             ("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal:  1024 kB\n"),
             ("sys/devices/system/node/possible", "0-1\n"),
         ]);
         let expected = [
-            Node { id: 0, processors: 5, memory_bytes: 1 << 20 },
-            Node { id: 1, processors: 0, memory_bytes: 2 << 20 },
+            Node { id: 0, processors: vec![0, 1, 2, 3, 8], memory_bytes: 1 << 20 },
+            Node { id: 1, processors: vec![], memory_bytes: 2 << 20 },
         ];
-        assert_eq!(Cpu::below(root.path()).nodes, expected);
-        assert_eq!(count("3-1"), None);
+        assert_eq!(below(&root).nodes, expected, "those that the process may not use are left out");
+        for bad in ["3-1", "x", "0-4294967295", "1-"] {
+            assert_eq!(list(bad), None, "{bad}");
+        }
         assert!(Cpu::detect().threads > 0);
     }
 }

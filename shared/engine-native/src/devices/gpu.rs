@@ -2,9 +2,12 @@
 #![expect(unsafe_code, reason = "the driver is asked whether it is there, and for memory that it has not filled")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, PinnedHostSlice, result, sys};
+
+use super::pci::{self, Address};
 
 /// All GPUs, or why there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct Gpu {
     pub free_bytes: u64,
     /// What it can do, as `9.0`.
     pub compute_capability: String,
+    /// The memory node that it is nearest to; 0 where nobody knows.
+    pub memory_node: u32,
 }
 
 /// Asks the driver. This may take a while for the first time, and must not run where waiting is forbidden.
@@ -145,13 +150,27 @@ fn gpu(ordinal: u32) -> Result<Gpu, String> {
     let facts = || -> Result<Gpu, result::DriverError> {
         let (free, total) = context.mem_get_info()?;
         let (major, minor) = context.compute_capability()?;
+        let memory_node = address(&context)?.and_then(|address| pci::memory_node(Path::new("/"), address));
         Ok(Gpu {
             ordinal,
             name: context.name()?,
             memory_bytes: total as u64,
             free_bytes: free as u64,
             compute_capability: format!("{major}.{minor}"),
+            memory_node: memory_node.unwrap_or(0),
         })
     };
     facts().map_err(|error| told(&error))
+}
+
+/// Where it is on the bus; `None` where the driver tells what cannot be.
+fn address(context: &CudaContext) -> Result<Option<Address>, result::DriverError> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID, CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID,
+    };
+    let domain = u16::try_from(context.attribute(CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?);
+    let bus = u8::try_from(context.attribute(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?);
+    let device = u8::try_from(context.attribute(CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?);
+    let (Ok(domain), Ok(bus), Ok(device)) = (domain, bus, device) else { return Ok(None) };
+    Ok(Some(Address { domain, bus, device }))
 }

@@ -16,7 +16,7 @@ use super::language::Remote;
 use super::model::{Hosted, Owner};
 use super::process::{self, Limits};
 use super::source::{self, Opened};
-use super::{ONNXRUNTIME, Shared, Started};
+use super::{ONNXRUNTIME, Shared, Started, affinity};
 use crate::arena::Arena;
 use crate::protocol::{GREETING, Load, Loaded, Signature, command, event};
 
@@ -34,12 +34,19 @@ pub(super) async fn load(shared: &Shared, engine: &'static str, spec: &Spec) -> 
     let started = starter.spawn(program).await;
     let (child, socket) = started.map_err(|error| failed("an engine process cannot be started", &error))?;
     let pid = child.id();
+    let node = shared.node();
+    if let (Some(pid), Some(node)) = (pid, node)
+        && let Err(error) = affinity::pin(pid, node)
+    {
+        tracing::warn!(%error, node = node.id, "an engine process is not kept on its memory node");
+    }
     let greeted = greet(&socket, &opened, &arena).await;
     greeted.map_err(|error| failed("an engine process cannot be spoken to", &error))?;
     let connection = Arc::new(Connection::new(socket));
     shared.count(Started {
         model: spec.name.clone(),
         pid: pid.unwrap_or(0),
+        node: node.map(|node| node.id),
         arena: arena.gauge(),
         connection: Arc::downgrade(&connection),
     });
@@ -57,7 +64,8 @@ pub(super) async fn load(shared: &Shared, engine: &'static str, spec: &Spec) -> 
         path: Vec::new(),
         max_batch_size: spec.max_batch_size as u64,
         parameters: spec.parameters.clone(),
-        threads: u32::try_from(options.threads).unwrap_or(u32::MAX),
+        threads: u32::try_from(node.map_or(options.threads, |node| options.threads.min(node.processors.len())))
+            .unwrap_or(u32::MAX),
         library: library.into_os_string().into_encoded_bytes(),
     };
     let loaded = loaded(load, ticket).await?;

@@ -77,6 +77,12 @@ impl<'a> Seat<'a> {
         }
     }
 
+    /// What rules the worker out for a replica that it does not have: it may keep what it has when it is cordoned.
+    fn closed(&self, wanted: &Wanted, version: Version) -> Option<Obstacle> {
+        let cordoned = self.worker.cordoned.then_some(Obstacle::Cordoned);
+        self.unsuited(wanted, version).into_iter().chain(cordoned).min()
+    }
+
     /// The bytes that the version would take in addition; one that is on its way out has its memory already.
     fn extra(&self, name: Name<'_>) -> u64 {
         if self.held.contains_key(&name) { 0 } else { self.offer(name).unwrap_or(0) }
@@ -210,7 +216,7 @@ impl<'a> Fleet<'a> {
 
     fn obstacle(&self, seat: &Seat<'a>, wanted: &Wanted, version: Version) -> Option<Obstacle> {
         let name = (&wanted.model, version);
-        if let Some(obstacle) = seat.unsuited(wanted, version) {
+        if let Some(obstacle) = seat.closed(wanted, version) {
             return Some(obstacle);
         }
         let holding = seat.held.get(&name).filter(|holding| holding.placed);

@@ -26,6 +26,7 @@ fn worker(number: usize, memory: u64) -> Worker {
         zone: String::new(),
         labels: BTreeMap::new(),
         memory,
+        cordoned: false,
         draining: false,
         offers: BTreeMap::from([(model_name(0), versions)]),
     }
@@ -37,6 +38,9 @@ fn wanted(replicas: usize, versions: &[u64]) -> Wanted {
         replicas,
         versions: versions.iter().copied().map(version).collect(),
         selector: BTreeMap::new(),
+        priority: Priority::default(),
+        anti_affinity: BTreeSet::new(),
+        idle: None,
     }
 }
 
@@ -100,6 +104,22 @@ fn tells_the_obstacle_that_is_nearest_to_success() {
 fn a_lost_worker_loses_its_placements_and_others_take_over_at_once() {
     let world = world(vec![worker(1, 90)], wanted(1, &[1]), vec![holding(0, 1, State::Pending)]);
     assert_eq!(moves(&world), [Move::Place(key(1, 1), Why::Missing), Move::Remove(key(0, 1), Why::WorkerGone)]);
+}
+
+#[test]
+fn a_cordoned_worker_keeps_what_it_has_and_takes_nothing_new() {
+    let cordoned = Worker { cordoned: true, ..worker(0, 90) };
+    let full = world(vec![cordoned.clone()], wanted(2, &[1]), vec![holding(0, 1, State::Ready)]);
+    assert_eq!(moves(&full), []);
+    assert_eq!(obstacles(&full), [(Some(1), 1, Obstacle::Cordoned)]);
+    let both = world(vec![cordoned.clone(), worker(1, 90)], wanted(1, &[1]), vec![]);
+    assert_eq!(moves(&both), [Move::Place(key(1, 1), Why::Missing)]);
+    // A drain that an operator has asked for is both.
+    let emptied = Worker { draining: true, ..cordoned };
+    let mut drained = world(vec![emptied, worker(1, 90)], wanted(1, &[1]), vec![holding(0, 1, State::Ready)]);
+    assert_eq!(moves(&drained), [Move::Place(key(1, 1), Why::Missing)]);
+    drained.holdings.push(holding(1, 1, State::Ready));
+    assert_eq!(moves(&drained), [Move::Remove(key(0, 1), Why::Replaced)]);
 }
 
 #[test]

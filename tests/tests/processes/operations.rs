@@ -1,0 +1,81 @@
+//! The operations chapter can be typed as it stands.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use weft_tests::calls::Caller;
+use weft_tests::tools::tool;
+
+use super::cluster::Cluster;
+
+/// A command of the chapter, and what it shows.
+struct Step {
+    command: String,
+    shown: String,
+}
+
+/// The commands of every `console` block: lines after `$ `, with those that they are continued on.
+fn steps(chapter: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    let (mut inside, mut continued) = (false, false);
+    for line in chapter.lines() {
+        match line {
+            "```console" => inside = true,
+            "```" => inside = false,
+            _ if !inside => {}
+            _ => {
+                let command = line.strip_prefix("$ ").or(Some(line).filter(|_| continued));
+                match (command, steps.last_mut()) {
+                    (Some(command), Some(step)) if continued => step.command += &format!("\n{command}"),
+                    (Some(command), _) => steps.push(Step { command: command.to_owned(), shown: String::new() }),
+                    (None, Some(step)) => step.shown += &format!("{line}\n"),
+                    (None, None) => {}
+                }
+                continued = command.is_some_and(|command| command.ends_with('\\'));
+            }
+        }
+    }
+    steps
+}
+
+/// The names of a JSON text's fields.
+fn names(text: &str) -> BTreeSet<&str> {
+    let fields = text.lines().filter_map(|line| line.trim_start().strip_prefix('"')?.split_once("\":"));
+    fields.map(|(name, _)| name).collect()
+}
+
+/// grpcurl's exit status for the end of a watch: 64 and DEADLINE_EXCEEDED.
+const WATCHED: i32 = 68;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_operations_chapter_does_what_it_shows() -> Result<()> {
+    let chapter = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("operations.md");
+    let steps = steps(&std::fs::read_to_string(chapter)?);
+    ensure!(steps.len() >= 8, "only {} commands were found", steps.len());
+    let cluster = Cluster::start().await?;
+    let _scheduler = cluster.weft("scheduler", "1")?;
+    let _workers = [cluster.weft("worker", "1")?, cluster.weft("worker", "2")?];
+    let router = cluster.weft("router", "1")?;
+    let caller = Caller::new(&router.address)?;
+    for model in ["digits", "identity"] {
+        caller.wait_ready(model).await?;
+    }
+    let grpcurl = tool("bin/grpcurl")?;
+    let folder = grpcurl.parent().context("it is in a folder")?.to_string_lossy().into_owned();
+    for Step { command, shown } in steps {
+        let run = || {
+            let path = format!("{folder}:/usr/bin:/bin");
+            Command::new("sh").args(["-c", &command]).env("PATH", path).env("A", &router.address).output()
+        };
+        let ended = tokio::task::block_in_place(run)?;
+        let told = String::from_utf8_lossy(&ended.stdout);
+        let is_watch = command.contains("/Watch") && ended.status.code() == Some(WATCHED);
+        ensure!(ended.status.success() || is_watch, "{command}\n{}", String::from_utf8_lossy(&ended.stderr));
+        let (shown, found) = (names(&shown), names(&told));
+        let missing: Vec<_> = shown.difference(&found).collect();
+        ensure!(missing.is_empty(), "{command}\ndoes not tell {missing:?}:\n{told}");
+    }
+    Ok(())
+}
