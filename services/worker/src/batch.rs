@@ -8,6 +8,7 @@ use weft_runtime::Tasks;
 use weft_types::SystemClock;
 
 use crate::execute;
+use crate::preempt;
 use crate::queue::{Next, Work};
 use crate::replica::Replica;
 
@@ -27,15 +28,21 @@ pub(crate) fn start(replica: &Arc<Replica>, tasks: &Tasks) {
 
 /// Executions run in tasks of their own, each with a permit.
 async fn run(replica: Arc<Replica>, tasks: Tasks) {
-    while let Some(mut permit) = replica.permit().await {
-        let Some(work) = collect(&replica).await else { return };
+    while let Some(mut permit) = preempt::permit(&replica).await {
+        let Some(work) = collect(&replica).await else {
+            // What is being stopped comes back, so the end is known when nothing runs any more.
+            let Some(_all) = replica.alone(permit).await else { return };
+            if replica.queue.len() == 0 {
+                return;
+            }
+            continue;
+        };
         if work.iter().any(|work| work.suspect.is_some()) {
             // What runs beside it would be lost with it, and be blamed.
             let Some(all) = replica.alone(permit).await else { return };
             permit = all;
         }
-        let rows = work.iter().map(|work| work.rows).sum();
-        let execution = replica.execution(rows, permit, SystemClock::now());
+        let execution = replica.execution(&work, permit, SystemClock::now());
         tasks.spawn("execute", execute::run(execution, work));
     }
 }

@@ -23,6 +23,8 @@ enum Ending {
     Lost(Failure),
     /// Nobody waits any more: the execution was dropped.
     Unwanted,
+    /// A more urgent request needs the place.
+    Preempted,
     /// The replica is being unloaded by force.
     Aborted,
 }
@@ -44,9 +46,10 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
     // The batch keeps its inputs, which are views: they are looked at again if the process is lost.
     let inputs = batch.iter().map(|work| work.inputs.clone()).collect();
     let (inputs, stopped) = weft_engine::Batch::watched(inputs);
-    let ending = compute(replica, inputs, &mut batch).await;
-    if matches!(ending, Ending::Unwanted) {
-        // What nobody waits for takes its place until it has stopped, and is measured until then.
+    let ending = compute(&execution, inputs, &mut batch).await;
+    let told = SystemClock::now();
+    if matches!(ending, Ending::Unwanted | Ending::Preempted) {
+        // What is told to stop takes its place until it has, and is measured until then.
         tokio::select! {
             () = stopped.wait() => {}
             () = replica.aborted() => {}
@@ -62,12 +65,18 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
             replica.learned().latency.observe_stopped(rows, took, ended);
             batch.stopped(replica, ended);
         }
-        Ending::Aborted => batch.fail(&Error::new(Reason::Draining, "the replica is being unloaded").into()),
+        Ending::Preempted => {
+            replica.learned().latency.observe_stopped(rows, took, ended);
+            replica.executions.stopped(ended.saturating_duration_since(told));
+            replica.metrics.record_preemptions(1);
+            batch.put_back(replica);
+        }
+        Ending::Aborted => batch.fail(&replica::unloading().into()),
         Ending::Failed(failure) => batch.fail(&failure),
         Ending::Answered(answers) => {
             // An engine may run a batch again, one by one, when it fails: that is not how long the batch takes.
             if answers.iter().all(Result::is_ok) {
-                replica.learned().latency.observe(rows, took, ended);
+                replica.learn(&execution.mark, rows, took, ended);
             }
             batch.work.iter().filter_map(|work| work.suspect).for_each(|digest| replica.quarantine.clear(digest));
             replica.metrics.record_batch(batch.work.len());
@@ -77,7 +86,8 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
     }
 }
 
-async fn compute(replica: &Replica, inputs: weft_engine::Batch, batch: &mut [Work]) -> Ending {
+async fn compute(execution: &Execution, inputs: weft_engine::Batch, batch: &mut [Work]) -> Ending {
+    let (replica, mark) = (&*execution.replica, &execution.mark);
     let expected = inputs.requests.len();
     let execution = AssertUnwindSafe(replica.model.execute(inputs)).catch_unwind();
     // Whichever ends first, the others are dropped at the end of this statement: that is what stops the model.
@@ -86,6 +96,7 @@ async fn compute(replica: &Replica, inputs: weft_engine::Batch, batch: &mut [Wor
         outcome = execution => ending(outcome, expected, replica),
         () = nobody_waits(batch) => Ending::Unwanted,
         () = replica.aborted() => Ending::Aborted,
+        () = mark.stop() => Ending::Preempted,
     }
 }
 
@@ -147,6 +158,12 @@ impl Batch {
         replica.metrics.record_stopped(after);
         replica.metrics.record_wasted(self.took);
         tracing::debug!(model = %replica.identity.name, after_us = after.as_micros(), "stopped: nobody waits");
+    }
+
+    /// They wait again, where they did before, and lose nothing but time.
+    fn put_back(self, replica: &Replica) {
+        let error = if replica.is_lost() { replica::gone() } else { replica::unloading() };
+        replica.queue.put_back(self.work).into_iter().for_each(|work| work.refuse(error.clone()));
     }
 
     /// Whoever has sent these inputs, each is a suspect now: callers that have gone meanwhile included.

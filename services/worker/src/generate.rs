@@ -201,6 +201,7 @@ impl Sequence {
         if let Some((_, usage)) = piece.end {
             metrics.record_tokens(Tokens::Input, usage.prompt_tokens.saturating_sub(usage.cached_tokens));
             metrics.record_tokens(Tokens::Cached, usage.cached_tokens);
+            metrics.record_preemptions(usage.preemptions);
             replica.stats.execution(1, 1, queue + compute, SystemClock::wall());
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A call's path: [`grpc`] takes it off the wire, [`answer`] leads it through, [`infer`] makes tensors of it, [`face`] checks
 //! them, [`admit`] refuses what cannot be answered in time, [`queue`] holds it in order of urgency, [`batch`] decides what runs together,
-//! [`execute`] runs it for as long as somebody waits, and [`infer`] makes the response.
+//! [`execute`] runs it for as long as somebody waits and [`preempt`] does not need its place, and [`infer`] makes the response.
 //!
 //! Beside that, [`converge`] makes the replicas follow the placements: it loads from the [`repository`] with the engines
 //! of [`wiring`], and tells the mesh what is ready.
@@ -25,6 +25,7 @@ mod infer;
 mod load;
 mod machine;
 mod options;
+mod preempt;
 mod quarantine;
 mod queue;
 mod replica;

@@ -3,6 +3,7 @@
 //! A request is in the queue for as long as its caller holds the [`Ticket`]: dropping it takes the request out, or tells the
 //! execution that has it that one caller less is waiting. So nothing is counted that must be counted back.
 
+mod back;
 mod bands;
 mod ticket;
 
@@ -58,6 +59,7 @@ pub(crate) struct Request {
 
 /// A request as the executor takes it.
 pub(crate) struct Work {
+    rank: Rank,
     pub(crate) inputs: Inputs,
     pub(crate) rows: usize,
     bytes: usize,
@@ -70,6 +72,11 @@ pub(crate) struct Work {
 }
 
 impl Work {
+    /// 1 is served first.
+    pub(crate) const fn band(&self) -> u64 {
+        self.rank.band
+    }
+
     /// Answers a caller whose request was not executed. One that has gone meanwhile needs no answer.
     pub(crate) fn refuse(self, error: Error) {
         let now = SystemClock::now();
@@ -140,6 +147,8 @@ struct State {
     rows: usize,
     sequence: u64,
     closed: bool,
+    /// Whether what comes back is not taken either.
+    abandoned: bool,
 }
 
 /// The requests of a band.
@@ -248,7 +257,7 @@ impl Queue {
         state.bytes += bytes;
         state.rows += rows;
         state.bands.entry(band).or_default().add(tenant);
-        let work = Work { inputs, rows, bytes, tenant, deadline, suspect, caller: Arc::clone(&caller), answer };
+        let work = Work { rank, inputs, rows, bytes, tenant, deadline, suspect, caller: Arc::clone(&caller), answer };
         state.waiting.insert(rank, work);
         drop(state);
         displaced.into_iter().for_each(|work| work.displace(now));
@@ -326,7 +335,7 @@ impl Queue {
     pub(crate) fn abandon(&self, error: &Error) {
         let waiting = {
             let mut state = self.lock();
-            state.closed = true;
+            (state.closed, state.abandoned) = (true, true);
             (state.bytes, state.rows) = (0, 0);
             state.bands.clear();
             std::mem::take(&mut state.waiting)

@@ -1,6 +1,6 @@
 //! A loaded model version with its queue and its executors.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,8 +18,9 @@ use weft_types::{Error, ModelName, Reason, Result, SystemClock, Version};
 
 use crate::face::Face;
 use crate::load::Load;
+use crate::preempt::{Executions, Mark};
 use crate::quarantine::{Digest, Quarantine};
-use crate::queue::{Bands, Limits, Queue, Urgency};
+use crate::queue::{Bands, Limits, Queue, Urgency, Work};
 use crate::sequence::Sequences;
 use crate::stats::Stats;
 
@@ -85,6 +86,8 @@ pub(crate) struct Replica {
     /// How many executions run at once.
     pub(crate) executors: usize,
     running: AtomicUsize,
+    /// Those that run, as far as they may be stopped for others.
+    pub(crate) executions: Arc<Executions>,
     /// The turn of a language model's sequence that is suspected to end the process.
     suspects: Arc<Semaphore>,
     /// Sequences of a language model, which are not in the queue: counted, so that a drain waits for them, and closed with it.
@@ -100,6 +103,8 @@ pub(crate) struct Replica {
 #[derive(Default)]
 pub(crate) struct Learned {
     pub(crate) latency: Latency,
+    /// The same for each band apart, where the time does not follow from the rows; bounded by the number of bands.
+    pub(crate) bands: BTreeMap<u64, Latency>,
     /// When the execution that runs now is expected to end.
     busy_until: Option<Instant>,
 }
@@ -111,6 +116,7 @@ impl Replica {
             queue: Arc::new(Queue::new(plan.limits, plan.ordered)),
             permits: Arc::new(Semaphore::new(executors)),
             running: AtomicUsize::new(0),
+            executions: Arc::default(),
             suspects: Arc::new(Semaphore::new(1)),
             sequences: TaskTracker::new(),
             learned: Mutex::default(),
@@ -241,12 +247,14 @@ impl Replica {
     }
 
     /// Counts an execution as running until the guard is dropped.
-    pub(crate) fn execution(self: &Arc<Self>, rows: usize, permit: OwnedSemaphorePermit, now: Instant) -> Execution {
+    pub(crate) fn execution(self: &Arc<Self>, work: &[Work], permit: OwnedSemaphorePermit, now: Instant) -> Execution {
+        let rows = work.iter().map(|work| work.rows).sum();
+        let mark = self.mark(work, now);
         self.running.fetch_add(1, Ordering::AcqRel);
         let mut learned = self.learned();
         learned.busy_until = learned.latency.expect(rows, now).and_then(|expected| now.checked_add(expected));
         drop(learned);
-        Execution { replica: Arc::clone(self), _permit: permit }
+        Execution { replica: Arc::clone(self), mark, _permit: permit }
     }
 
     /// Waits until running executions shall be dropped.
@@ -277,7 +285,7 @@ impl Replica {
 
     /// Ends everything at once: callers are told to go elsewhere.
     pub(crate) fn abandon(&self) {
-        self.queue.abandon(&Error::new(Reason::Draining, "the replica is being unloaded"));
+        self.queue.abandon(&unloading());
         self.aborting.cancel();
     }
 }
@@ -287,9 +295,16 @@ pub(crate) fn gone() -> Error {
     Error::new(Reason::NoReadyReplica, "the model's process was lost: it is loaded again")
 }
 
+/// Why a request is not executed on a replica that goes.
+pub(crate) fn unloading() -> Error {
+    Error::new(Reason::Draining, "the replica is being unloaded")
+}
+
 /// A running execution: it gives back its permit when dropped.
 pub(crate) struct Execution {
     pub(crate) replica: Arc<Replica>,
+    pub(crate) mark: Mark,
+    // Given back last: who gets it finds the execution gone.
     _permit: OwnedSemaphorePermit,
 }
 

@@ -12,6 +12,7 @@
 //! - [`batch`]: which waiting requests run together, and when
 //! - [`place`]: which worker holds which model version
 //! - [`step`]: which sequences of a language model step together, and with how many tokens
+//! - [`preempt`]: which execution makes way for a request that would be late otherwise
 //! - [`eject`]: which replicas and workers are sent nothing for a while, since calls to them fail
 //! - [`rate`]: how much there is of something per second
 //! - [`guard`]: whether workers that vanish from the store have ended
@@ -24,6 +25,7 @@ pub mod guard;
 pub mod hedge;
 pub mod learn;
 pub mod place;
+pub mod preempt;
 pub mod rate;
 pub mod retry;
 pub mod split;

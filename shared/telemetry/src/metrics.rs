@@ -45,6 +45,8 @@ pub mod names {
     pub const WASTED_COMPUTE: &str = "weft.wasted_compute";
     /// Executions that were stopped because nobody waited.
     pub const WORK_STOPPED: &str = "weft.work.stopped";
+    /// Executions and sequences that made way for more urgent ones.
+    pub const PREEMPTIONS: &str = "weft.preemptions";
     /// Attempts beyond the first.
     pub const RETRIES: &str = "weft.router.retries";
     /// Attempts of a hedged call beyond the first, where there were any (gRFC A96).
@@ -184,6 +186,7 @@ struct Instruments {
     cancel_to_stop: Histogram<f64>,
     wasted_compute: Counter<f64>,
     work_stopped: Counter<u64>,
+    preemptions: Counter<u64>,
     retries: Counter<u64>,
     hedges: Histogram<u64>,
     cache_calls: Counter<u64>,
@@ -223,6 +226,7 @@ impl Metrics {
                 .with_description("Time computed for callers who had stopped waiting")
                 .build(),
             work_stopped: count(names::WORK_STOPPED, "{execution}", "Executions stopped because nobody waited"),
+            preemptions: count(names::PREEMPTIONS, "{preemption}", "Work that made way for more urgent work"),
             retries: count(names::RETRIES, "{attempt}", "Attempts beyond the first"),
             hedges: meter
                 .u64_histogram(names::HEDGES)
@@ -387,6 +391,11 @@ impl ModelMetrics {
     pub fn record_stopped(&self, after: Duration) {
         self.instruments.work_stopped.add(1, &self.attributes);
         self.instruments.cancel_to_stop.record(after.as_secs_f64(), &self.attributes);
+    }
+
+    /// Executions that were stopped, or sequences that lost their slots, for more urgent ones: they go on later.
+    pub fn record_preemptions(&self, times: u32) {
+        self.instruments.preemptions.add(times.into(), &self.attributes);
     }
 
     /// Time computed for callers who had stopped waiting.

@@ -1,4 +1,5 @@
 mod bounds;
+mod preempted;
 
 use std::time::Duration;
 

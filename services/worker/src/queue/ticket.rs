@@ -1,6 +1,7 @@
 //! The caller's side of a queued request.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -31,19 +32,31 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) queued_at: Instant,
-    started: OnceLock<(Instant, usize)>,
+    // Held to read or set it.
+    started: Mutex<Option<(Instant, usize)>>,
+    has_begun: AtomicBool,
     left: OnceLock<Instant>,
 }
 
 impl Caller {
     pub(super) const fn new(queued_at: Instant) -> Self {
-        Self { queued_at, started: OnceLock::new(), left: OnceLock::new() }
+        Self { queued_at, started: Mutex::new(None), has_begun: AtomicBool::new(false), left: OnceLock::new() }
     }
 
     /// The request has gone into an execution of `rows`.
     pub(crate) fn start(&self, now: Instant, rows: usize) {
-        // Set once: a request is executed once.
-        let _ = self.started.set((now, rows));
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, rows));
+        self.has_begun.store(true, Ordering::Relaxed);
+    }
+
+    /// The execution was stopped: the request waits again.
+    pub(super) fn stop(&self) {
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether it was executed, though perhaps not to the end.
+    fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed)
     }
 
     /// When the caller stopped waiting without its answer.
@@ -52,11 +65,11 @@ impl Caller {
     }
 
     fn timing(&self, now: Instant) -> Timing {
-        match self.started.get() {
+        match *self.started.lock().unwrap_or_else(PoisonError::into_inner) {
             Some((started, rows)) => Timing {
                 queue: started.saturating_duration_since(self.queued_at),
-                compute: now.saturating_duration_since(*started),
-                rows: *rows,
+                compute: now.saturating_duration_since(started),
+                rows,
             },
             None => Timing { queue: now.saturating_duration_since(self.queued_at), ..Timing::default() },
         }
@@ -112,8 +125,8 @@ impl Ticket {
             if until >= deadline {
                 return self.expire();
             }
-            // Its configuration's patience is over. What runs by now goes on until the deadline.
-            if self.queue.remove(&self.rank).is_some() {
+            // Its configuration's patience is over. What runs by now, or has to begin again, goes on until the deadline.
+            if !self.caller.has_begun() && self.queue.remove(&self.rank).is_some() {
                 self.settled = true;
                 return Answer { outcome: Err(too_long().into()), timing: self.caller.timing(SystemClock::now()) };
             }

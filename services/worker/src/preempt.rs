@@ -1,0 +1,182 @@
+//! Running executions that may have to make way: what the policy knows of them, and how they are told.
+//!
+//! The executor loop asks while every executor is busy. An execution that is told to stop is dropped like one that nobody waits for, keeps its
+//! place until its engine has come to a yield point, and then puts its requests back where they waited.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use weft_policy::preempt::{self, Decision, Running, Takes, Urgent};
+use weft_types::{Deadline, SystemClock};
+
+use crate::queue::{Urgency, Work};
+use crate::replica::Replica;
+
+/// The executions of one replica.
+#[derive(Default)]
+pub(crate) struct Executions {
+    // Held for a look-up or a pass over those that run, never across an await.
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// No more than there are executors.
+    running: BTreeMap<u64, (Running, CancellationToken)>,
+    /// How many of them have each band: most decisions are made by this alone.
+    bands: BTreeMap<u64, usize>,
+    next: u64,
+    /// The one that was told to stop and has not ended.
+    stopping: Option<u64>,
+    /// How long the last ones took to stop: slower ones count at once.
+    stop: Duration,
+}
+
+/// An execution's entry, until it is dropped.
+pub(crate) struct Mark {
+    executions: Arc<Executions>,
+    id: u64,
+    /// The most urgent of its requests.
+    band: u64,
+    told: CancellationToken,
+}
+
+impl Executions {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An execution went on for so long after it was told to stop.
+    pub(crate) fn stopped(&self, after: Duration) {
+        let mut table = self.lock();
+        table.stop = after.max((table.stop * 7 + after) / 8);
+    }
+
+    fn decide(&self, urgent: &Urgent, now: Instant) -> Decision {
+        self.lock().decide(urgent, now)
+    }
+}
+
+impl Table {
+    fn decide(&self, urgent: &Urgent, now: Instant) -> Decision {
+        if self.bands.keys().next_back().is_none_or(|lowest| *lowest <= urgent.band) {
+            return Decision::Leave;
+        }
+        preempt::decide(urgent, self.running.values().map(|(running, _)| *running), self.stop, now)
+    }
+
+    fn end(&mut self, id: u64) {
+        if let Some((running, _)) = self.running.remove(&id)
+            && let Some(count) = self.bands.get_mut(&running.band)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.bands.remove(&running.band);
+            }
+        }
+        self.stopping = self.stopping.filter(|stopping| *stopping != id);
+    }
+}
+
+impl Mark {
+    /// Waits until the execution has to stop.
+    pub(crate) async fn stop(&self) {
+        self.told.cancelled().await;
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.executions.lock().end(self.id);
+    }
+}
+
+impl Replica {
+    /// Notes an execution that begins. Where answers come in the order of requests nothing may be stopped, nor what runs alone.
+    pub(crate) fn mark(&self, work: &[Work], now: Instant) -> Mark {
+        let may_stop = !self.plan.ordered && work.iter().all(|work| work.suspect.is_none());
+        let rows = work.iter().map(|work| work.rows).sum();
+        let most_urgent = work.iter().map(Work::band).min().unwrap_or_default();
+        let deadline =
+            work.iter().map(|work| work.deadline).min().unwrap_or_else(|| Deadline::after(now, Duration::ZERO));
+        let band = if may_stop { most_urgent } else { 0 };
+        let takes = self.takes(rows, most_urgent, now);
+        let told = CancellationToken::new();
+        let mut table = self.executions.lock();
+        let id = table.next;
+        table.next += 1;
+        *table.bands.entry(band).or_default() += 1;
+        table.running.insert(id, (Running { id, band, began: now, deadline, takes }, told.clone()));
+        drop(table);
+        Mark { executions: Arc::clone(&self.executions), id, band: most_urgent, told }
+    }
+
+    /// Learns from an execution that ended by itself.
+    pub(crate) fn learn(&self, mark: &Mark, rows: usize, took: Duration, ended: Instant) {
+        let mut learned = self.learned();
+        learned.latency.observe(rows, took, ended);
+        if !self.plan.predictable {
+            // Calls of one band have more in common than those of a model whose input says how long it takes.
+            learned.bands.entry(mark.band).or_default().observe(rows, took, ended);
+        }
+    }
+
+    fn takes(&self, rows: usize, band: u64, now: Instant) -> Option<Takes> {
+        let learned = self.learned();
+        let latency = if self.plan.predictable { Some(&learned.latency) } else { learned.bands.get(&band) }?;
+        Some(Takes { expected: latency.expect(rows, now)?, most: latency.at_most(rows, now)? })
+    }
+
+    /// Whether a request that would be late finds its place by preemption. It must be the first in line: others before it would take
+    /// that place.
+    pub(crate) fn makes_way(&self, rows: usize, urgency: Urgency, now: Instant) -> bool {
+        let Urgency { band, deadline, .. } = urgency;
+        let urgent = Urgent { band, queued_at: now, deadline, takes: self.takes(rows, band, now) };
+        self.queue.rows_before(urgency) == 0
+            && matches!(self.executions.decide(&urgent, now), Decision::Stop(_) | Decision::WaitUntil(_))
+    }
+
+    /// Stops an execution if the first in line needs its place. Returns when to ask again, if that is known.
+    fn make_way(&self, now: Instant) -> Option<Instant> {
+        if self.running() < self.executors {
+            return None;
+        }
+        let first = self.queue.first()?;
+        let takes = self.takes(first.rows, first.band, now);
+        let urgent = Urgent { band: first.band, queued_at: first.queued_at, deadline: first.deadline, takes };
+        let mut table = self.executions.lock();
+        if table.stopping.is_some() {
+            return None;
+        }
+        match table.decide(&urgent, now) {
+            Decision::Stop(id) => {
+                table.stopping = Some(id);
+                if let Some((_, told)) = table.running.get(&id) {
+                    told.cancel();
+                }
+                None
+            }
+            Decision::WaitUntil(at) => Some(at),
+            Decision::Leave => None,
+        }
+    }
+}
+
+/// Waits until one more execution may run; has one stopped where what waits is more urgent and would be late.
+pub(crate) async fn permit(replica: &Replica) -> Option<OwnedSemaphorePermit> {
+    let permit = replica.permit();
+    tokio::pin!(permit);
+    loop {
+        let wake = replica.make_way(SystemClock::now());
+        tokio::select! {
+            biased;
+            permit = &mut permit => return permit,
+            // Whoever takes the permit looks at the queue first, so this wake-up is not missed there.
+            () = replica.queue.changed() => {}
+            () = tokio::time::sleep_until(wake.unwrap_or_else(SystemClock::now).into()), if wake.is_some() => {}
+        }
+    }
+}

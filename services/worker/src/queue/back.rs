@@ -1,0 +1,36 @@
+//! Requests that come back into the queue, and a look at the first.
+
+use weft_policy::batch::Waiting;
+
+use super::{Queue, Work};
+
+impl Queue {
+    /// The request that is served next, unless it must run alone.
+    pub(crate) fn first(&self) -> Option<Waiting> {
+        let state = self.lock();
+        let (rank, work) = state.waiting.first_key_value()?;
+        let Work { rows, deadline, ref caller, .. } = *work;
+        work.suspect.is_none().then_some(Waiting { rows, band: rank.band, deadline, queued_at: caller.queued_at })
+    }
+
+    /// Takes requests back whose execution was stopped, each to its old place and whatever the bounds say: they were within them
+    /// before. Also while it takes nothing new; what it does not take is given back, which is all once it was abandoned.
+    pub(crate) fn put_back(&self, work: Vec<Work>) -> Vec<Work> {
+        {
+            let mut state = self.lock();
+            if state.abandoned {
+                return work;
+            }
+            // Who leaves says so before he looks for his place here: he is seen now, or finds it.
+            for work in work.into_iter().filter(|work| work.caller.left().is_none()) {
+                work.caller.stop();
+                state.bytes += work.bytes;
+                state.rows += work.rows;
+                state.bands.entry(work.rank.band).or_default().add(work.tenant);
+                state.waiting.insert(work.rank, work);
+            }
+        }
+        self.changed.notify_one();
+        Vec::new()
+    }
+}

@@ -1,0 +1,213 @@
+//! Executions that make way for more urgent requests.
+
+use super::*;
+
+/// The band of what may be stopped.
+const BATCH: u64 = 3;
+
+/// A replica whose calls take a minute in the batch band, and a millisecond in the most urgent one.
+fn sleeping() -> (Arc<Replica>, Handle) {
+    let (engine, handle) = fake(signature(0, 1));
+    let model = engine.model();
+    let plan = Plan { predictable: false, ..plan(&*model, 16) };
+    let replica = planned(model, plan);
+    let now = SystemClock::now();
+    replica.learned().bands.entry(BATCH).or_default().observe(1, LONG, now);
+    replica.learned().bands.entry(1).or_default().observe(1, Duration::from_millis(1), now);
+    (replica, handle)
+}
+
+async fn answered(ticket: Ticket, mark: u8) {
+    assert_eq!(ticket.answer().await.outcome.expect("answered")[0].data[..], [mark]);
+}
+
+#[tokio::test]
+async fn the_urgent_one_runs_at_once_and_the_stopped_one_again() {
+    let (replica, mut handle) = sleeping();
+    let batch = send(&replica, 7, BATCH, 3 * LONG).expect("taken");
+    let running = handle.next().await;
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    running.dropped().await;
+    for mark in [1, 7] {
+        let execution = handle.next().await;
+        assert_eq!((execution.marks(), replica.running()), (vec![mark], 1));
+        execution.echo();
+    }
+    answered(urgent, 1).await;
+    answered(batch, 7).await;
+    assert_eq!(replica.queue.len(), 0);
+}
+
+#[tokio::test]
+async fn its_place_is_free_when_it_has_stopped_and_not_before() {
+    let (replica, mut handle) = sleeping();
+    let batch = send(&replica, 7, BATCH, 3 * LONG).expect("taken");
+    let mut running = handle.next().await;
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    running.left().await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((replica.running(), replica.queue.len()), (1, 1), "it computes still");
+    drop(running);
+    for mark in [1, 7] {
+        let execution = handle.next().await;
+        assert_eq!(execution.marks(), [mark]);
+        execution.echo();
+    }
+    answered(urgent, 1).await;
+    answered(batch, 7).await;
+}
+
+/// Begun again it would end after its deadline: so it runs to its end.
+#[tokio::test]
+async fn what_could_not_be_in_time_any_more_is_left_alone() {
+    let (replica, mut handle) = sleeping();
+    let mut batch = Box::pin(send(&replica, 7, BATCH, LONG + LONG / 60_000).expect("taken").answer());
+    let running = handle.next().await;
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((replica.running(), replica.queue.len()), (1, 1));
+    running.echo();
+    let answer = tokio::select! {
+        biased;
+        answer = &mut batch => answer,
+        again = handle.next() => {
+            assert_eq!(again.marks(), [1], "it was stopped");
+            again.echo();
+            batch.await
+        }
+    };
+    assert!(answer.outcome.is_ok());
+    if replica.queue.len() + replica.running() > 0 {
+        handle.next().await.echo();
+    }
+    answered(urgent, 1).await;
+}
+
+#[tokio::test]
+async fn one_band_stops_nothing_of_its_own() {
+    let (replica, mut handle) = sleeping();
+    let first = send(&replica, 7, BATCH, 3 * LONG).expect("taken");
+    let running = handle.next().await;
+    let second = send(&replica, 8, BATCH, 2 * LONG).expect("taken");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    running.echo();
+    answered(first, 7).await;
+    handle.next().await.echo();
+    answered(second, 8).await;
+}
+
+#[tokio::test]
+async fn who_leaves_while_it_is_stopped_is_not_run_again() {
+    let (replica, mut handle) = sleeping();
+    let batch = send(&replica, 7, BATCH, 3 * LONG).expect("taken");
+    let mut running = handle.next().await;
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    running.left().await;
+    drop(batch);
+    drop(running);
+    handle.next().await.echo();
+    answered(urgent, 1).await;
+    assert_eq!(replica.queue.len(), 0);
+    let next = send(&replica, 9, BATCH, 3 * LONG).expect("taken");
+    let execution = handle.next().await;
+    assert_eq!(execution.marks(), [9]);
+    execution.echo();
+    answered(next, 9).await;
+}
+
+/// The queue was closed meanwhile: what comes back is served before the drain ends.
+#[tokio::test]
+async fn a_drain_waits_for_what_was_stopped() {
+    let (replica, mut handle) = sleeping();
+    let batch = send(&replica, 7, BATCH, 3 * LONG).expect("taken");
+    let mut running = handle.next().await;
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    running.left().await;
+    let served = async {
+        while replica.queue.push(nothing(), SystemClock::now()).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        drop(running);
+        for mark in [1, 7] {
+            let execution = handle.next().await;
+            assert_eq!(execution.marks(), [mark]);
+            execution.echo();
+        }
+        tokio::join!(answered(urgent, 1), answered(batch, 7));
+    };
+    tokio::join!(replica.drain(LONG), served);
+    assert_eq!(replica.running(), 0);
+}
+
+/// A request that nobody waits for.
+fn nothing() -> Request {
+    let deadline = Deadline::after(SystemClock::now(), LONG);
+    let urgency = Urgency { band: 9, deadline, tenant: 0 };
+    Request { inputs: Vec::new(), rows: 0, urgency, suspect: None, rule: Rule::default() }
+}
+
+#[tokio::test]
+async fn what_was_stopped_goes_elsewhere_when_the_replica_is_given_up() {
+    let (replica, mut handle) = sleeping();
+    let batch = send(&replica, 7, BATCH, 3 * LONG).expect("taken");
+    let mut running = handle.next().await;
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    running.left().await;
+    replica.abandon();
+    for ticket in [batch, urgent] {
+        assert_eq!(reason(&ticket.answer().await), Reason::Draining);
+    }
+}
+
+/// The estimate alone says that it would be late; that something makes way is what lets it in.
+#[tokio::test]
+async fn admission_knows_who_makes_way() {
+    let (replica, mut handle) = driven(8, 1, 16);
+    let now = SystemClock::now();
+    replica.learned().latency.observe(1, Duration::from_millis(1), now);
+    replica.learned().latency.observe(8, LONG, now);
+    let batch = send_shaped(&replica, input(7, &[8, 1]), BATCH, 3 * LONG).expect("taken");
+    let running = handle.next().await;
+    let refused = send(&replica, 2, BATCH, LONG / 6).err().map(|error| error.reason());
+    assert_eq!(refused, Some(Reason::DeadlineInfeasible));
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    running.dropped().await;
+    for mark in [1, 7] {
+        let execution = handle.next().await;
+        assert_eq!(execution.marks(), [mark]);
+        execution.echo();
+    }
+    answered(urgent, 1).await;
+    assert!(batch.answer().await.outcome.is_ok());
+}
+
+/// As many urgent requests as come, at any moment: every caller gets his own answer, and once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_however_often_it_is_stopped() {
+    let model = Chaos { signature: signature(0, 4) };
+    let plan = Plan { predictable: false, ..plan(&model, 512) };
+    let replica = planned(Arc::new(model), plan);
+    let now = SystemClock::now();
+    replica.learned().bands.entry(BATCH).or_default().observe(1, LONG, now);
+    replica.learned().bands.entry(1).or_default().observe(1, Duration::from_micros(1), now);
+    // Mark 0 answers at some time; see the model.
+    let all = (0..400u64).map(|at| {
+        let replica = Arc::clone(&replica);
+        async move {
+            let band = if at % 4 == 0 { 1 } else { BATCH };
+            let timeout = if band == 1 { LONG / 6 } else { 10 * LONG };
+            let ticket = send(&replica, 0, band, timeout).expect("taken");
+            answered(ticket, 0).await;
+        }
+    });
+    futures_util::future::join_all(all).await;
+    assert_eq!((replica.queue.backlog(), replica.queue.len()), ((0, 0), 0));
+    replica.drain(LONG).await;
+    assert_eq!(replica.running(), 0);
+}
