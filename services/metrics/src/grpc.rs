@@ -25,7 +25,17 @@ const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
 impl Metrics for Service {
     async fn summary(&self, request: Request<SummaryRequest>) -> Result<Response<SummaryResponse>, Status> {
         let (window, model) = checked(&request.into_inner()).map_err(|error| status_of(&error))?;
-        let figures = self.with(|state, now| state.window.figures(now, window, model.as_ref().map(ModelName::as_str)));
+        let name = model.as_ref().map(ModelName::as_str);
+        let figures = self.with(|state, now| {
+            let mut figures = state.window.figures(now, window, name);
+            // Also of models whose calls take longer than the window.
+            for (model, calls) in state.in_flight(now) {
+                if name.is_none_or(|name| *model.name == *name) {
+                    figures.entry(model).or_default().in_flight = calls;
+                }
+            }
+            figures
+        });
         let durations = |figures: &Figures| model.is_some().then(|| distribution(&figures.call));
         let summary = |(model, figures): (Model, Figures)| ModelSummary {
             durations: durations(&figures),
@@ -84,6 +94,8 @@ fn summary(model: &Model, figures: &Figures) -> ModelSummary {
         sources: u32::try_from(figures.sources).unwrap_or(u32::MAX),
         compute_seconds: figures.compute.sum(),
         durations: None,
+        since_last_call: figures.since_last_call.map(duration),
+        in_flight: figures.in_flight,
     }
 }
 

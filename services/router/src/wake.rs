@@ -83,7 +83,7 @@ impl Inner {
     /// Wakes a model, if demand decides over it, until what is returned is dropped.
     pub(crate) fn wake_model(&self, name: &ModelName) -> Option<Arc<Asking>> {
         let is_on_demand = self.table.load().model(name.as_str()).is_some_and(|model| model.on_demand);
-        self.wakes.ask(if is_on_demand { &[name] } else { &[] }, || self.way()).pop()
+        if is_on_demand { self.wakes.ask(&[name], || self.way()).pop() } else { None }
     }
 
     fn way(&self) -> Way {
@@ -100,7 +100,9 @@ fn sleeping<'a>(table: &'a Table, wanted: &Wanted<'_>) -> Vec<&'a ModelName> {
     let shares = rules.shares(table, wanted.version, &marks);
     let targets = rules.targets.iter().zip(&shares);
     match rules.assign(&shares, &marks) {
-        Ok(Some((taken, _))) => rules.targets.get(taken).and_then(|target| on_demand(&target.model)).into_iter().collect(),
+        Ok(Some((taken, _))) => {
+            rules.targets.get(taken).and_then(|target| on_demand(&target.model)).into_iter().collect()
+        }
         // Those that take a part of the calls, so that each can.
         _ => targets.filter(|(_, share)| share.weight > 0).filter_map(|(target, _)| on_demand(&target.model)).collect(),
     }

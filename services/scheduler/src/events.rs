@@ -8,6 +8,7 @@
 mod findings;
 mod ledger;
 mod listing;
+mod scaled;
 #[cfg(test)]
 mod tests;
 mod untold;
@@ -127,6 +128,7 @@ impl Herald {
         }
         let mut found = self.store.clone();
         found.extend(of_snapshot(&self.inner.mesh.snapshot(), self.inner.keys.root()));
+        found.extend(scaled::of_scales(&self.inner.mesh.snapshot(), SystemClock::wall()));
         let hour = hour_now();
         // Even when nothing is found: what was told before and is over now would otherwise not be news when it comes again.
         if self.term != Some(fence.create_revision) {

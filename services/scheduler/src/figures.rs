@@ -38,7 +38,7 @@ pub struct Figures {
     pub at: Option<Instant>,
     /// How far back they reach.
     pub window: Duration,
-    /// Only versions that were called in the window.
+    /// Only versions that were called in the window, or have calls under way.
     pub versions: BTreeMap<(ModelName, Version), VersionFigures>,
 }
 
@@ -61,6 +61,10 @@ pub struct VersionFigures {
     pub mean_batch: f64,
     /// Workers that reported.
     pub sources: u32,
+    /// How long before the figures were told a call had last ended; `None` where that is longer than the window.
+    pub since_last_call: Option<Duration>,
+    /// Calls that routers have under way.
+    pub in_flight: u64,
 }
 
 impl Figures {
@@ -95,6 +99,8 @@ impl VersionFigures {
             compute_seconds: sound(told.compute_seconds),
             mean_batch: sound(told.mean_batch),
             sources: told.sources,
+            since_last_call: told.since_last_call.as_ref().and_then(from_duration),
+            in_flight: told.in_flight,
         }
     }
 }

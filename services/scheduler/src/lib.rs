@@ -1,7 +1,8 @@
 //! The scheduler: decides which worker holds which model version, and takes what operators want.
 //!
 //! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
-//! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like. No
+//! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like, and `scale` how many
+//! replicas they need. No
 //! inference call ever waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what
 //! happened, and `upkeep` keeps the store small.
 //!
@@ -21,6 +22,7 @@ mod options;
 mod place;
 #[cfg(test)]
 mod planted;
+mod scale;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -47,11 +49,13 @@ use weft_types::SystemClock;
 pub use figures::{Figures, VersionFigures};
 pub use options::{ModelControl, Options};
 
+use control::ToLeader;
 use events::{Herald, Untold};
 use failures::Failures;
 use figures::{Gauge, Inquiry};
 use grpc::Surface;
 use place::Placer;
+use scale::{Autoscaler, Scaling};
 use upkeep::Upkeep;
 
 /// The names under which its health is asked for.
@@ -104,6 +108,10 @@ pub(crate) struct Inner {
     pub(crate) untold: Untold,
     /// The newest figures of the mesh's calls, kept by the leader.
     pub(crate) figures: watch::Receiver<Arc<Figures>>,
+    /// What calls have asked for, and what nobody calls.
+    pub(crate) scaling: Scaling,
+    pub(crate) to_leader: ToLeader,
+    pub(crate) tasks: Tasks,
 }
 
 impl Scheduler {
@@ -128,12 +136,16 @@ impl Scheduler {
             moves_written: AtomicU64::new(0),
             untold: Untold::default(),
             figures,
+            scaling: Scaling::default(),
+            to_leader: ToLeader::default(),
+            tasks: tasks.clone(),
         });
         tasks.spawn("election", election.run(tasks.stopping()));
         tasks.spawn("placement", Placer::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("events", Herald::new(Arc::clone(&inner)).run(tasks.stopping()));
         let gauge = Gauge::new(Inquiry::new(Arc::clone(&inner), tasks.clone()), newest);
         tasks.spawn("figures", gauge.run(tasks.stopping()));
+        tasks.spawn("autoscaling", Autoscaler::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("upkeep", Upkeep::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
         Self { inner }

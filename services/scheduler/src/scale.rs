@@ -26,7 +26,7 @@ use weft_types::{ModelName, SystemClock};
 use crate::Inner;
 use crate::place::may_decide;
 pub(crate) use bounds::replicas;
-use bounds::{bounds, placed, unwakeable};
+use bounds::{bounds, unwakeable};
 use measured::Measured;
 use record::{begin, changes};
 
@@ -166,16 +166,20 @@ impl Autoscaler {
 
     /// Decides for every model that follows demand, and tells which of them nobody calls.
     fn look(&mut self, snapshot: &Snapshot, now: Instant) {
-        let measured = Measured::new(&self.inner.figures.borrow(), snapshot, now);
+        let figures = Arc::clone(&self.inner.figures.borrow());
+        let measured = Measured::new(&figures, snapshot, now);
         let unwakeable = unwakeable(snapshot);
         let woken = std::mem::take(&mut self.inner.scaling.state().woken);
         let mut idle = BTreeMap::new();
         let models = snapshot.models.iter();
-        let scaled = models.filter_map(|(name, record)| Some((name, bounds(&record.value, unwakeable.contains(name))?)));
+        let scaled =
+            models.filter_map(|(name, record)| Some((name, bounds(&record.value, unwakeable.contains(name))?)));
         let mut scalers = BTreeMap::new();
         for (name, bounds) in scaled {
-            let mut scaler =
-                self.models.remove(name).unwrap_or_else(|| begin(snapshot.scales.get(name), placed(snapshot, name), &bounds, now));
+            let mut scaler = self
+                .models
+                .remove(name)
+                .unwrap_or_else(|| begin(snapshot.scales.get(name), measured.placed(name), &bounds, now));
             if let Some(at) = woken.get(name) {
                 scaler.wake(*at);
             }
@@ -183,7 +187,7 @@ impl Autoscaler {
                 scaler.called(at);
             }
             let seen = measured.seen(name);
-            let before = scaler.target();
+            let before = scaler.decision().target;
             let decision = scaler.decide(&bounds, &seen, now);
             if decision.target != before {
                 tracing::info!(model = %name, replicas = decision.target, before, why = %decision.why, "autoscaled");

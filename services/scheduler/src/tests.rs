@@ -13,7 +13,7 @@ use weft_proto::weft::control::v1::routes_server::Routes as _;
 use weft_proto::weft::control::v1::*;
 use weft_proto::weft::metrics::v1::ModelSummary;
 use weft_proto::weft::state::v1::{Placement, Replica, ReplicaState, Worker};
-use weft_runtime::{Call, Health, Tasks};
+use weft_runtime::{Api, Call, Health, Server, ServerOptions, Tasks};
 use weft_store::{Commit, Maintain, Member, MemoryStore, Op, Range, Revision, Store, Txn};
 use weft_telemetry::{Scope, TraceContext};
 use weft_types::{Deadline, SystemClock};
@@ -83,6 +83,19 @@ impl Cluster {
             health: Health::default(),
         };
         (Scheduler::start(Options { id: id.to_owned(), ..options }, wiring), tasks)
+    }
+
+    /// A scheduler that others reach at an address of its own.
+    pub(crate) async fn serving(&self, id: &str, options: Options, serving: &Tasks) -> (Scheduler, Tasks) {
+        let server = Server::bind(ServerOptions::default()).await.expect("a free port");
+        let address = server.address().to_string();
+        let (scheduler, tasks) = self.scheduler(id, Options { address, ..options });
+        server.serve(scheduler.serve(Api::new(&Health::default())), Scope::disabled(), serving).expect("descriptors");
+        (scheduler, tasks)
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.mesh.snapshot()
     }
 
     pub(crate) async fn write(&self, op: Op) {

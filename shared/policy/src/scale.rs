@@ -2,7 +2,7 @@
 //!
 //! The need follows Little's law (J. D. C. Little, "A Proof for the Queuing Formula L = λW", 1961): calls that arrive λ times a second
 //! and take W seconds each keep λ·W executions busy, and each replica brings so many executions, of which a share is to be used. Where
-//! calls wait or miss their deadlines nevertheless, there shall be more.
+//! calls wait or miss their deadlines nevertheless, there shall be twice as many, and for some time more than were too few.
 //!
 //! More replicas come at once, within the limits of Kubernetes' HorizontalPodAutoscaler: at most four more or twice as many within
 //! [`STEP`]. Fewer come only as far as everything within the last [`STABILIZATION`] could have done with them, as its stabilization window
@@ -22,14 +22,16 @@ pub const STABILIZATION: Duration = Duration::from_secs(60);
 pub const STEP: Duration = Duration::from_secs(15);
 /// A model that nobody has called for so long may give way to others. What is known of calls is up to two seconds old.
 pub const IDLE: Duration = Duration::from_secs(3);
+/// So long, a number that was too small is not tried again.
+const TOO_FEW: Duration = Duration::from_secs(600);
 /// The growth that [`STEP`] allows in any case; beyond, it is a doubling.
 const STEP_REPLICAS: u32 = 4;
 /// By how much less must be needed than would be for growth, so that noise around a boundary changes nothing.
 const BAND: f64 = 0.9;
 /// The share of calls that may miss their deadlines.
 const MISSES: f64 = 0.01;
-/// Needs that are remembered; at one a second, far more than [`STABILIZATION`] holds.
-const MOST_NEEDS: usize = 256;
+/// What is remembered of the past is told apart by so much.
+const GRAIN: Duration = Duration::from_millis(500);
 
 /// What an operator allows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,7 +53,7 @@ pub struct Demand {
     pub busy: f64,
     /// Executions that one replica runs at once.
     pub concurrency: f64,
-    /// Seconds that an execution takes on average.
+    /// Seconds that an execution takes on average; 0 where that is not known.
     pub service: f64,
     /// Seconds that all but a hundredth of the calls waited at most.
     pub wait: f64,
@@ -123,10 +125,11 @@ pub struct Decision {
 #[derive(Clone, Debug)]
 pub struct Scaler {
     now: Decision,
-    changed: Instant,
     last_call: Instant,
     /// A call has waited for a replica since the last decision.
     woken: bool,
+    /// When there were too few last, and how many were more than that.
+    late: Option<(Instant, u32)>,
     /// What each moment of the last [`STABILIZATION`] could not have done without, oldest first.
     needs: VecDeque<(Instant, u32)>,
     /// The target of each moment of the last [`STEP`], oldest first.
@@ -138,9 +141,9 @@ impl Scaler {
     pub fn new(target: u32, last_call: Instant, now: Instant) -> Self {
         Self {
             now: Decision { target, why: Why::Begun },
-            changed: now,
             last_call,
             woken: false,
+            late: None,
             needs: VecDeque::from([(now, target)]),
             targets: VecDeque::from([(now, target)]),
         }
@@ -162,6 +165,11 @@ impl Scaler {
         now.saturating_duration_since(self.last_call)
     }
 
+    /// What was decided last.
+    pub const fn decision(&self) -> Decision {
+        self.now
+    }
+
     /// When it was called last, as far as that is known.
     pub const fn last_call(&self) -> Instant {
         self.last_call
@@ -169,7 +177,8 @@ impl Scaler {
 
     /// How many replicas there shall be from now on.
     pub fn decide(&mut self, bounds: &Bounds, seen: &Seen, now: Instant) -> Decision {
-        if !seen.calls_known {
+        // A model that sleeps goes on sleeping: a call would have woken it.
+        if !seen.calls_known && self.now.target > 0 {
             self.called(now);
         }
         let woken = std::mem::take(&mut self.woken);
@@ -192,7 +201,6 @@ impl Scaler {
         let why = if bounded == next.target { next.why } else { Why::Bounds };
         if bounded != target {
             self.now = Decision { target: bounded, why };
-            self.changed = now;
         }
         self.now
     }
@@ -208,20 +216,30 @@ impl Scaler {
     }
 
     /// What is needed now, what could not be done without, and why.
-    fn needs(&self, bounds: &Bounds, seen: &Seen, now: Instant) -> (u32, u32, Why) {
+    fn needs(&mut self, bounds: &Bounds, seen: &Seen, now: Instant) -> (u32, u32, Why) {
         let target = self.now.target;
         let Some(demand) = seen.demand.filter(Demand::is_sound) else { return (target, target, Why::Demand) };
         let utilization = if bounds.utilization > 0.0 { bounds.utilization.min(1.0) } else { 1.0 };
         let replicas = |utilization: f64| ceil(demand.busy / (demand.concurrency.max(1.0) * utilization), bounds.max);
         let (need, spare) = (replicas(utilization), replicas(utilization * BAND));
-        // What was measured before the last change tells nothing of what came of it, nor while replicas are still to come.
-        let settled = now.saturating_duration_since(self.changed) >= seen.window && seen.ready >= target;
+        // What was measured before the last doubling tells nothing of what came of it, nor while replicas are still to come.
+        let shown = self.late.is_none_or(|(at, _)| now.saturating_duration_since(at) >= seen.window);
+        let settled = shown && seen.ready >= target;
         // Calls that wait although replicas have nothing to do wait for something else, such as a batch to fill.
         let used = need.saturating_mul(2) >= target;
-        let late = demand.missed > MISSES || demand.wait > demand.service;
-        match settled && used && late {
-            true => (need.max(target.saturating_add((target / 2).max(1))), spare.max(target), Why::Late),
-            false => (need, spare, Why::Demand),
+        let late = demand.missed > MISSES || (demand.service > 0.0 && demand.wait > demand.service);
+        if settled && used && late {
+            self.late = Some((now, target.saturating_add(1)));
+        }
+        let too_few = self.late.filter(|(at, _)| now.saturating_duration_since(*at) < TOO_FEW);
+        let spare = spare.max(too_few.map_or(0, |(_, enough)| enough));
+        // How much is missing is not known: replicas do no more than they can, whatever comes.
+        match self.late {
+            Some((at, _)) if at == now => {
+                let twice = need.max(target.saturating_mul(2));
+                (twice, spare.max(twice), Why::Late)
+            }
+            _ => (need, spare, Why::Demand),
         }
     }
 
@@ -232,16 +250,18 @@ impl Scaler {
     }
 
     fn note(&mut self, (need, target): (u32, u32), now: Instant) {
-        let keep = |kept: &mut VecDeque<(Instant, u32)>, entry: u32, length: Duration| {
-            kept.push_back((now, entry));
-            while kept.len() > MOST_NEEDS
-                || kept.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= length)
-            {
+        let keep = |kept: &mut VecDeque<(Instant, u32)>, entry: u32, pick: fn(u32, u32) -> u32, length: Duration| {
+            match kept.back_mut() {
+                // Looks that follow each other closely count as one, which bounds what is kept.
+                Some((at, last)) if now.saturating_duration_since(*at) < GRAIN => *last = pick(*last, entry),
+                _ => kept.push_back((now, entry)),
+            }
+            while kept.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= length) {
                 kept.pop_front();
             }
         };
-        keep(&mut self.needs, need, STABILIZATION);
-        keep(&mut self.targets, target, STEP);
+        keep(&mut self.needs, need, u32::max, STABILIZATION);
+        keep(&mut self.targets, target, u32::min, STEP);
     }
 }
 

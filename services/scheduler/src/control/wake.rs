@@ -37,8 +37,10 @@ impl Inner {
         let snapshot = self.snapshot()?;
         if self.epoch().is_none() {
             let leader = snapshot.leader.as_ref().filter(|_| !request.passed_on);
-            let leader = leader.map(|record| record.value.address.as_str()).filter(|address| *address != self.options.address);
-            let leader = leader.ok_or_else(|| Error::new(Reason::NoReadyReplica, "no scheduler leads at the moment"))?;
+            let leader =
+                leader.map(|record| record.value.address.as_str()).filter(|address| *address != self.options.address);
+            let leader =
+                leader.ok_or_else(|| Error::new(Reason::NoReadyReplica, "no scheduler leads at the moment"))?;
             return self.pass_on(leader, request, call).await;
         }
         let record = snapshot.models.get(&name).ok_or_else(|| unknown("desired state of model", &name))?;
@@ -61,4 +63,3 @@ impl Inner {
         })
     }
 }
-

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use weft_proto::weft::state::v1::Severity;
 
 use super::findings::Finding;
+use super::scaled::severity;
 
 /// Events of one reason in one hour; a flood of one kind leaves room for the others.
 pub(super) const PER_HOUR: usize = 64;
@@ -67,7 +68,7 @@ impl Ledger {
             let last = if *count == PER_HOUR { "; more of these are not told in this hour" } else { "" };
             due.push(Due {
                 id,
-                severity: Severity::Warning,
+                severity: severity(finding.reason),
                 reason: finding.reason,
                 subject: cut(&finding.subject).to_owned(),
                 message: format!("{}{last}", cut(&finding.message)),

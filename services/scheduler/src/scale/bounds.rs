@@ -37,7 +37,7 @@ pub(crate) fn replicas(snapshot: &Snapshot, name: &ModelName, model: &Model) -> 
 }
 
 /// Workers that shall hold a model; of several versions, the most of one.
-pub(super) fn placed(snapshot: &Snapshot, name: &ModelName) -> u32 {
+fn placed(snapshot: &Snapshot, name: &ModelName) -> u32 {
     let mut versions: BTreeMap<Version, u32> = BTreeMap::new();
     for key in snapshot.placements.keys().filter(|key| key.model == *name) {
         *versions.entry(key.version).or_default() += 1;

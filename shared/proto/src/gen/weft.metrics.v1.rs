@@ -51,6 +51,12 @@ pub struct ModelSummary {
     /// The durations of all calls, in seconds; told only where one model is asked for.
     #[prost(message, optional, tag = "14")]
     pub durations: ::core::option::Option<Histogram>,
+    /// How long ago a call was last told to have ended, to the second; unset where that is longer than the window.
+    #[prost(message, optional, tag = "20")]
+    pub since_last_call: ::core::option::Option<::prost_types::Duration>,
+    /// Calls that routers have under way, as they told lately.
+    #[prost(uint64, tag = "21")]
+    pub in_flight: u64,
 }
 /// A distribution of values that are not negative, in exponential buckets (OpenTelemetry's data model, "ExponentialHistogram"):
 /// with `base = 2^(2^-scale)`, the count at place `i` is of the values in `(base^(offset + i), base^(offset + i + 1)]`.

@@ -77,8 +77,9 @@ mod tests {
             let error = scaling(&bad).expect_err(field);
             assert_eq!((error.reason(), error.field()), (Reason::InvalidRequest, Some(field)), "{bad:?}");
         }
-        for fine in [good(), share(0.0), share(0.1), share(0.95), idle(1, 0), Autoscaling { min_replicas: 3, ..good() }] {
-            assert_eq!(scaling(&of(fine.clone())), Ok(()), "{fine:?}");
+        for fine in [good(), share(0.0), share(0.1), share(0.95), idle(1, 0), Autoscaling { min_replicas: 3, ..good() }]
+        {
+            assert_eq!(scaling(&of(fine)), Ok(()), "{fine:?}");
         }
         assert_eq!(scaling(&Model { replicas: 3, ..Model::default() }), Ok(()));
     }
