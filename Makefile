@@ -39,7 +39,7 @@ bench-state: ## what callers see when etcd fails, and what a large fleet costs; 
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
 
-bench-scheduler: ## a scheduler that places thousands of replicas, and leaders killed meanwhile; PART=leader for one part
+bench-scheduler: ## a scheduler that places thousands of replicas, leaders killed meanwhile, models that come and go; PART=leader for one part
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release -p weft-tests --bench scheduler -- $(PART)
 

@@ -14,6 +14,7 @@ mod mesh {
     mod pieces;
     mod relay;
     mod resets;
+    mod scaling;
     mod scripted;
     mod splits;
     mod standard;

@@ -16,5 +16,6 @@ mod processes {
     mod operations;
     mod outage;
     mod records;
+    mod scaling;
     mod sequences;
 }

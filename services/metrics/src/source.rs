@@ -44,6 +44,11 @@ impl Sources {
         self.last.len() < before
     }
 
+    /// Whether the source has reported within the last `length`.
+    pub(crate) fn is_recent(&self, source: &Source, length: Duration, now: Instant) -> bool {
+        self.last.get(source).is_some_and(|last| now.saturating_duration_since(*last) <= length)
+    }
+
     pub(crate) fn knows(&self, source: &Source) -> bool {
         self.last.contains_key(source)
     }

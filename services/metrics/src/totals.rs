@@ -133,6 +133,15 @@ impl Totals {
             .map(|(family, series)| (family, series.iter().map(|(labels, series)| (labels, &series.held)).collect()))
     }
 
+    /// The numbers of one family, with who reported each.
+    pub(crate) fn numbers(&self, family: &str) -> impl Iterator<Item = (&Labels, &Source, f64)> {
+        let series = self.families.get(family).into_iter().flat_map(|(_, series)| series);
+        series.filter_map(|(labels, series)| match series.held {
+            Held::Number(number) => Some((labels, &*series.source, number)),
+            Held::Ranges { .. } => None,
+        })
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.count
     }

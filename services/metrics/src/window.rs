@@ -48,6 +48,10 @@ pub(crate) struct Figures {
     pub(crate) rate: f64,
     /// Instances that reported.
     pub(crate) sources: usize,
+    /// Calls that routers have under way; not of the window.
+    pub(crate) in_flight: u64,
+    /// Since a call was last told of; `None` where none was in the window.
+    pub(crate) since_last_call: Option<Duration>,
 }
 
 /// The window was full.
@@ -128,9 +132,14 @@ impl Window {
         let first = second + 1 - seconds;
         let mut figures: BTreeMap<Model, Figures> = BTreeMap::new();
         let recent = self.slots.iter().rev().take_while(|slot| slot.second >= first);
-        for (key, histogram) in recent.flat_map(|slot| &slot.series) {
+        for (slot, (key, histogram)) in recent.flat_map(|slot| slot.series.iter().map(move |series| (slot, series))) {
             if name.is_none_or(|name| *key.model.name == *name) {
-                figures.entry(key.model.clone()).or_default().add(key, histogram);
+                let figures = figures.entry(key.model.clone()).or_default();
+                figures.add(key, histogram);
+                if key.measure == Measure::Call && histogram.count() > 0 {
+                    // The newest slot comes first.
+                    figures.since_last_call.get_or_insert(Duration::from_secs(second - slot.second));
+                }
             }
         }
         for (model, figures) in &mut figures {

@@ -335,6 +335,7 @@ pub(crate) async fn acquire(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec
 
 async fn hold(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>>) -> Result<Chosen> {
     let mut swaps = router.swapped.subscribe();
+    let mut _asking = router.wake(wanted);
     loop {
         // A broken connection mends without any change of the table, so look again after a while as well; whoever was
         // tried may be tried again by then.
@@ -347,6 +348,8 @@ async fn hold(router: &Inner, wanted: &Wanted<'_>, tried: &mut Vec<Arc<Endpoint>
             return Ok(chosen);
         }
         tried.clear();
+        // What the call could go to may have changed. Whoever is asked for still stays asked for: the new ones are held first.
+        _asking = router.wake(wanted);
     }
 }
 

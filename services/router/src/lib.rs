@@ -4,6 +4,7 @@
 //! message, `route` resolves the name to a model version, `admit` gives the call its turn, `choose` draws a replica from the current [`table`],
 //! `dispatch` makes the attempts, whose ends are noted in `outlier` and judged by `eject`. On routes that ask for it, `cache` is looked into
 //! first, and `hedge` makes attempts beside each other. Streams take the same path per message in `stream`. `shadow` sends copies beside it,
+//! `wake` has models brought back that calls are held for,
 //! `explain` tells where it would lead. `repository` and `forward` serve what is not inference, `relay` what nobody here knows.
 
 mod admit;
@@ -33,6 +34,7 @@ mod shadow;
 mod stream;
 mod table;
 mod unary;
+mod wake;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -54,6 +56,7 @@ pub use options::Options;
 use outlier::Outliers;
 use shadow::Shadows;
 use table::{Connect, Table};
+use wake::Wakes;
 
 /// A running router. Clones share its state.
 #[derive(Clone)]
@@ -82,7 +85,9 @@ pub(crate) struct Inner {
     /// What is told upward of this router's load.
     pub(crate) load: Load,
     /// Schedulers and metrics services.
-    pub(crate) peers: Peers,
+    pub(crate) peers: Arc<Peers>,
+    /// Models that are woken because calls are held for them.
+    pub(crate) wakes: Wakes,
     pub(crate) tasks: Tasks,
     pub(crate) scope: Scope,
     pub(crate) health: Health,
@@ -106,7 +111,8 @@ impl Router {
             mesh,
             table: ArcSwap::default(),
             shadows: Shadows::default(),
-            peers: Peers::default(),
+            peers: Arc::default(),
+            wakes: Wakes::default(),
             swapped: watch::Sender::new(0),
             tasks: tasks.clone(),
             scope,

@@ -54,7 +54,11 @@ impl Router {
             return Err(status_of(&override_));
         }
         let name = either(&request.model_name, &request.repository_name)?;
-        self.apply(call, &name, |model| model.replicas = model.replicas.max(1)).await?;
+        // Where demand decides, being asked for is demand enough.
+        let asking = self.inner.wake_model(&name);
+        if asking.is_none() {
+            self.apply(call, &name, |model| model.replicas = model.replicas.max(1)).await?;
+        }
         self.wait_for(call, &name, true).await?;
         Ok(RepositoryModelLoadResponse::default())
     }
@@ -66,7 +70,8 @@ impl Router {
         request: &RepositoryModelUnloadRequest,
     ) -> Result<RepositoryModelUnloadResponse, Status> {
         let name = either(&request.model_name, &request.repository_name)?;
-        self.apply(call, &name, |model| model.replicas = 0).await?;
+        // Otherwise the next call would bring it back.
+        self.apply(call, &name, |model| (model.replicas, model.autoscaling) = (0, None)).await?;
         self.wait_for(call, &name, false).await?;
         Ok(RepositoryModelUnloadResponse::default())
     }

@@ -60,6 +60,8 @@ pub(crate) struct Model {
     pub(crate) ready: BTreeMap<Version, Ready>,
     /// Versions that are being loaded, were placed, or could be.
     pub(crate) coming: BTreeMap<Version, Coming>,
+    /// Demand decides how many replicas it has: a call that is held for it brings it back.
+    pub(crate) on_demand: bool,
     /// It was asked for with no replicas at all.
     pub(crate) unloaded: bool,
     /// It was asked for, so somebody sees to it that it comes, even if no worker offers it at the moment.
@@ -163,7 +165,9 @@ impl Table {
         table.hold(snapshot, old, connect);
         for (name, record) in snapshot.models.iter() {
             let model = table.models.entry(name.clone()).or_default();
-            (model.unloaded, model.applied) = (record.value.replicas == 0, record.value.replicas > 0);
+            model.on_demand = record.value.autoscaling.is_some();
+            model.applied = model.on_demand || record.value.replicas > 0;
+            model.unloaded = !model.applied;
         }
         table.remember(old, connect.now);
         table

@@ -7,6 +7,7 @@ mod check;
 mod cordon;
 mod members;
 mod view;
+mod wake;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,8 +23,10 @@ use weft_types::{Deadline, Error, ModelName, Reason, Result, SystemClock};
 
 use crate::Inner;
 use crate::error::store_failed;
+use crate::observe::world;
 pub(crate) use cordon::Wish;
 use view::View;
+pub(crate) use wake::ToLeader;
 
 /// How often a removal is tried while others change the record.
 const REMOVALS: usize = 3;
@@ -107,7 +110,9 @@ impl Inner {
     fn view(&self) -> Result<View> {
         let (now, snapshot) = (SystemClock::now(), self.snapshot()?);
         let blocked = self.note_failures(&snapshot, now);
-        Ok(View::new(snapshot, self.options.model_control, &self.failures(), blocked))
+        let mut world = world(&snapshot, self.options.model_control, blocked);
+        self.scaling.mark(&mut world, now);
+        Ok(View::new(snapshot, self.options.model_control, &self.failures(), &world))
     }
 
     async fn save(&self, key: String, value: &impl Message, deadline: Deadline) -> Result<()> {

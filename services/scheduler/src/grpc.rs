@@ -9,7 +9,9 @@ use weft_proto::weft::control::v1::models_server::Models;
 use weft_proto::weft::control::v1::routes_server::Routes;
 use weft_proto::weft::control::v1::workers_server::Workers;
 use weft_proto::weft::control::v1::*;
-use weft_proto::weft::scheduler::v1::{GetStatusRequest, GetStatusResponse, scheduler_server};
+use weft_proto::weft::scheduler::v1::{
+    GetStatusRequest, GetStatusResponse, WakeModelRequest, WakeModelResponse, scheduler_server,
+};
 use weft_runtime::CallExt as _;
 use weft_types::Result;
 
@@ -132,5 +134,10 @@ impl Events for Surface {
 impl scheduler_server::Scheduler for Surface {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         answer(self.0.status().await, |status| status)
+    }
+
+    async fn wake_model(&self, request: Request<WakeModelRequest>) -> Result<Response<WakeModelResponse>, Status> {
+        let call = request.call();
+        answer(self.0.wake_model(request.into_inner(), &call).await, |()| WakeModelResponse {})
     }
 }

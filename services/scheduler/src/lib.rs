@@ -1,9 +1,9 @@
 //! The scheduler: decides which worker holds which model version, and takes what operators want.
 //!
 //! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
-//! load where, and `place` writes the difference that the policy finds, under the leader's fence. No inference call ever
-//! waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what
-//! happened; `upkeep` keeps the store small, and `cordon` forgets cordons of workers that are gone for good.
+//! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like, and
+//! `scale` how many replicas they need. No inference call ever waits for it. Operators' path: `grpc` converts, `control` checks, writes and
+//! shows. `events` tells operators what happened; `upkeep` keeps the store small, and `cordon` forgets cordons of workers that are gone for good.
 //!
 //! Schedulers are many and one leads: all keep the snapshot and answer operators, only the leader writes placements and
 //! events and compacts the store.
@@ -13,12 +13,16 @@ mod cordon;
 mod error;
 mod events;
 mod failures;
+mod figures;
 #[cfg(test)]
 mod fixture;
 mod grpc;
 mod observe;
 mod options;
 mod place;
+#[cfg(test)]
+mod planted;
+mod scale;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -42,13 +46,17 @@ use weft_store::{Candidacy, Election, Fence, Maintain, Store};
 use weft_telemetry::Scope;
 use weft_types::SystemClock;
 
+pub use figures::{Figures, VersionFigures};
 pub use options::{ModelControl, Options};
 
+use control::ToLeader;
 use cordon::Expiry;
 use events::{Feed, Herald, Occurred, Untold};
 use failures::Failures;
+use figures::{Gauge, Inquiry};
 use grpc::Surface;
 use place::Placer;
+use scale::{Autoscaler, Scaling};
 use upkeep::Upkeep;
 
 /// The names under which its health is asked for.
@@ -105,6 +113,12 @@ pub(crate) struct Inner {
     pub(crate) unplaced: watch::Sender<Arc<[Unplaced]>>,
     /// What those hear who watch events.
     pub(crate) feed: Feed,
+    /// The newest figures of the mesh's calls, kept by the leader.
+    pub(crate) figures: watch::Receiver<Arc<Figures>>,
+    /// What calls have asked for, and what nobody calls.
+    pub(crate) scaling: Scaling,
+    pub(crate) to_leader: ToLeader,
+    pub(crate) tasks: Tasks,
 }
 
 impl Scheduler {
@@ -116,6 +130,7 @@ impl Scheduler {
         let candidacy =
             Candidacy { key: keys.leader(), value: leader.encode_to_vec().into(), ttl: options.election_ttl };
         let (election, fence) = Election::new(Arc::clone(&store), Arc::new(SystemClock), candidacy);
+        let (newest, figures) = watch::channel(Arc::default());
         let inner = Arc::new(Inner {
             options,
             store,
@@ -130,12 +145,19 @@ impl Scheduler {
             occurred: Occurred::default(),
             unplaced: watch::Sender::default(),
             feed: Feed::new(tasks.stopping()),
+            figures,
+            scaling: Scaling::default(),
+            to_leader: ToLeader::default(),
+            tasks: tasks.clone(),
         });
         tasks.spawn("election", election.run(tasks.stopping()));
         tasks.spawn("placement", Placer::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("events", Herald::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("event feed", events::follow(Arc::clone(&inner), tasks.stopping()));
         tasks.spawn("cordons", Expiry::new(Arc::clone(&inner)).run(tasks.stopping()));
+        let gauge = Gauge::new(Inquiry::new(Arc::clone(&inner), tasks.clone()), newest);
+        tasks.spawn("figures", gauge.run(tasks.stopping()));
+        tasks.spawn("autoscaling", Autoscaler::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("upkeep", Upkeep::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
         Self { inner }
@@ -154,6 +176,11 @@ impl Scheduler {
     /// The epoch under which this scheduler leads; `None` while it does not.
     pub fn epoch(&self) -> Option<i64> {
         self.inner.epoch()
+    }
+
+    /// What the mesh's calls are like, as far as this scheduler knows: it asks while it leads.
+    pub fn figures(&self) -> watch::Receiver<Arc<Figures>> {
+        self.inner.figures.clone()
     }
 }
 

@@ -9,6 +9,7 @@ use weft_proto::weft::state::v1::{self as state, ReplicaState};
 use weft_types::{ModelName, Version, WorkerId};
 
 use crate::options::ModelControl;
+use crate::scale::replicas;
 
 /// The placement policy's form of a replica's key.
 pub(crate) fn place_key(key: &ReplicaKey) -> Key {
@@ -59,7 +60,7 @@ fn worker(snapshot: &Snapshot, id: &WorkerId, told: &state::Worker) -> Worker {
 fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
     let applied = |(name, record): (&ModelName, &std::sync::Arc<Record<Model>>)| Wanted {
         model: name.clone(),
-        replicas: record.value.replicas as usize,
+        replicas: replicas(snapshot, name, &record.value),
         versions: record.value.versions.iter().copied().filter_map(Version::new).collect(),
         selector: record.value.selector.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         priority: priority(record.value.priority()),

@@ -41,6 +41,7 @@ impl Placer {
     /// Looks and writes until cancelled. A write that is cut off here is whole or not there.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let mut changes = self.inner.mesh.changes();
+        let mut idle = self.inner.scaling.idle();
         let mut backoff = Backoff::new(Duration::from_millis(100), self.inner.options.resync);
         loop {
             let pass = tokio::select! {
@@ -62,6 +63,7 @@ impl Placer {
                 () = cancel.cancelled() => true,
                 changed = changes.changed() => changed.is_err(),
                 changed = self.fence.changed() => changed.is_err(),
+                changed = idle.changed() => changed.is_err(),
                 () = tokio::time::sleep(wait) => false,
             };
             if gone {
@@ -93,7 +95,11 @@ impl Placer {
         // shows it gone, decides what is missing then.
         let refused = refused(&snapshot, fence.create_revision);
         let plan = match refused.is_empty() {
-            true => place(&world(&snapshot, self.inner.options.model_control, failures)),
+            true => {
+                let mut world = world(&snapshot, self.inner.options.model_control, failures);
+                self.inner.scaling.mark(&mut world, now);
+                place(&world)
+            }
             false => take_back(refused),
         };
         self.tell_unplaced(&plan.unplaced);
@@ -161,7 +167,7 @@ fn take_back(refused: Vec<weft_policy::place::Key>) -> Plan {
 
 /// Whether the leader may decide on a snapshot of `revision`: its term has not run out, and the snapshot shows what was
 /// written last, by itself (`written`) and by the leader before it.
-fn may_decide(fence: &Fence, revision: Revision, written: Revision, now: Instant) -> bool {
+pub(crate) fn may_decide(fence: &Fence, revision: Revision, written: Revision, now: Instant) -> bool {
     fence.holds(now) && revision >= written.max(fence.create_revision)
 }
 

@@ -42,9 +42,7 @@ pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> R
     // Who finds nothing else to be done is tried: an estimate that is too high would refuse every call otherwise, and never be
     // corrected.
     let predicts = replica.plan.predictable && !replica.is_idle();
-    let late = predicts
-        && estimate.is_some_and(|needed| needed > remaining)
-        && !replica.makes_way(rows, urgency, now);
+    let late = predicts && estimate.is_some_and(|needed| needed > remaining) && !replica.makes_way(rows, urgency, now);
     if deadline.expired(now) || late {
         let needed = estimate.unwrap_or_default();
         let message = format!("{} ms remain, about {} ms are needed", remaining.as_millis(), needed.as_millis());

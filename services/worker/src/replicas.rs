@@ -41,6 +41,11 @@ impl Held {
         self.replica().map_or(0, |replica| replica.model.size_bytes())
     }
 
+    /// Executions that run at once; 0 while none can.
+    pub(crate) fn concurrency(&self) -> u32 {
+        self.replica().map_or(0, |replica| u32::try_from(replica.executors).unwrap_or(u32::MAX))
+    }
+
     pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Failed(reason) => reason,

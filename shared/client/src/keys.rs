@@ -46,6 +46,11 @@ impl Keys {
         format!("{}routes/{name}", self.root)
     }
 
+    /// `scales/<model>`
+    pub fn scale(&self, model: &ModelName) -> String {
+        format!("{}scales/{model}", self.root)
+    }
+
     /// `placements/<worker>/<model>@<version>`
     pub fn placement(&self, key: &ReplicaKey) -> String {
         format!("{}placements/{}/{}@{}", self.root, key.worker, key.model, key.version)

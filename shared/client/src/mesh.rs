@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_proto::weft::control::v1::{Model, Route};
-use weft_proto::weft::state::v1::{Cordon, Leader, Placement, Replica, Service, Worker};
+use weft_proto::weft::state::v1::{Cordon, Leader, Placement, Replica, Scale, Service, Worker};
 use weft_types::{ModelName, Version, WorkerId};
 
 pub use apply::Applied;
@@ -60,6 +60,8 @@ pub struct Snapshot {
     pub models: Records<ModelName, Model>,
     /// `routes/`
     pub routes: Records<ModelName, Route>,
+    /// `scales/`
+    pub scales: Records<ModelName, Scale>,
     /// `placements/`
     pub placements: Records<ReplicaKey, Placement>,
     /// `replicas/`

@@ -11,6 +11,7 @@
 //! - [`learn`]: how long a model takes for a number of rows, and whether a deadline can be met
 //! - [`batch`]: which waiting requests run together, and when
 //! - [`place`]: which worker holds which model version
+//! - [`scale`]: how many replicas a model's demand needs
 //! - [`step`]: which sequences of a language model step together, and with how many tokens
 //! - [`preempt`]: which execution makes way for a request that would be late otherwise
 //! - [`eject`]: which replicas and workers are sent nothing for a while, since calls to them fail
@@ -28,6 +29,7 @@ pub mod place;
 pub mod preempt;
 pub mod rate;
 pub mod retry;
+pub mod scale;
 pub mod split;
 pub mod step;
 

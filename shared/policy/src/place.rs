@@ -10,6 +10,7 @@
 //! worker, and one that failed on [`FAIL_FAST_WORKERS`] is not tried further. Everything wanted gets its first replica
 //! before anything gets its second.
 
+mod evict;
 mod fleet;
 mod goal;
 #[cfg(test)]
@@ -155,6 +156,8 @@ pub enum Why {
     Superseded,
     /// It could not be loaded, and is tried elsewhere.
     Failed,
+    /// Nobody calls it, and others need its memory.
+    Evicted,
 }
 
 /// One change of the placements.
@@ -248,6 +251,7 @@ pub fn place(world: &World) -> Plan {
             plan.moves.push(Move::Remove(holding.key.clone(), why));
         }
     }
+    evict::evict(world, &goals, &fleet, &mut plan);
     plan.moves.sort();
     plan.unplaced.sort_by(|one, other| (&one.model, one.version).cmp(&(&other.model, other.version)));
     plan

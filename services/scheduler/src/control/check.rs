@@ -1,6 +1,7 @@
 //! What an operator may ask for. Every refusal names the field.
 
 mod route;
+mod scaling;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -66,6 +67,7 @@ pub(super) fn model(model: Option<&Model>) -> Result<ModelName> {
         );
         return Err(invalid("model.selector", problem));
     }
+    scaling::scaling(model)?;
     Ok(name)
 }
 

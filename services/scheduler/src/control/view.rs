@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_client::{Record, ReplicaKey, Snapshot};
-use weft_policy::place::{self, Plan, place};
+use weft_policy::place::{self, Plan, World, place};
 use weft_proto::weft::control::v1::{Model, ModelView, PlacedReplica, Replica, WorkerView};
 use weft_proto::weft::scheduler::v1 as scheduler;
-use weft_proto::weft::state::v1::{ReplicaState, Worker};
+use weft_proto::weft::state::v1::{ReplicaState, Scale, Worker};
 use weft_types::{ModelName, WorkerId};
 
 use crate::failures::Failures;
-use crate::observe::{offers, world};
+use crate::observe::offers;
 use crate::options::ModelControl;
 
 /// A snapshot with what placement makes of it.
@@ -32,13 +32,8 @@ struct Lack {
 
 impl View {
     /// Places with the function that the leader uses, so that what is told is what will be done.
-    pub(crate) fn new(
-        snapshot: Arc<Snapshot>,
-        control: ModelControl,
-        failures: &Failures,
-        blocked: Vec<place::Failure>,
-    ) -> Self {
-        let plan = place(&world(&snapshot, control, blocked));
+    pub(crate) fn new(snapshot: Arc<Snapshot>, control: ModelControl, failures: &Failures, world: &World) -> Self {
+        let plan = place(world);
         let mut offered: BTreeMap<ModelName, BTreeSet<u64>> = BTreeMap::new();
         for (name, versions) in snapshot.workers.values().flat_map(|record| offers(&record.value)) {
             offered.entry(name).or_default().extend(versions.into_keys().map(|version| version.get()));
@@ -70,7 +65,12 @@ impl View {
             replicas: replicas.cloned().unwrap_or_default(),
             offered_versions: self.offered.get(name).into_iter().flatten().copied().collect(),
             unplaced_reason: self.unplaced_reason(name),
+            scale: applied.filter(|record| record.value.autoscaling.is_some()).and_then(|_| self.scale(name)),
         })
+    }
+
+    fn scale(&self, name: &ModelName) -> Option<Scale> {
+        self.snapshot.scales.get(name).map(|record| record.value.clone())
     }
 
     /// Every model, by name.
@@ -188,6 +188,7 @@ fn replica(snapshot: &Snapshot, key: &ReplicaKey) -> Replica {
 mod tests {
     use super::*;
     use crate::fixture::{self, apply, key, placement, snapshot, worker};
+    use crate::observe::world;
     use crate::options::Options;
     use weft_types::SystemClock;
 
@@ -195,7 +196,8 @@ mod tests {
         let (options, now, mut failures) = (Options::default(), SystemClock::now(), Failures::default());
         failures.observe(&snapshot, options.failure_memory, now);
         let blocked = failures.list(&options, now);
-        View::new(Arc::new(snapshot), control, &failures, blocked)
+        let world = world(&snapshot, control, blocked);
+        View::new(Arc::new(snapshot), control, &failures, &world)
     }
 
     fn name(name: &str) -> ModelName {

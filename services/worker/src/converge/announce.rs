@@ -71,6 +71,7 @@ impl Announcer {
                     quarantined_inputs: u32::try_from(quarantined).unwrap_or(u32::MAX),
                     losses: losses.count,
                     loss: losses.reason.clone(),
+                    concurrency: held.concurrency(),
                 };
                 self.set(key, record.encode_to_vec());
             }

@@ -70,6 +70,7 @@ impl Snapshot {
             "cordons" => drop(set(&mut self.cordons, rest.parse().ok()?, entry)?),
             "models" => drop(set(&mut self.models, rest.parse().ok()?, entry)?),
             "routes" => drop(set(&mut self.routes, rest.parse().ok()?, entry)?),
+            "scales" => drop(set(&mut self.scales, rest.parse().ok()?, entry)?),
             "placements" => drop(set(&mut self.placements, replica_key(rest)?, entry)?),
             "services" => {
                 let (kind, id) = rest.split_once('/')?;

@@ -214,6 +214,13 @@ impl<'a> Fleet<'a> {
         Ok(id)
     }
 
+    /// Workers that could take the version if they had the memory, with the bytes that are free there and those that it takes.
+    pub(super) fn lacking(&self, wanted: &Wanted, version: Version) -> impl Iterator<Item = (&'a WorkerId, u64, u64)> {
+        let lacks = move |seat: &&Seat<'a>| self.obstacle(seat, wanted, version) == Some(Obstacle::Memory);
+        let seats = self.seats.values().filter(lacks);
+        seats.map(move |seat| (&seat.worker.id, seat.free(), seat.extra((&wanted.model, version))))
+    }
+
     fn obstacle(&self, seat: &Seat<'a>, wanted: &Wanted, version: Version) -> Option<Obstacle> {
         let name = (&wanted.model, version);
         if let Some(obstacle) = seat.closed(wanted, version) {

@@ -85,6 +85,20 @@ impl<'a> Goal<'a> {
         self.obstacle.is_none() && self.have() < self.wanted.replicas
     }
 
+    /// Whether nothing but memory keeps it from having more.
+    pub(super) fn lacks_memory(&self) -> bool {
+        self.obstacle == Some(Obstacle::Memory)
+    }
+
+    /// Replicas that it has no place for.
+    pub(super) fn missing(&self) -> usize {
+        self.wanted.replicas.saturating_sub(self.have())
+    }
+
+    pub(super) fn wanted(&self) -> &'a Wanted {
+        self.wanted
+    }
+
     /// Looks for one more place.
     pub(super) fn add(&mut self, fleet: &mut Fleet<'a>) {
         match fleet.take(self.wanted, self.version, &self.zones) {

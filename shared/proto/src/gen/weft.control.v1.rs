@@ -177,6 +177,9 @@ pub struct ModelView {
     /// Why fewer replicas are placed than desired; empty when all are.
     #[prost(string, tag = "5")]
     pub unplaced_reason: ::prost::alloc::string::String,
+    /// How many replicas demand asks for; set where it decides.
+    #[prost(message, optional, tag = "8")]
+    pub scale: ::core::option::Option<super::super::state::v1::Scale>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApplyModelRequest {

@@ -51,6 +51,16 @@ pub struct Unplaced {
     #[prost(string, tag = "4")]
     pub reason: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WakeModelRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    /// Another scheduler has passed it on: it goes no further.
+    #[prost(bool, tag = "2")]
+    pub passed_on: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WakeModelResponse {}
 /// Generated client implementations.
 pub mod scheduler_client {
     #![allow(
@@ -157,6 +167,31 @@ pub mod scheduler_client {
                 .insert(GrpcMethod::new("weft.scheduler.v1.Scheduler", "GetStatus"));
             self.inner.unary(req, path, codec).await
         }
+        /// A call waits for a model that has no replica: where demand decides, there shall be one. Asked again for as long as calls wait.
+        pub async fn wake_model(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WakeModelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::WakeModelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.scheduler.v1.Scheduler/WakeModel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.scheduler.v1.Scheduler", "WakeModel"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -178,6 +213,14 @@ pub mod scheduler_server {
             request: tonic::Request<super::GetStatusRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetStatusResponse>,
+            tonic::Status,
+        >;
+        /// A call waits for a model that has no replica: where demand decides, there shall be one. Asked again for as long as calls wait.
+        async fn wake_model(
+            &self,
+            request: tonic::Request<super::WakeModelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::WakeModelResponse>,
             tonic::Status,
         >;
     }
@@ -288,6 +331,51 @@ pub mod scheduler_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.scheduler.v1.Scheduler/WakeModel" => {
+                    #[allow(non_camel_case_types)]
+                    struct WakeModelSvc<T: Scheduler>(pub Arc<T>);
+                    impl<
+                        T: Scheduler,
+                    > tonic::server::UnaryService<super::WakeModelRequest>
+                    for WakeModelSvc<T> {
+                        type Response = super::WakeModelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WakeModelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Scheduler>::wake_model(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WakeModelSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
