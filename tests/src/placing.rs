@@ -196,8 +196,9 @@ impl Placements {
                 Change::Put(entry) => entry.mod_revision,
                 Change::Delete { mod_revision, .. } => *mod_revision,
             };
-            if std::mem::replace(&mut at, revision) != revision {
-                self.check(revision);
+            let before = std::mem::replace(&mut at, revision);
+            if before != revision {
+                self.check(before);
             }
             let rest = change.key().strip_prefix(&self.prefix).context("the key of a placement")?;
             let (worker, model) = rest.split_once('/').context("the key of a placement")?;
@@ -243,4 +244,55 @@ pub fn ready(snapshot: &Snapshot) -> usize {
         snapshot.replicas.get(*key).is_some_and(|record| record.value.state() == ReplicaState::Ready)
     };
     snapshot.placements.keys().filter(is_ready).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_store::Entry;
+
+    fn placements() -> Placements {
+        Placements {
+            watch: Box::pin(futures_util::stream::empty()),
+            prefix: "p/".to_owned(),
+            size: Size { workers: 3, models: 3, replicas: 1, offers: 3, capacity: 2 },
+            placed: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            newest: None,
+            span: None,
+            violations: Vec::new(),
+        }
+    }
+
+    fn put(key: &str, revision: Revision) -> Change {
+        let value = Bytes::from(Placement { epoch: 7 }.encode_to_vec());
+        let (create_revision, mod_revision) = (revision, revision);
+        Change::Put(Entry { key: format!("p/{key}"), value, create_revision, mod_revision, version: 1, lease: None })
+    }
+
+    fn delete(key: &str, mod_revision: Revision) -> Change {
+        Change::Delete { key: format!("p/{key}"), mod_revision }
+    }
+
+    #[test]
+    fn what_must_never_be_is_found_in_the_revision_where_it_was() {
+        let mut seen = placements();
+        let doubled = vec![put("w1/a@1", 2), put("w2/a@1", 3), delete("w1/a@1", 4)];
+        seen.take(doubled, SystemClock::now()).expect("keys of placements");
+        assert_eq!(seen.violations, ["revision 3: a@1 is on 2 workers"]);
+        assert_eq!((seen.count(), seen.complete(), seen.newest.map(|(epoch, _)| epoch)), (1, 1, Some(7)));
+
+        let mut seen = placements();
+        let burst = vec![put("w1/a@1", 2), put("w1/b@1", 2), put("w1/c@1", 3)];
+        seen.take(burst, SystemClock::now()).expect("keys of placements");
+        assert_eq!(seen.violations, ["revision 3: w1 has 3 replicas"]);
+    }
+
+    #[test]
+    fn a_move_within_one_revision_is_none() {
+        let mut seen = placements();
+        let moved = vec![put("w1/a@1", 2), put("w2/a@1", 3), delete("w1/a@1", 3)];
+        seen.take(moved, SystemClock::now()).expect("keys of placements");
+        assert_eq!((seen.violations.as_slice(), seen.count()), (&[] as &[String], 1));
+    }
 }

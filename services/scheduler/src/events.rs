@@ -123,6 +123,7 @@ impl Herald {
                 () = cancel.cancelled() => true,
                 changed = changes.changed(), if pass == Pass::Told => changed.is_err(),
                 changed = self.fence.changed() => changed.is_err(),
+                () = self.inner.occurred.news(), if pass == Pass::Told => false,
                 () = tokio::time::sleep(wait) => false,
             };
             if gone {

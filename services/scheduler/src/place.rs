@@ -149,13 +149,16 @@ impl Placer {
     }
 
     fn tell_unplaced(&self, unplaced: &[Unplaced]) {
-        self.inner.unplaced.send_if_modified(|told| {
+        let differs = self.inner.unplaced.send_if_modified(|told| {
             let differs = **told != *unplaced;
             if differs {
                 *told = unplaced.into();
             }
             differs
         });
+        if differs {
+            self.inner.occurred.wake();
+        }
     }
 }
 

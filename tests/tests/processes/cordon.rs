@@ -36,7 +36,7 @@ impl Watch {
             .args(["-plaintext", "-max-time", WATCH, "-d", &data.to_string(), address])
             .arg("weft.control.v1.Events/WatchEvents")
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::null())
             .spawn()?;
         let lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
         Ok(Self { child, lines })

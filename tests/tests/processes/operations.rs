@@ -5,7 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use weft_tests::calls::Caller;
+use weft_proto::weft::control::v1::models_client::ModelsClient;
+use weft_proto::weft::control::v1::{ListModelsRequest, ModelView};
+use weft_proto::weft::state::v1::ReplicaState;
+use weft_tests::calls::{Caller, until};
 use weft_tests::tools::tool;
 
 use super::cluster::Cluster;
@@ -46,6 +49,17 @@ fn names(text: &str) -> BTreeSet<&str> {
     fields.map(|(name, _)| name).collect()
 }
 
+/// Whether every replica that can be had is there: what the next command shows must not depend on how fast it is typed.
+async fn is_settled(caller: &Caller) -> bool {
+    let listed = ModelsClient::new(caller.channel.clone()).list_models(ListModelsRequest {}).await;
+    let settled = |view: &ModelView| {
+        let wanted = view.model.as_ref().map_or(0, |model| model.replicas as usize);
+        let ready = view.replicas.iter().filter(|replica| replica.state() == ReplicaState::Ready).count();
+        ready == view.replicas.len() && (ready == wanted || !view.unplaced_reason.is_empty())
+    };
+    listed.is_ok_and(|listed| listed.into_inner().models.iter().all(settled))
+}
+
 /// grpcurl's exit status for the end of a watch: 64 and DEADLINE_EXCEEDED.
 const WATCHED: i32 = 68;
 
@@ -65,6 +79,7 @@ async fn every_command_of_the_operations_chapter_does_what_it_shows() -> Result<
     let grpcurl = tool("bin/grpcurl")?;
     let folder = grpcurl.parent().context("it is in a folder")?.to_string_lossy().into_owned();
     for Step { command, shown } in steps {
+        until("the mesh to settle", async || is_settled(&caller).await).await?;
         let run = || {
             let path = format!("{folder}:/usr/bin:/bin");
             Command::new("sh").args(["-c", &command]).env("PATH", path).env("A", &router.address).output()

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use weft_policy::place::Move;
 use weft_store::Revision;
 
@@ -17,12 +18,24 @@ const MOST: usize = 2048;
 pub(crate) struct Occurred {
     /// Held for a look or a change, never across an await.
     queue: Mutex<VecDeque<Finding>>,
+    news: Notify,
 }
 
 impl Occurred {
     /// These moves were written, the last of them at `revision`.
     pub(crate) fn moved(&self, moves: &[Move], revision: Revision) {
         self.extend(of_moves(moves, revision));
+        self.wake();
+    }
+
+    /// There is something to tell: the herald need not wait for the mesh to change.
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    /// Waits until there is something to tell. What came before anybody waited counts.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
     }
 
     pub(super) fn extend(&self, findings: impl IntoIterator<Item = Finding>) {
