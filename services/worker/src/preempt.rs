@@ -127,6 +127,15 @@ impl Replica {
         }
     }
 
+    /// Learns from an execution that was stopped: it would have taken longer.
+    pub(crate) fn learn_stopped(&self, mark: &Mark, rows: usize, took: Duration, ended: Instant) {
+        let mut learned = self.learned();
+        learned.latency.observe_stopped(rows, took, ended);
+        if !self.plan.predictable {
+            learned.bands.entry(mark.band).or_default().observe_stopped(rows, took, ended);
+        }
+    }
+
     fn takes(&self, rows: usize, band: u64, now: Instant) -> Option<Takes> {
         let learned = self.learned();
         let latency = if self.plan.predictable { Some(&learned.latency) } else { learned.bands.get(&band) }?;

@@ -28,8 +28,10 @@ async fn a_realtime_call_takes_the_place_of_a_batch_call_that_is_answered_later(
     let mesh = Mesh::start(&[]).await?;
     mesh.caller()?.wait_ready("sleep").await?;
     let worker = mesh.caller()?.first_worker().await?;
-    let callers: Vec<Caller> =
-        (0..EXECUTORS / CALLS).map(|_| Caller::new(worker.channel.address())).collect::<Result<_>>()?;
+    let mut callers: Vec<Caller> = Vec::new();
+    for _ in 0..EXECUTORS / CALLS {
+        callers.push(mesh.caller()?.first_worker().await?);
+    }
     let all = callers.into_iter().flat_map(|caller| {
         (0..CALLS).map(move |_| {
             let caller = caller.clone();

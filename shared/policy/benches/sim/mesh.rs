@@ -87,7 +87,7 @@ impl<'a> Mesh<'a> {
             events: BinaryHeap::new(),
             arrivals: StdRng::seed_from_u64(seed),
             faults: StdRng::seed_from_u64(seed ^ 0xfa17),
-            rng: StdRng::seed_from_u64(seed ^ 0xc401_ce),
+            rng: StdRng::seed_from_u64(seed ^ 0x00c4_01ce),
             next: 0,
             workers: (0..workers).map(|_| Worker::default()).collect(),
             lives: vec![0; workers],
@@ -387,11 +387,11 @@ impl<'a> Mesh<'a> {
             calls.met += 1;
             calls.times.add(took);
         }
-        self.leave(call, ending, told);
+        self.leave(call, ending, told.as_ref());
     }
 
     /// A call gives its place back.
-    fn leave(&mut self, call: &Call, ending: Ending, told: Option<Told>) {
+    fn leave(&mut self, call: &Call, ending: Ending, told: Option<&Told>) {
         if !self.method.orders {
             return;
         }
@@ -400,7 +400,7 @@ impl<'a> Mesh<'a> {
         let gate = self.gate(call);
         let in_flight = gate.in_flight;
         gate.in_flight = in_flight.saturating_sub(1);
-        if let Some(told) = &told {
+        if let Some(told) = told {
             gate.note_quickest(told.took, millis);
         }
         if gate.line.is_empty() {
@@ -410,8 +410,8 @@ impl<'a> Mesh<'a> {
             began: rules.instant(call.sent),
             in_flight,
             is_good: ending == Ending::Answered && rules.now <= call.deadline,
-            wait: told.as_ref().map(|told| told.wait.as_secs_f32()),
-            load: told.as_ref().map(|told| (told.requests + rows) as f32 / (2 * rows) as f32),
+            wait: told.map(|told| told.wait.as_secs_f32()),
+            load: told.map(|told| (told.requests + rows) as f32 / (2 * rows) as f32),
         };
         gate.limit.observe(&sample, rules.instant(rules.now));
         self.grant(call);

@@ -138,7 +138,7 @@ impl Placement {
             model: self.models[model as usize].clone(),
             version: self.version,
         };
-        let held = workers.clone().flat_map(|worker| self.held[worker].iter().map(move |held| (worker, *held)));
+        let held = workers.flat_map(|worker| self.held[worker].iter().map(move |held| (worker, *held)));
         let holdings: Vec<Holding> = held
             .map(|(worker, (model, ready))| Holding {
                 key: key(worker, model),
