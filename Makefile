@@ -5,7 +5,7 @@ TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
 CARGO := tests/scripts/native.sh cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench bench-router bench-scheduler bench-state bench-worker fuzz doc proto models
+.PHONY: help run test check lint bench bench-router bench-scheduler bench-state bench-worker fuzz doc proto models sim
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,9 +39,12 @@ bench-state: ## what callers see when etcd fails, and what a large fleet costs; 
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
 
-bench-scheduler: ## a scheduler that places thousands of replicas, leaders killed meanwhile, models that come and go; PART=leader for one part
+bench-scheduler: ## a scheduler that places thousands of replicas, leaders killed, models that come and go, urgent work; PART=leader for some parts
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release -p weft-tests --bench scheduler -- $(PART)
+
+sim: ## up to ten thousand workers and a million calls per second in virtual time, against other ways to run them; PART=mixed for some scenarios
+	$(CARGO) bench --profile release -p weft-policy --bench sim -- $(or $(PART),all)
 
 bench-router: ## the router against other proxies, under skew, overload, faults and many connections; PART=skew for some parts, FULL=1 for longer
 	$(CARGO) build --release --workspace --bins

@@ -1,24 +1,32 @@
 //! What a scheduler makes of a large mesh: how fast its placements stand in etcd, what memory that takes, and what becomes of them when the
-//! leader is killed in the midst of it, where the workers are records alone; and what models that come and go by demand leave behind in real
-//! workers. Name parts (`placement`, `leader`, `cycles`) to run them alone; `-- --small` is a trial run.
+//! leader is killed in the midst of it, where the workers are records alone; what models that come and go by demand leave behind in real
+//! workers; and how soon urgent work runs. Name parts (`placement`, `leader`, `cycles`, `switch`) to run them alone; `-- --small` is a trial run.
 
 mod scheduler {
     pub(crate) mod cycles;
+    #[expect(dead_code, reason = "the worker's benchmarks use the rest")]
+    #[path = "../worker/generate.rs"]
+    pub(crate) mod generate;
     pub(crate) mod leader;
     pub(crate) mod placement;
     #[path = "../worker/plot.rs"]
     pub(crate) mod plot;
+    pub(crate) mod switch;
 }
 
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use scheduler::{cycles, leader, placement};
+use scheduler::{cycles, leader, placement, switch};
 use weft_tests::process::binary;
 
-const PARTS: [&str; 3] = ["placement", "leader", "cycles"];
+const PARTS: [&str; 4] = ["placement", "leader", "cycles", "switch"];
 
 fn main() -> Result<()> {
+    // A worker starts its engines from its own executable. For the mesh inside this process that is this one.
+    if std::env::args().nth(1).is_some_and(|argument| argument == "engine") {
+        return weft_engine_native::child::run().map_err(anyhow::Error::msg);
+    }
     let (mut parts, mut small) = (Vec::new(), false);
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
@@ -46,6 +54,9 @@ fn main() -> Result<()> {
             let (text, of_cycles) = cycles::run(!small, &bench).await?;
             tell(&text)?;
             goals.extend(of_cycles);
+        }
+        if wanted("switch") {
+            goals.extend(switch::run(tell).await?);
         }
         let lines: String = goals.iter().map(|goal| goal.line() + "\n").collect();
         tell(&format!("\n{lines}"))

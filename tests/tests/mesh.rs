@@ -12,6 +12,7 @@ mod mesh {
     mod load;
     mod outliers;
     mod pieces;
+    mod preemption;
     mod relay;
     mod resets;
     mod scaling;

@@ -66,7 +66,7 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
             batch.stopped(replica, ended);
         }
         Ending::Preempted => {
-            replica.learned().latency.observe_stopped(rows, took, ended);
+            replica.learn_stopped(&execution.mark, rows, took, ended);
             replica.executions.stopped(ended.saturating_duration_since(told));
             replica.metrics.record_preemptions(1);
             batch.put_back(replica);

@@ -9,11 +9,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
+use weft_policy::batch::Waiting;
 use weft_policy::preempt::{self, Decision, Running, Takes, Urgent};
 use weft_types::{Deadline, SystemClock};
 
 use crate::queue::{Urgency, Work};
 use crate::replica::Replica;
+
+/// So many of those that wait are looked at: what comes after them has another decision before it.
+const LINE: usize = 64;
 
 /// The executions of one replica.
 #[derive(Default)]
@@ -26,7 +30,7 @@ pub(crate) struct Executions {
 struct Table {
     /// No more than there are executors.
     running: BTreeMap<u64, (Running, CancellationToken)>,
-    /// How many of them have each band: most decisions are made by this alone.
+    /// How many of them have each band: mostly that is all that needs to be known.
     bands: BTreeMap<u64, usize>,
     next: u64,
     /// The one that was told to stop and has not ended.
@@ -55,17 +59,15 @@ impl Executions {
         table.stop = after.max((table.stop * 7 + after) / 8);
     }
 
-    fn decide(&self, urgent: &Urgent, now: Instant) -> Decision {
-        self.lock().decide(urgent, now)
+    /// Whether something runs that is less urgent than this band.
+    fn has_below(&self, band: u64) -> bool {
+        self.lock().bands.keys().next_back().is_some_and(|lowest| *lowest > band)
     }
 }
 
 impl Table {
-    fn decide(&self, urgent: &Urgent, now: Instant) -> Decision {
-        if self.bands.keys().next_back().is_none_or(|lowest| *lowest <= urgent.band) {
-            return Decision::Leave;
-        }
-        preempt::decide(urgent, self.running.values().map(|(running, _)| *running), self.stop, now)
+    fn decide(&self, waiting: &[Urgent], now: Instant) -> Decision {
+        preempt::decide(waiting.iter().copied(), self.running.values().map(|(running, _)| *running), self.stop, now)
     }
 
     fn end(&mut self, id: u64) {
@@ -103,13 +105,14 @@ impl Replica {
         let deadline =
             work.iter().map(|work| work.deadline).min().unwrap_or_else(|| Deadline::after(now, Duration::ZERO));
         let band = if may_stop { most_urgent } else { 0 };
+        let stops = work.iter().map(|work| work.caller.stops()).max().unwrap_or_default();
         let takes = self.takes(rows, most_urgent, now);
         let told = CancellationToken::new();
         let mut table = self.executions.lock();
         let id = table.next;
         table.next += 1;
         *table.bands.entry(band).or_default() += 1;
-        table.running.insert(id, (Running { id, band, began: now, deadline, takes }, told.clone()));
+        table.running.insert(id, (Running { id, band, began: now, deadline, stops, takes }, told.clone()));
         drop(table);
         Mark { executions: Arc::clone(&self.executions), id, band: most_urgent, told }
     }
@@ -124,6 +127,15 @@ impl Replica {
         }
     }
 
+    /// Learns from an execution that was stopped: it would have taken longer.
+    pub(crate) fn learn_stopped(&self, mark: &Mark, rows: usize, took: Duration, ended: Instant) {
+        let mut learned = self.learned();
+        learned.latency.observe_stopped(rows, took, ended);
+        if !self.plan.predictable {
+            learned.bands.entry(mark.band).or_default().observe_stopped(rows, took, ended);
+        }
+    }
+
     fn takes(&self, rows: usize, band: u64, now: Instant) -> Option<Takes> {
         let learned = self.learned();
         let latency = if self.plan.predictable { Some(&learned.latency) } else { learned.bands.get(&band) }?;
@@ -134,9 +146,28 @@ impl Replica {
     /// that place.
     pub(crate) fn makes_way(&self, rows: usize, urgency: Urgency, now: Instant) -> bool {
         let Urgency { band, deadline, .. } = urgency;
-        let urgent = Urgent { band, queued_at: now, deadline, takes: self.takes(rows, band, now) };
-        self.queue.rows_before(urgency) == 0
-            && matches!(self.executions.decide(&urgent, now), Decision::Stop(_) | Decision::WaitUntil(_))
+        if !self.executions.has_below(band) || self.queue.rows_before(urgency) > 0 {
+            return false;
+        }
+        let takes = self.takes(rows, band, now);
+        let urgent = Urgent { band, queued_at: now, deadline, ahead: Duration::ZERO, takes };
+        self.executions.lock().decide(&[urgent], now) != Decision::Leave
+    }
+
+    /// The first in line with what they take.
+    fn urgent(&self, now: Instant) -> Vec<Urgent> {
+        let batch = self.plan.batching.max_batch_rows.max(1);
+        let mut before = 0;
+        let urgent = |one: Waiting| {
+            let rounds = u32::try_from(before / batch).unwrap_or(u32::MAX);
+            before += one.rows;
+            let round = if rounds > 0 { self.takes(batch, one.band, now) } else { None };
+            let executors = u32::try_from(self.executors).unwrap_or(u32::MAX);
+            let ahead = round.map_or(Duration::ZERO, |round| round.expected.saturating_mul(rounds) / executors);
+            let takes = self.takes(one.rows, one.band, now);
+            Urgent { band: one.band, queued_at: one.queued_at, deadline: one.deadline, ahead, takes }
+        };
+        self.queue.first(LINE).into_iter().map(urgent).collect()
     }
 
     /// Stops an execution if the first in line needs its place. Returns when to ask again, if that is known.
@@ -144,9 +175,10 @@ impl Replica {
         if self.running() < self.executors {
             return None;
         }
-        let first = self.queue.first()?;
-        let takes = self.takes(first.rows, first.band, now);
-        let urgent = Urgent { band: first.band, queued_at: first.queued_at, deadline: first.deadline, takes };
+        if !self.executions.has_below(self.queue.first_band()?) {
+            return None;
+        }
+        let urgent = self.urgent(now);
         let mut table = self.executions.lock();
         if table.stopping.is_some() {
             return None;

@@ -14,6 +14,9 @@ use weft_types::Deadline;
 /// A decision that waits for an execution to end is made again after so long at the earliest.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// What was stopped so often is not stopped again: the time that is lost each time would be worth more than the answers it is lost for.
+const STOPS: u32 = 8;
+
 /// How long an execution takes from its beginning to its end, as far as the past tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Takes {
@@ -23,7 +26,7 @@ pub struct Takes {
     pub most: Duration,
 }
 
-/// The first of those that wait, while nothing is free.
+/// One of those that wait while nothing is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Urgent {
     /// Its priority band: the lowest number goes first.
@@ -32,6 +35,8 @@ pub struct Urgent {
     pub queued_at: Instant,
     /// By when its caller must have the answer.
     pub deadline: Deadline,
+    /// What those before it take, once there is a place for the first of them.
+    pub ahead: Duration,
     /// What it takes once it is begun; `None` where that is not known. Half of the time that its caller gave it is then set aside.
     pub takes: Option<Takes>,
 }
@@ -47,6 +52,8 @@ pub struct Running {
     pub began: Instant,
     /// The earliest deadline of its requests.
     pub deadline: Deadline,
+    /// How often the one of its requests that was stopped most was.
+    pub stops: u32,
     /// What it takes; `None` where that is not known. It is then thought to take as long again as it has.
     pub takes: Option<Takes>,
 }
@@ -63,10 +70,19 @@ pub enum Decision {
 }
 
 impl Urgent {
-    /// What it needs at the least, and what is set aside for it.
+    /// What it needs at the least from when there is a place, and what is set aside for it.
     fn needs(&self) -> (Duration, Duration) {
         let unknown = self.deadline.remaining(self.queued_at) / 2;
-        self.takes.map_or((Duration::ZERO, unknown), |takes| (takes.expected, takes.most.max(takes.expected)))
+        let own =
+            self.takes.map_or((Duration::ZERO, unknown), |takes| (takes.expected, takes.most.max(takes.expected)));
+        (self.ahead.saturating_add(own.0), self.ahead.saturating_add(own.1))
+    }
+
+    /// The last moment at which something can be stopped for it; `None` where that would be in vain.
+    fn last(&self, stop: Duration, now: Instant) -> Option<Instant> {
+        let (remaining, (likely, aside)) = (self.deadline.remaining(now), self.needs());
+        let spare = remaining.saturating_sub(aside).saturating_sub(stop);
+        if remaining > stop.saturating_add(likely) { now.checked_add(spare) } else { None }
     }
 }
 
@@ -88,31 +104,31 @@ impl Running {
     }
 }
 
-/// Decides whether one of `running` makes way for `urgent`. `stop` is how long an execution goes on after it was told to stop.
+/// Decides whether one of `running` makes way for those that wait, of which the first decide over the others of their band: `waiting` is
+/// in the order of service. `stop` is how long an execution goes on after it was told to stop.
 ///
-/// Of those that may be stopped it is the one of the lowest band, of these the one that has run for the shortest time.
+/// The one that has the least time to spare counts, who is not always the first. Of those that may be stopped it is the one of the lowest band, of these the one that has run for the shortest time.
 pub fn decide(
-    urgent: &Urgent,
+    waiting: impl Iterator<Item = Urgent> + Clone,
     running: impl Iterator<Item = Running> + Clone,
     stop: Duration,
     now: Instant,
 ) -> Decision {
-    let (likely, aside) = urgent.needs();
-    let lower = running.clone().filter(|one| one.band > urgent.band);
+    let Some(band) = waiting.clone().next().map(|first| first.band) else { return Decision::Leave };
+    let lower = running.clone().filter(|one| one.band > band);
     let Some(free) = running.map(|one| one.ends(now)).min() else { return Decision::Leave };
-    let remaining = urgent.deadline.remaining(now);
-    if lower.clone().next().is_none() || remaining <= stop.saturating_add(likely) {
-        return Decision::Leave;
-    }
-    // Later than this it would be too late to stop anything.
-    let last = now.checked_add(remaining.saturating_sub(aside).saturating_sub(stop)).unwrap_or(now);
+    let alike = waiting.take_while(|one| one.band == band);
+    let tightest = alike.filter_map(|one| Some((one.last(stop, now)?, one.needs().0))).min();
+    let Some((last, likely)) = tightest.filter(|_| lower.clone().next().is_some()) else { return Decision::Leave };
     if free <= last && now < last {
         return Decision::WaitUntil(free.max(now + LOOK).min(last));
     }
     // What ends sooner than it would stop gains nothing.
     let away = stop.saturating_add(likely);
     let may = |one: &Running| {
-        one.deadline.remaining(now) >= away.saturating_add(one.again(now)) && one.ends(now) > now + stop
+        one.stops < STOPS
+            && one.deadline.remaining(now) >= away.saturating_add(one.again(now))
+            && one.ends(now) > now + stop
     };
     lower
         .filter(may)

@@ -1,16 +1,24 @@
-//! Requests that come back into the queue, and a look at the first.
+//! Requests that come back into the queue, and a look at the first ones.
 
 use weft_policy::batch::Waiting;
 
-use super::{Queue, Work};
+use super::{Queue, Rank, Work};
 
 impl Queue {
-    /// The request that is served next, unless it must run alone.
-    pub(crate) fn first(&self) -> Option<Waiting> {
+    /// The band of the request that is served next, unless it must run alone.
+    pub(crate) fn first_band(&self) -> Option<u64> {
         let state = self.lock();
         let (rank, work) = state.waiting.first_key_value()?;
-        let Work { rows, deadline, ref caller, .. } = *work;
-        work.suspect.is_none().then_some(Waiting { rows, band: rank.band, deadline, queued_at: caller.queued_at })
+        work.suspect.is_none().then_some(rank.band)
+    }
+
+    /// The first requests, in the order of service whatever fits together.
+    pub(crate) fn first(&self, count: usize) -> Vec<Waiting> {
+        let waiting = |(rank, work): (&Rank, &Work)| {
+            let Work { rows, deadline, ref caller, .. } = *work;
+            Waiting { rows, band: rank.band, deadline, queued_at: caller.queued_at }
+        };
+        self.lock().waiting.iter().take(count).map(waiting).collect()
     }
 
     /// Takes requests back whose execution was stopped, each to its old place and whatever the bounds say: they were within them

@@ -1,6 +1,6 @@
 //! The caller's side of a queued request.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,12 +35,19 @@ pub(crate) struct Caller {
     // Held to read or set it.
     started: Mutex<Option<(Instant, usize)>>,
     has_begun: AtomicBool,
+    stops: AtomicU32,
     left: OnceLock<Instant>,
 }
 
 impl Caller {
     pub(super) const fn new(queued_at: Instant) -> Self {
-        Self { queued_at, started: Mutex::new(None), has_begun: AtomicBool::new(false), left: OnceLock::new() }
+        Self {
+            queued_at,
+            started: Mutex::new(None),
+            has_begun: AtomicBool::new(false),
+            stops: AtomicU32::new(0),
+            left: OnceLock::new(),
+        }
     }
 
     /// The request has gone into an execution of `rows`.
@@ -52,6 +59,12 @@ impl Caller {
     /// The execution was stopped: the request waits again.
     pub(super) fn stop(&self) {
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.stops.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that has happened.
+    pub(crate) fn stops(&self) -> u32 {
+        self.stops.load(Ordering::Relaxed)
     }
 
     /// Whether it was executed, though perhaps not to the end.

@@ -11,17 +11,28 @@ fn takes(ms: u32) -> Takes {
 
 /// Band 1, has 100 ms and takes 10.
 fn urgent(now: Instant) -> Urgent {
-    Urgent { band: 1, queued_at: now, deadline: Deadline::after(now, MS * 100), takes: Some(takes(10)) }
+    Urgent {
+        band: 1,
+        queued_at: now,
+        deadline: Deadline::after(now, MS * 100),
+        ahead: Duration::ZERO,
+        takes: Some(takes(10)),
+    }
 }
 
 /// Band 2, takes a second, and has run for 200 ms of the ten seconds that it has.
 fn running(id: u64, now: Instant) -> Running {
     let began = now - MS * 200;
-    Running { id, band: 2, began, deadline: Deadline::after(began, MS * 10_000), takes: Some(takes(1_000)) }
+    Running { id, band: 2, began, deadline: Deadline::after(began, MS * 10_000), stops: 0, takes: Some(takes(1_000)) }
 }
 
 fn told(urgent: &Urgent, running: &[Running], now: Instant) -> Decision {
-    decide(urgent, running.iter().copied(), Duration::ZERO, now)
+    decide(std::iter::once(*urgent), running.iter().copied(), Duration::ZERO, now)
+}
+
+/// What runs takes so long to stop.
+fn slowly(stop: Duration, one: Running, now: Instant) -> Decision {
+    decide(std::iter::once(urgent(now)), std::iter::once(one), stop, now)
 }
 
 /// The tests go back in time from here.
@@ -66,17 +77,40 @@ fn nobody_is_stopped_who_would_then_be_late_himself() {
     assert_eq!(told(&urgent(now), &[tight], now), Decision::Leave);
     let enough = Running { deadline: Deadline::after(now, MS * 1_010), ..tight };
     assert_eq!(told(&urgent(now), &[enough], now), Decision::Stop(1));
-    assert_eq!(decide(&urgent(now), [enough].into_iter(), MS, now), Decision::Leave, "the time to stop counts, too");
+    assert_eq!(slowly(MS, enough, now), Decision::Leave, "the time to stop counts, too");
+}
+
+#[test]
+fn nobody_is_stopped_for_ever() {
+    let now = now();
+    let often = |stops| Running { stops, ..running(7, now) };
+    assert_eq!(told(&urgent(now), &[often(STOPS - 1)], now), Decision::Stop(7));
+    assert_eq!(told(&urgent(now), &[often(STOPS)], now), Decision::Leave);
+    assert_eq!(told(&urgent(now), &[often(STOPS), running(8, now)], now), Decision::Stop(8));
 }
 
 #[test]
 fn what_stops_too_late_is_not_stopped() {
     let now = now();
-    assert_eq!(decide(&urgent(now), [running(7, now)].into_iter(), MS * 95, now), Decision::Leave);
+    assert_eq!(slowly(MS * 95, running(7, now), now), Decision::Leave);
     let ending = Running { began: now - MS * 905, ..running(7, now) };
-    assert_eq!(decide(&urgent(now), [ending].into_iter(), MS * 89, now), Decision::Stop(7));
+    assert_eq!(slowly(MS * 89, ending, now), Decision::Stop(7));
     let ending = Running { began: now - MS * 915, ..running(7, now) };
-    assert_eq!(decide(&urgent(now), [ending].into_iter(), MS * 89, now), Decision::Leave, "it ends sooner");
+    assert_eq!(slowly(MS * 89, ending, now), Decision::Leave, "it ends sooner");
+}
+
+/// The first has time to wait for what runs; the tenth in the line has not.
+#[test]
+fn who_waits_behind_others_has_less_time_to_spare() {
+    let now = now();
+    let ending = Running { began: now - MS * 980, ..running(7, now) };
+    let line = |count: u32| (0..count).map(move |at| Urgent { ahead: MS * 10 * at, ..urgent(now) });
+    let told = |count: u32| decide(line(count), std::iter::once(ending), Duration::ZERO, now);
+    assert_eq!((told(1), told(8)), (Decision::WaitUntil(now + MS * 20), Decision::WaitUntil(now + MS * 20)));
+    assert_eq!(told(9), Decision::Stop(7));
+    assert_eq!(told(20), Decision::Stop(7), "those that are lost change nothing");
+    let lower = line(8).chain(line(9).skip(8).map(|one| Urgent { band: 2, ..one }));
+    assert_eq!(decide(lower, std::iter::once(ending), Duration::ZERO, now), told(8), "another band's line is its own");
 }
 
 /// Where nothing was learned, half of the time is waited, and what runs is thought to run on.
@@ -106,7 +140,7 @@ proptest! {
     fn whoever_is_stopped_can_still_be_in_time(
         all in some_running(),
         (band, has, waited, takes) in (1u64..4, 0u32..3_000, 0u32..1_000, some_takes()),
-        stop in 0u32..50,
+        (stop, ahead) in (0u32..50, 0u32..50),
     ) {
         let now = now();
         let all: Vec<Running> = (0..).zip(all).map(|(id, (band, began, left, takes))| Running {
@@ -114,15 +148,16 @@ proptest! {
             band,
             began: now - MS * began,
             deadline: Deadline::after(now, MS * left),
+            stops: 0,
             takes,
         }).collect();
         let queued_at = now - MS * waited;
-        let urgent = Urgent { band, queued_at, deadline: Deadline::after(queued_at, MS * has), takes };
-        match decide(&urgent, all.iter().copied(), MS * stop, now) {
+        let urgent = Urgent { band, queued_at, deadline: Deadline::after(queued_at, MS * has), ahead: MS * ahead, takes };
+        match decide(std::iter::once(urgent), all.iter().copied(), MS * stop, now) {
             Decision::Stop(id) => {
                 let one = all[id as usize];
                 prop_assert!(one.band > band);
-                let likely = takes.map_or(Duration::ZERO, |takes| takes.expected);
+                let likely = MS * ahead + takes.map_or(Duration::ZERO, |takes| takes.expected);
                 prop_assert!(urgent.deadline.remaining(now) > MS * stop + likely, "stopped in vain");
                 prop_assert!(one.deadline.remaining(now) >= MS * stop + likely + one.again(now));
             }

@@ -1,0 +1,55 @@
+//! Realtime calls while every executor is busy with what can wait.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use futures_util::future::try_join_all;
+use weft_proto::inference::infer_parameter::ParameterChoice;
+use weft_proto::inference::{InferParameter, ModelInferRequest};
+use weft_tests::calls::{Caller, beside, sleep, until};
+use weft_tests::mesh::Mesh;
+
+/// As many as `sleep` executes at once.
+const EXECUTORS: usize = 1024;
+/// Calls of one connection, below what it may have under way.
+const CALLS: usize = 512;
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn urgent(request: ModelInferRequest, band: i64) -> ModelInferRequest {
+    let mut request = request;
+    let priority = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(band)) };
+    request.parameters.insert("priority".into(), priority);
+    request
+}
+
+/// The stopped call is executed again: all of them are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_realtime_call_takes_the_place_of_a_batch_call_that_is_answered_later() -> Result<()> {
+    let mesh = Mesh::start(&[]).await?;
+    mesh.caller()?.wait_ready("sleep").await?;
+    let worker = mesh.caller()?.first_worker().await?;
+    let mut callers: Vec<Caller> = Vec::new();
+    for _ in 0..EXECUTORS / CALLS {
+        callers.push(mesh.caller()?.first_worker().await?);
+    }
+    let all = callers.into_iter().flat_map(|caller| {
+        (0..CALLS).map(move |_| {
+            let caller = caller.clone();
+            async move { caller.infer(urgent(sleep(4_000), 3), LIMIT).await }
+        })
+    });
+    let batch = beside(try_join_all(all.collect::<Vec<_>>()));
+    let in_flight = async || {
+        let running = mesh.sample("weft_model_queue_duration_seconds_count").await;
+        running.is_ok_and(|count| count >= EXECUTORS as f64)
+    };
+    until("every executor to be busy", in_flight).await?;
+    worker.infer(urgent(sleep(0), 1), Duration::from_secs(1)).await?;
+    assert_eq!(batch.outcome().await??.len(), EXECUTORS);
+    until("the preemption to be told", async || {
+        mesh.sample("weft_preemptions_total").await.is_ok_and(|count| count >= 1.0)
+    })
+    .await?;
+    mesh.stop().await?;
+    Ok(())
+}
