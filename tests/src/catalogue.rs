@@ -51,13 +51,13 @@ impl Catalogue {
     /// A request to the model at this place, which starts again after the last.
     pub fn request(&self, at: usize) -> ModelInferRequest {
         let name = &self.names[at % self.names.len()];
-        let input = [1.0_f32, 2.0, 3.0, at as f32].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let input: Vec<u8> = [1.0_f32, 2.0, 3.0, at as f32].into_iter().flat_map(f32::to_le_bytes).collect();
         raw(name, ("X", "FP32"), &[1, 4], input)
     }
 
     /// Whether an answer is right.
     pub fn is_right(answer: &ModelInferResponse, at: usize) -> bool {
-        let output = [2.0_f32, 4.0, 6.0, 2.0 * at as f32].iter().flat_map(|value| value.to_le_bytes());
+        let output = [2.0_f32, 4.0, 6.0, 2.0 * at as f32].into_iter().flat_map(f32::to_le_bytes);
         answer.raw_output_contents.first().is_some_and(|told| told.iter().copied().eq(output))
     }
 

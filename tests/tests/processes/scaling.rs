@@ -44,7 +44,7 @@ async fn fifty_models_share_the_memory_of_nine() -> Result<()> {
     let caller = Caller::new(&router.address)?;
     until("every worker", async || held(&caller).await.len() == WORKERS).await?;
     catalogue.apply(&caller, Duration::from_secs(300)).await?;
-    let (next, mut callers) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    let (next, mut callers) = (Arc::new(AtomicUsize::new(0)), JoinSet::<Result<()>>::new());
     for _ in 0..6 {
         let (catalogue, caller, next) = (Arc::clone(&catalogue), caller.clone(), Arc::clone(&next));
         callers.spawn(async move {
