@@ -40,7 +40,7 @@ impl View {
     ) -> Self {
         let plan = place(&world(&snapshot, control, blocked));
         let mut offered: BTreeMap<ModelName, BTreeSet<u64>> = BTreeMap::new();
-        for (name, versions) in snapshot.workers.values().flat_map(|record| offers(&record.value)) {
+        for (name, versions) in snapshot.workers.values().flat_map(|record| offers(&record.value.offers)) {
             offered.entry(name).or_default().extend(versions.into_keys().map(|version| version.get()));
         }
         let mut replicas: BTreeMap<ModelName, Vec<Replica>> = BTreeMap::new();

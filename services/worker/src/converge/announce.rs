@@ -40,6 +40,7 @@ impl Announcer {
             epoch: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             draining: false,
             registered_at: Some(weft_proto::timestamp(now)),
+            devices: Vec::new(),
         };
         Self { presence, keys: shared.keys.clone(), record, told: None }
     }
@@ -95,7 +96,11 @@ fn offers(shared: &Shared) -> Vec<ModelOffer> {
         offer
             .versions
             .iter()
-            .map(|(version, entry)| VersionOffer { version: version.get(), size_bytes: entry.size_bytes })
+            .map(|(version, entry)| VersionOffer {
+                version: version.get(),
+                size_bytes: entry.size_bytes,
+                ..VersionOffer::default()
+            })
             .collect()
     };
     shared

@@ -33,6 +33,25 @@ pub struct Worker {
     pub draining: bool,
     #[prost(message, optional, tag = "11")]
     pub registered_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where models may be. None means one pool of `memory_bytes` for every kind.
+    #[prost(message, repeated, tag = "12")]
+    pub devices: ::prost::alloc::vec::Vec<WorkerDevice>,
+}
+/// A device whose memory models may take.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerDevice {
+    /// `cpu` or `cuda`.
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    /// Which one of its kind, from 0.
+    #[prost(uint32, tag = "2")]
+    pub ordinal: u32,
+    /// Memory that models may take of it, in bytes.
+    #[prost(uint64, tag = "3")]
+    pub memory_bytes: u64,
+    /// The memory node (NUMA) that it is nearest to.
+    #[prost(uint32, tag = "4")]
+    pub memory_node: u32,
 }
 /// A model that a worker could load.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -46,20 +65,37 @@ pub struct ModelOffer {
     pub versions: ::prost::alloc::vec::Vec<VersionOffer>,
 }
 /// One version of an offered model.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VersionOffer {
     #[prost(uint64, tag = "1")]
     pub version: u64,
     /// Estimated memory once loaded, in bytes.
     #[prost(uint64, tag = "2")]
     pub size_bytes: u64,
+    /// The kind of device whose memory a replica takes, such as `cuda`; empty means `cpu`.
+    #[prost(string, tag = "3")]
+    pub device_kind: ::prost::alloc::string::String,
+    /// What a replica takes of the worker's threads, in thousandths of one; 0 means that it asks for none.
+    #[prost(uint32, tag = "4")]
+    pub cpu_millis: u32,
 }
 /// `placements/<worker>/<model>@<version>`, written by the scheduler's leader.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Placement {
     /// The leader's epoch (its fence): a worker refuses an older one than it has seen.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
+    /// Whose memory the replica takes; unset where the worker tells no devices.
+    #[prost(message, optional, tag = "2")]
+    pub device: ::core::option::Option<PlacementDevice>,
+}
+/// One device of the worker that a placement names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlacementDevice {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub ordinal: u32,
 }
 /// `replicas/<worker>/<model>@<version>`, written by the worker under its lease.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
