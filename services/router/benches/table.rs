@@ -46,7 +46,7 @@ fn record<T>(value: T) -> Arc<Record<T>> {
 }
 
 fn worker(number: usize) -> Worker {
-    let versions = vec![VersionOffer { version: 1, size_bytes: 1 << 30 }];
+    let versions = vec![VersionOffer { version: 1, size_bytes: 1 << 30, ..VersionOffer::default() }];
     let offer = |name: &&str| ModelOffer { name: (*name).into(), engine: "tract".into(), versions: versions.clone() };
     Worker {
         id: format!("worker-{number}"),
@@ -65,7 +65,7 @@ fn mesh() -> Snapshot {
         for model in MODELS {
             let (Ok(model), Some(version)) = (model.parse(), Version::new(1)) else { continue };
             let key = ReplicaKey { worker: id.clone(), model, version };
-            snapshot.placements.insert(key.clone(), record(Placement { epoch: 1 }));
+            snapshot.placements.insert(key.clone(), record(Placement { epoch: 1, device: None }));
             let replica = Replica { state: ReplicaState::Ready.into(), ..Replica::default() };
             snapshot.replicas.insert(key, record(replica));
         }

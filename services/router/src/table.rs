@@ -450,7 +450,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         let offer = ModelOffer {
             name: "m0".to_owned(),
-            versions: vec![state::VersionOffer { version: 1, size_bytes: 1 }],
+            versions: vec![state::VersionOffer { version: 1, size_bytes: 1, ..state::VersionOffer::default() }],
             ..ModelOffer::default()
         };
         let worker = Worker { address: "127.0.0.1:1".to_owned(), offers: vec![offer], ..Worker::default() };

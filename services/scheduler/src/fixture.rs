@@ -20,7 +20,11 @@ pub(crate) fn key(worker: &str, model: &str, version: u64) -> ReplicaKey {
 pub(crate) fn worker(id: &str, epoch: u64, offers: &[(&str, u64)]) -> Worker {
     let mut models: BTreeMap<&str, Vec<VersionOffer>> = BTreeMap::new();
     for (name, version) in offers {
-        models.entry(name).or_default().push(VersionOffer { version: *version, size_bytes: 10 });
+        models.entry(name).or_default().push(VersionOffer {
+            version: *version,
+            size_bytes: 10,
+            ..VersionOffer::default()
+        });
     }
     let offer = |(name, versions): (&str, _)| ModelOffer { name: name.to_owned(), engine: "fake".to_owned(), versions };
     Worker {

@@ -1,15 +1,21 @@
 //! The mesh as the placement policy sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use weft_client::{Record, ReplicaKey, Snapshot};
-use weft_policy::place::{Failure, Holding, Key, Priority, State, Wanted, Worker, World};
+use weft_policy::place::{
+    Device, DeviceId, Failure, Holding, Key, Offer, Offers, Priority, State, Wanted, Worker, World,
+};
 use weft_proto::weft::control::v1::{self as control, Model};
-use weft_proto::weft::state::v1::{self as state, ReplicaState};
+use weft_proto::weft::state::v1::{self as state, ModelOffer, ReplicaState};
 use weft_types::{ModelName, Version, WorkerId};
 
 use crate::options::ModelControl;
 use crate::scale::replicas;
+
+/// More devices than a worker has; what a record tells beyond is passed over.
+const MAX_DEVICES: usize = 64;
 
 /// The placement policy's form of a replica's key.
 pub(crate) fn place_key(key: &ReplicaKey) -> Key {
@@ -23,37 +29,65 @@ pub(crate) fn replica_key(key: &Key) -> ReplicaKey {
 
 /// Everything that placement looks at.
 pub(crate) fn world(snapshot: &Snapshot, control: ModelControl, failures: Vec<Failure>) -> World {
-    World {
-        workers: snapshot.workers.iter().map(|(id, record)| worker(snapshot, id, &record.value)).collect(),
-        wanted: wanted(snapshot, control),
-        holdings: holdings(snapshot),
-        failures,
-    }
+    World { workers: workers(snapshot), wanted: wanted(snapshot, control), holdings: holdings(snapshot), failures }
 }
 
 /// What each worker offers, by model; names and versions that cannot be are passed over.
-pub(crate) fn offers(worker: &state::Worker) -> BTreeMap<ModelName, BTreeMap<Version, u64>> {
-    let mut offers: BTreeMap<ModelName, BTreeMap<Version, u64>> = BTreeMap::new();
-    for offer in &worker.offers {
+pub(crate) fn offers(told: &[ModelOffer]) -> Offers {
+    let mut offers = Offers::new();
+    let taken = |told: &state::VersionOffer| Offer {
+        size: told.size_bytes,
+        device_kind: told.device_kind.clone(),
+        cpu_millis: told.cpu_millis.into(),
+    };
+    for offer in told {
         let Ok(name) = offer.name.parse::<ModelName>() else { continue };
-        let versions = offer.versions.iter().filter_map(|told| Some((Version::new(told.version)?, told.size_bytes)));
+        let versions = offer.versions.iter().filter_map(|told| Some((Version::new(told.version)?, taken(told))));
         offers.entry(name).or_default().extend(versions);
     }
     offers.retain(|_, versions| !versions.is_empty());
     offers
 }
 
-fn worker(snapshot: &Snapshot, id: &WorkerId, told: &state::Worker) -> Worker {
+/// The workers. Those that tell the same offers, as they do with one repository, share them.
+fn workers(snapshot: &Snapshot) -> Vec<Worker> {
+    let mut known: Vec<(&[ModelOffer], Arc<Offers>)> = Vec::new();
+    let mut shared = |told| match known.iter().rev().find(|(known, _)| *known == told) {
+        Some((_, offers)) => Arc::clone(offers),
+        None => {
+            let offers = Arc::new(offers(told));
+            known.push((told, Arc::clone(&offers)));
+            offers
+        }
+    };
+    snapshot.workers.iter().map(|(id, record)| worker(snapshot, (id, &record.value), shared(&*record.value.offers))).collect()
+}
+
+fn worker(snapshot: &Snapshot, (id, told): (&WorkerId, &state::Worker), offers: Arc<Offers>) -> Worker {
     let cordon = snapshot.cordons.get(id);
     Worker {
         id: id.clone(),
         zone: told.zone.clone(),
         labels: told.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         memory: told.memory_bytes,
-        cordoned: cordon.is_some(),
+        devices: devices(told),
+        cpu_millis: u64::from(told.threads).saturating_mul(1000),
         draining: told.draining || cordon.is_some_and(|cordon| cordon.value.drain),
-        offers: offers(told),
+        cordoned: cordon.is_some(),
+        offers,
     }
+}
+
+/// The devices, each once; a nameless kind is passed over.
+fn devices(told: &state::Worker) -> Vec<Device> {
+    let mut devices: Vec<Device> = Vec::new();
+    for device in told.devices.iter().filter(|device| !device.kind.is_empty()).take(MAX_DEVICES) {
+        let id = DeviceId { kind: device.kind.clone(), ordinal: device.ordinal };
+        if devices.iter().all(|known| known.id != id) {
+            devices.push(Device { id, memory: device.memory_bytes });
+        }
+    }
+    devices
 }
 
 /// What was applied and, under [`ModelControl::Auto`], one replica of everything else that is offered.
@@ -70,7 +104,7 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
     let mut wanted: Vec<Wanted> = snapshot.models.iter().map(applied).collect();
     if control == ModelControl::Auto {
         let offered: BTreeSet<ModelName> =
-            snapshot.workers.values().flat_map(|record| offers(&record.value).into_keys()).collect();
+            snapshot.workers.values().flat_map(|record| offers(&record.value.offers).into_keys()).collect();
         let unasked = offered.into_iter().filter(|name| !snapshot.models.contains_key(name));
         wanted.extend(unasked.map(|model| Wanted {
             model,
@@ -104,11 +138,15 @@ fn holdings(snapshot: &Snapshot) -> Vec<Holding> {
     let keys: BTreeSet<&ReplicaKey> = snapshot.placements.keys().chain(snapshot.replicas.keys()).collect();
     let holding = |key: &ReplicaKey| {
         let replica = snapshot.replicas.get(key).map(|record| &record.value);
+        let placement = snapshot.placements.get(key);
+        let device = placement.and_then(|record| record.value.device.as_ref());
         Holding {
             key: place_key(key),
-            placed: snapshot.placements.contains_key(key),
+            placed: placement.is_some(),
             state: replica.map_or(State::Pending, |replica| state_of(replica.state())),
             size: replica.map_or(0, |replica| replica.size_bytes),
+            device: device.map(|device| DeviceId { kind: device.kind.clone(), ordinal: device.ordinal }),
+            since: placement.map_or(0, |record| u64::try_from(record.create_revision).unwrap_or(0)),
         }
     };
     keys.into_iter().map(holding).collect()

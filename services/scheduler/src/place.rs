@@ -165,7 +165,7 @@ impl Placer {
 /// Removes placements of a leader of the past.
 fn take_back(refused: Vec<weft_policy::place::Key>) -> Plan {
     tracing::warn!(count = refused.len(), "placements that a leader of the past wrote are taken back");
-    Plan { moves: refused.into_iter().map(|key| Move::Remove(key, Why::Excess)).collect(), unplaced: Vec::new() }
+    Plan { moves: refused.into_iter().map(|key| Move::Remove(key, Why::Excess)).collect(), ..Plan::default() }
 }
 
 /// Whether the leader may decide on a snapshot of `revision`: its term has not run out, and the snapshot shows what was

@@ -245,7 +245,7 @@ async fn what_a_leader_of_the_past_placed_is_placed_anew() {
     cluster.until_placed(&wanted).await;
     let epoch = scheduler.epoch().and_then(|epoch| u64::try_from(epoch).ok()).expect("it leads");
     // A writer that does not compare its fence writes over one that is wanted, and places one that is not.
-    let past = Placement { epoch: epoch - 1 };
+    let past = Placement { epoch: epoch - 1, device: None };
     for placed in [&wanted[0], &key("w2", "m", 1)] {
         cluster.put(cluster.keys.placement(placed), &past).await;
     }

@@ -22,7 +22,7 @@ fn put(key: &str, value: &impl Message, revision: i64) -> Change {
 }
 
 fn worker(number: usize) -> Worker {
-    let versions = vec![VersionOffer { version: 1, size_bytes: 1 << 30 }];
+    let versions = vec![VersionOffer { version: 1, size_bytes: 1 << 30, ..VersionOffer::default() }];
     let offer = |name: &&str| ModelOffer { name: (*name).into(), engine: "tract".into(), versions: versions.clone() };
     Worker {
         id: format!("worker-{number}"),
@@ -47,8 +47,9 @@ fn replica(number: usize, model: &str, revision: i64) -> Change {
 fn listing() -> Vec<Change> {
     let workers = (0..WORKERS).map(|number| put(&format!("workers/worker-{number}"), &worker(number), 1));
     let each = || (0..WORKERS).flat_map(|number| MODELS.map(|model| (number, model)));
-    let placements =
-        each().map(|(number, model)| put(&format!("placements/worker-{number}/{model}@1"), &Placement { epoch: 1 }, 1));
+    let placements = each().map(|(number, model)| {
+        put(&format!("placements/worker-{number}/{model}@1"), &Placement { epoch: 1, device: None }, 1)
+    });
     let replicas = each().map(|(number, model)| replica(number, model, 1));
     workers.chain(placements).chain(replicas).collect()
 }

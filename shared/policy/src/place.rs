@@ -4,26 +4,40 @@
 //! is level-triggered: it compares what is wanted with what is, so a plan that was carried out in part, or not at all, is
 //! simply made again.
 //!
-//! Rules, strongest first. What stays within a worker's memory is placed, nothing else. What is placed and fits stays
-//! where it is. A replica that must go (its worker drains, or no longer suits) is removed only when others that are ready
-//! make it superfluous; where nothing else can take it, it stays. A replica that failed to load is tried on another
-//! worker, and one that failed on [`FAIL_FAST_WORKERS`] is not tried further. Everything wanted gets its first replica
-//! before anything gets its second.
+//! Rules, strongest first. What stays within a worker's devices and processors, and beside nothing that it shuns, is placed,
+//! nothing else. What is placed and fits stays where it is, unless others need its room more: a replica that nobody has
+//! called of late is evicted for any that somebody calls, one of a lower priority is preempted for one of a higher, and a
+//! second one for the first of another model of the same priority. It goes first, and what it goes for follows when the room is
+//! free. A replica that must go (its worker drains, or no longer suits) is removed only when others that are ready make it
+//! superfluous; where nothing else can take it, it stays. A replica that failed to load is tried on another worker, and one
+//! that failed on [`FAIL_FAST_WORKERS`] is not tried further. Within a priority everything wanted gets its first replica before
+//! anything gets its second.
+//!
+//! Priority and preemption are those of Kubernetes; which idle replica goes is ModelMesh's choice: the least recently used.
 
+mod choose;
 mod evict;
 mod fleet;
 mod goal;
+mod models;
+mod plan;
+mod pool;
+mod seat;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_types::{ModelName, Version, WorkerId};
 
+pub use plan::{Move, Obstacle, Plan, Unplaced, Why};
+
 use fleet::Fleet;
 use goal::Goal;
+use models::Models;
 
 /// A version that failed to load on so many workers, and is ready on none, is at fault itself.
 pub const FAIL_FAST_WORKERS: usize = 3;
@@ -48,14 +62,60 @@ pub struct Worker {
     pub zone: String,
     /// What selectors match.
     pub labels: BTreeMap<String, String>,
-    /// Memory that models may take, in bytes.
+    /// Memory that models may take, in bytes. It counts where no devices are told.
     pub memory: u64,
+    /// Whose memory models may take; none means one pool of `memory` for every kind.
+    pub devices: Vec<Device>,
+    /// Threads that run models, in thousandths of one; 0 means that they are not counted.
+    pub cpu_millis: u64,
+    /// Whether it is shutting down: it takes nothing new, and what it has moves.
+    pub draining: bool,
     /// Whether an operator keeps new replicas away from it.
     pub cordoned: bool,
-    /// Whether what it holds shall go elsewhere, because it shuts down or an operator wants it empty: it takes nothing new.
-    pub draining: bool,
-    /// What it could load, with the estimated size of each version in bytes.
-    pub offers: BTreeMap<ModelName, BTreeMap<Version, u64>>,
+    /// What it could load. Workers with one repository share it, which is what makes a large mesh cheap to look at.
+    pub offers: Arc<Offers>,
+}
+
+/// What a worker could load.
+pub type Offers = BTreeMap<ModelName, BTreeMap<Version, Offer>>;
+
+/// What a replica of an offered version takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Estimated memory of one device, in bytes.
+    pub size: u64,
+    /// The kind of that device; empty means [`CPU`].
+    pub device_kind: String,
+    /// Its share of the worker's threads, in thousandths of one.
+    pub cpu_millis: u64,
+}
+
+impl From<u64> for Offer {
+    /// So many bytes of the processor's memory.
+    fn from(size: u64) -> Self {
+        Self { size, ..Self::default() }
+    }
+}
+
+/// The kind of device that every worker has.
+pub const CPU: &str = "cpu";
+
+/// One device of a worker.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceId {
+    /// `cpu`, `cuda` and so on.
+    pub kind: String,
+    /// Which one of its kind, from 0.
+    pub ordinal: u32,
+}
+
+/// A device whose memory models may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Which one; told once.
+    pub id: DeviceId,
+    /// Memory that models may take of it, in bytes.
+    pub memory: u64,
 }
 
 /// A model that the mesh shall serve.
@@ -115,6 +175,10 @@ pub struct Holding {
     pub state: State,
     /// Its measured size in bytes; 0 while unknown, then the offer's estimate counts.
     pub size: u64,
+    /// Whose memory it takes; where that is not told or not known, the first device of its kind counts.
+    pub device: Option<DeviceId>,
+    /// Greater for what was placed later; only the order counts.
+    pub since: u64,
 }
 
 /// A failed load that is remembered, whether or not its placement still stands.
@@ -139,158 +203,99 @@ pub struct World {
     pub failures: Vec<Failure>,
 }
 
-/// Why a replica is placed or removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    /// Fewer are there than wanted.
-    Missing,
-    /// The worker is no longer registered.
-    WorkerGone,
-    /// Nobody wants the model any more.
-    Unwanted,
-    /// More are there than wanted.
-    Excess,
-    /// Its worker drains or no longer suits, and others serve.
-    Replaced,
-    /// Another version serves.
-    Superseded,
-    /// It could not be loaded, and is tried elsewhere.
-    Failed,
-    /// Nobody calls it, and others need its memory.
-    Evicted,
-}
-
-/// One change of the placements.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Move {
-    /// The worker shall hold it.
-    Place(Key, Why),
-    /// The worker shall let go of it.
-    Remove(Key, Why),
-}
-
-/// What kept a replica from being placed.
-///
-/// Each worker is ruled out by its first obstacle, in this order; the last one that any worker reached is told, because
-/// it is the nearest to success.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Obstacle {
-    /// No worker offers it.
-    NotOffered,
-    /// No worker that offers it has the labels.
-    Selector,
-    /// The workers that could take it are cordoned.
-    Cordoned,
-    /// The workers that could take it drain.
-    Draining,
-    /// Every worker that could take it has it: more replicas are wanted than there are workers.
-    Held,
-    /// It failed to load, and it is too early to try again.
-    Failed,
-    /// No worker that could take it has the memory left.
-    Memory,
-    /// It failed to load on several workers, and is not tried on others.
-    FailedEverywhere,
-}
-
-impl fmt::Display for Obstacle {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::NotOffered => "no worker offers it",
-            Self::Selector => "no worker that offers it has the labels of the selector",
-            Self::Cordoned => "the workers that could take it are cordoned",
-            Self::Draining => "the workers that could take it are shutting down",
-            Self::Held => "every worker that could take it already has it",
-            Self::Failed => "it failed to load on the workers that could take it and is tried again later",
-            Self::Memory => "no worker that could take it has enough free memory",
-            Self::FailedEverywhere => "it failed to load on several workers and is not tried on others",
-        })
-    }
-}
-
-/// Replicas that are wanted and have no place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unplaced {
-    /// The model.
-    pub model: ModelName,
-    /// The version; `None` when no worker offers any.
-    pub version: Option<Version>,
-    /// How many are missing.
-    pub missing: usize,
-    /// Why.
-    pub obstacle: Obstacle,
-}
-
-/// What to change, and what cannot be had.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// The changes, new places first, each key at most once.
-    pub moves: Vec<Move>,
-    /// What is missing, by model and version.
-    pub unplaced: Vec<Unplaced>,
-}
-
 /// Decides what to place and what to remove.
 pub fn place(world: &World) -> Plan {
+    plan_by(world, |fleet, goal| fleet.best(goal))
+}
+
+/// How a worker is chosen for one more replica: its position in the fleet, or the obstacle that is nearest to success.
+type Choice = for<'f, 'a> fn(&'f Fleet<'a>, &'f Goal<'a>) -> Result<usize, Obstacle>;
+
+fn plan_by(world: &World, choice: Choice) -> Plan {
     let mut fleet = Fleet::new(world);
+    let mut models = Models::new(world, &fleet);
     let mut plan = Plan::default();
-    let wanted: BTreeMap<&ModelName, &Wanted> =
-        world.wanted.iter().filter(|wanted| wanted.replicas > 0).map(|wanted| (&wanted.model, wanted)).collect();
     let mut goals = Vec::new();
-    for wanted in wanted.values() {
-        let resolved = fleet.resolve(wanted);
+    for number in 0..models.list.len() {
+        let resolved = models.resolve(number, &fleet);
         plan.unplaced.extend(resolved.unplaced);
-        goals.extend(resolved.versions.into_iter().map(|version| Goal::new(wanted, version, &fleet)));
-    }
-    fill(&mut goals, &mut fleet);
-    for goal in &goals {
-        goal.write(&mut plan);
-    }
-    for holding in world.holdings.iter().filter(|holding| holding.placed) {
-        if let Some(why) = stray(holding, &goals, &wanted, &fleet) {
-            plan.moves.push(Move::Remove(holding.key.clone(), why));
+        goals.extend(resolved.versions.into_iter().map(|version| Goal::new(&models, number, version, &fleet)));
+        models.list[number].goals.end = goals.len();
+        if let Some(next) = models.list.get_mut(number + 1) {
+            next.goals = goals.len()..goals.len();
         }
     }
-    evict::evict(world, &goals, &fleet, &mut plan);
-    plan.moves.sort();
+    fleet.hold(&models, &mut goals);
+    fleet.part_the_shunned(&models);
+    goals.iter_mut().for_each(|goal| goal.sort_out(&mut fleet));
+    fleet.index();
+    fill(&mut goals, &mut fleet, &models, choice);
+    for goal in &goals {
+        goal.write(&mut plan, &mut fleet);
+    }
+    fleet.remove_strays(&goals, &models);
+    plan.moves.extend(models.lost.iter().map(|holding| Move::Remove(holding.key.clone(), Why::WorkerGone)));
+    plan.moves.extend(fleet.removed());
+    plan.moves.sort_unstable();
     plan.unplaced.sort_by(|one, other| (&one.model, one.version).cmp(&(&other.model, other.version)));
     plan
 }
 
-/// Gives every goal its next replica, the goals with the fewest first, until none can get more.
-fn fill<'a>(goals: &mut [Goal<'a>], fleet: &mut Fleet<'a>) {
-    // Within a round the largest comes first: it has the fewest places to go to.
-    goals.sort_by(|one, other| other.size.cmp(&one.size).then_with(|| one.name().cmp(&other.name())));
-    let mut round = 1;
-    while goals.iter().any(Goal::open) {
-        for goal in goals.iter_mut().filter(|goal| goal.open() && goal.have() < round) {
-            goal.add(fleet);
+/// Gives every goal its next replica, the goals with the fewest first, until none can get more: first the goals of the highest
+/// priority, and last those that nobody calls.
+fn fill<'a>(goals: &mut [Goal<'a>], fleet: &mut Fleet<'a>, models: &Models<'a>, choice: Choice) {
+    let class = |goal: &Goal<'_>| (goal.wanted.idle.is_some(), goal.wanted.priority);
+    // Within a round the largest comes first: it has the fewest places to go to. Goals are in the order of their names.
+    let mut order: Vec<_> =
+        goals.iter().enumerate().map(|(number, goal)| (class(goal), Reverse(goal.size), number)).collect();
+    order.sort_unstable();
+    for turn in order.chunk_by(|one, other| one.0 == other.0) {
+        let turn: Vec<usize> = turn.iter().map(|(.., number)| *number).collect();
+        loop {
+            let promised = fleet.held.len();
+            take_turns(&turn, goals, |goals, number| add(goals, number, fleet, models, choice));
+            // Who got nothing may have the place of one that has since become another's second.
+            let without = |goal: &Goal<'_>| goal.have() == 0 && goal.obstacle.is_some_and(Obstacle::may_yield);
+            let without: Vec<usize> = turn.iter().copied().filter(|number| without(&goals[*number])).collect();
+            if without.is_empty() || fleet.held.len() == promised {
+                break;
+            }
+            without.iter().for_each(|number| goals[*number].obstacle = None);
         }
-        round += 1;
     }
 }
 
-/// Why a placement that belongs to no goal goes; `None` if it stays, or a goal answers for it.
-fn stray(
-    holding: &Holding,
-    goals: &[Goal<'_>],
-    wanted: &BTreeMap<&ModelName, &Wanted>,
-    fleet: &Fleet<'_>,
-) -> Option<Why> {
-    let key = &holding.key;
-    if !fleet.knows(&key.worker) {
-        return Some(Why::WorkerGone);
+/// Calls upon the goals that have the fewest replicas, again and again, until none is open.
+fn take_turns<'a>(turn: &[usize], goals: &mut [Goal<'a>], mut add: impl FnMut(&mut [Goal<'a>], usize)) {
+    let have = |goals: &[Goal<'a>], number: usize| goals[number].open().then(|| goals[number].have());
+    while let Some(fewest) = turn.iter().filter_map(|number| have(goals, *number)).min() {
+        for number in turn {
+            if have(goals, *number).is_some_and(|have| have <= fewest) {
+                add(goals, *number);
+            }
+        }
     }
-    if !wanted.contains_key(&key.model) {
-        return Some(Why::Unwanted);
+}
+
+/// Looks for one more place, or for others that can be made to leave one.
+fn add<'a>(goals: &mut [Goal<'a>], number: usize, fleet: &mut Fleet<'a>, models: &Models<'a>, choice: Choice) {
+    let obstacle = match choice(fleet, &goals[number]) {
+        Ok(seat) => return fleet.promise(number, &mut goals[number], seat),
+        Err(obstacle) => obstacle,
+    };
+    let Some(bid) = obstacle.may_yield().then(|| evict::bid(fleet, goals, models, number)).flatten() else {
+        goals[number].obstacle = Some(obstacle);
+        return;
+    };
+    for (victim, why) in bid.victims {
+        if let Some(goal) = fleet.held[victim].goal {
+            goals[goal].lose(victim, fleet);
+        }
+        fleet.remove(victim, why);
     }
-    let mut of_model = goals.iter().filter(|goal| goal.name().0 == &key.model);
-    if of_model.clone().any(|goal| goal.name().1 == key.version) {
-        return None;
-    }
-    match holding.state {
-        State::Failed => Some(Why::Failed),
-        // The version that replaces it must serve wherever it could be placed, and somewhere at all.
-        _ => of_model.all(Goal::serves).then_some(Why::Superseded),
+    match choice(fleet, &goals[number]) {
+        // Only promises stood in the way.
+        Ok(seat) => fleet.promise(number, &mut goals[number], seat),
+        Err(_) => fleet.reserve(&mut goals[number], bid.seat, bid.pool),
     }
 }

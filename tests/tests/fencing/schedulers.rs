@@ -48,7 +48,7 @@ impl Cluster {
         let offer = ModelOffer {
             name: "m".into(),
             engine: "fake".into(),
-            versions: vec![VersionOffer { version: 1, size_bytes: 1 }],
+            versions: vec![VersionOffer { version: 1, size_bytes: 1, ..VersionOffer::default() }],
         };
         let worker = Worker { id: id.into(), memory_bytes: 100, epoch: 1, offers: vec![offer], ..Worker::default() };
         Ok(Op::Put { key: self.keys.worker(&id.parse()?), value: worker.encode_to_vec().into(), lease: None })

@@ -92,7 +92,7 @@ impl Scripted {
     async fn join(&self, mesh: &Mesh) -> Result<()> {
         let server = Server::bind(ServerOptions::default()).await?;
         let (key, address) = (self.key()?, server.address().to_string());
-        let versions = vec![VersionOffer { version: 1, size_bytes: 0 }];
+        let versions = vec![VersionOffer { version: 1, ..VersionOffer::default() }];
         let offers = vec![ModelOffer { name: MODEL.to_owned(), versions, ..Default::default() }];
         let worker = Worker { id: key.worker.to_string(), address, offers, ..Default::default() };
         let api = Api::new(&Health::default()).forward("inference.GRPCInferenceService", self.clone());

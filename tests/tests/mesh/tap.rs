@@ -93,7 +93,7 @@ impl Tap {
         let (id, model) = (&self.id, &self.model);
         let server = Server::bind(ServerOptions::default()).await?;
         let address = server.address().to_string();
-        let versions = vec![VersionOffer { version: 1, size_bytes: 0 }];
+        let versions = vec![VersionOffer { version: 1, ..VersionOffer::default() }];
         let offers = vec![ModelOffer { name: model.clone(), versions, ..Default::default() }];
         let zone = self.zone.clone();
         let worker = Worker { id: id.clone(), address, offers, zone, ..Default::default() };

@@ -6,7 +6,7 @@ mod scaling;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use weft_proto::weft::control::v1::Model;
+use weft_proto::weft::control::v1::{Model, Priority};
 use weft_types::{Error, ModelName, Result, Version, WorkerId};
 
 pub(super) use route::route;
@@ -15,6 +15,7 @@ pub(super) use route::route;
 const MAX_REPLICAS: u32 = 1000;
 const MAX_VERSIONS: usize = 16;
 const MAX_LABELS: usize = 32;
+const MAX_SHUNNED: usize = 64;
 /// Bytes of a label's key or value.
 const MAX_LABEL_BYTES: usize = 128;
 /// Bytes of the reason for a cordon, and of who gives it.
@@ -68,7 +69,33 @@ pub(super) fn model(model: Option<&Model>) -> Result<ModelName> {
         return Err(invalid("model.selector", problem));
     }
     scaling::scaling(model)?;
+    if Priority::try_from(model.priority).is_err() {
+        return Err(invalid("model.priority", "is none of the known ones"));
+    }
+    anti_affinity(&name, &model.anti_affinity)?;
     Ok(name)
+}
+
+/// Models that must not be beside the model `name`; they need not exist.
+fn anti_affinity(name: &ModelName, others: &[String]) -> Result<()> {
+    if others.len() > MAX_SHUNNED {
+        return Err(invalid("model.anti_affinity", format_args!("must be at most {MAX_SHUNNED}")));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, other) in others.iter().enumerate() {
+        let field = format!("model.anti_affinity[{index}]");
+        let other = self::name(&field, other)?;
+        if other == *name {
+            return Err(invalid(
+                &field,
+                "is the model itself: each of its replicas is on a worker of its own as it is",
+            ));
+        }
+        if !seen.insert(other) {
+            return Err(invalid(&field, "is there twice"));
+        }
+    }
+    Ok(())
 }
 
 /// A version that can be written into a key and read back.
@@ -95,7 +122,9 @@ mod tests {
         let labels = |count: usize| (0..count).map(|number| (number.to_string(), String::new())).collect();
         let one = |key: &str, value: &str| HashMap::from([(key.to_owned(), value.to_owned())]);
         let long = "x".repeat(129);
-        let table: [(Model, &str); 10] = [
+        let shunned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let many = |count: usize| (0..count).map(|number| format!("m{number}")).collect();
+        let table: [(Model, &str); 15] = [
             (Model { name: "../etc".to_owned(), ..good_model() }, "model.name"),
             (Model { name: String::new(), ..good_model() }, "model.name"),
             (Model { replicas: 1001, ..good_model() }, "model.replicas"),
@@ -106,13 +135,25 @@ mod tests {
             (Model { selector: labels(33), ..good_model() }, "model.selector"),
             (Model { selector: one("", "x"), ..good_model() }, "model.selector"),
             (Model { selector: one("x", &long), ..good_model() }, "model.selector"),
+            (Model { priority: 3, ..good_model() }, "model.priority"),
+            (Model { anti_affinity: many(65), ..good_model() }, "model.anti_affinity"),
+            (Model { anti_affinity: shunned(&["a", "../x"]), ..good_model() }, "model.anti_affinity[1]"),
+            (Model { anti_affinity: shunned(&["digits"]), ..good_model() }, "model.anti_affinity[0]"),
+            (Model { anti_affinity: shunned(&["a", "b", "a"]), ..good_model() }, "model.anti_affinity[2]"),
         ];
         for (bad, field) in table {
             let error = model(Some(&bad)).expect_err(field);
             assert_eq!((error.reason(), error.field()), (Reason::InvalidRequest, Some(field)), "{bad:?}");
         }
         assert_eq!(model(None).expect_err("missing").field(), Some("model"));
-        let full = Model { replicas: 1000, versions: (1..=16).collect(), selector: labels(32), ..good_model() };
+        let full = Model {
+            replicas: 1000,
+            versions: (1..=16).collect(),
+            selector: labels(32),
+            priority: Priority::Batch.into(),
+            anti_affinity: many(64),
+            ..good_model()
+        };
         assert_eq!(model(Some(&full)).map(|name| name.to_string()), Ok("digits".to_owned()));
     }
 }

@@ -35,7 +35,7 @@ impl View {
     pub(crate) fn new(snapshot: Arc<Snapshot>, control: ModelControl, failures: &Failures, world: &World) -> Self {
         let plan = place(world);
         let mut offered: BTreeMap<ModelName, BTreeSet<u64>> = BTreeMap::new();
-        for (name, versions) in snapshot.workers.values().flat_map(|record| offers(&record.value)) {
+        for (name, versions) in snapshot.workers.values().flat_map(|record| offers(&record.value.offers)) {
             offered.entry(name).or_default().extend(versions.into_keys().map(|version| version.get()));
         }
         let mut replicas: BTreeMap<ModelName, Vec<Replica>> = BTreeMap::new();

@@ -1,10 +1,9 @@
 //! A plan as transactions.
 
-use bytes::Bytes;
 use prost::Message as _;
 use weft_client::{Keys, Snapshot};
-use weft_policy::place::{Move, Plan};
-use weft_proto::weft::state::v1::Placement;
+use weft_policy::place::{DeviceId, Move, Plan};
+use weft_proto::weft::state::v1::{Placement, PlacementDevice};
 use weft_store::{Compare, Fence, Op, Txn};
 
 use crate::observe::replica_key;
@@ -17,12 +16,13 @@ pub(super) const MOVES: usize = 100;
 /// Each holds only while the leader leads and while what it changes is as the snapshot told, so a write that was delayed
 /// or decided on an old snapshot does nothing.
 pub(super) fn transactions(plan: &Plan, snapshot: &Snapshot, keys: &Keys, fence: &Fence) -> Vec<Txn> {
-    let value = Placement { epoch: u64::try_from(fence.create_revision).unwrap_or(0) }.encode_to_vec();
-    let value = Bytes::from(value);
+    let epoch = u64::try_from(fence.create_revision).unwrap_or(0);
+    let device = |id: &DeviceId| PlacementDevice { kind: id.kind.clone(), ordinal: id.ordinal };
     let change = |change: &Move| match change {
         Move::Place(key, _) => {
+            let value = Placement { epoch, device: plan.devices.get(key).map(device) }.encode_to_vec().into();
             let key = keys.placement(&replica_key(key));
-            (Compare::CreateRevision(key.clone(), 0), Op::Put { key, value: value.clone(), lease: None })
+            (Compare::CreateRevision(key.clone(), 0), Op::Put { key, value, lease: None })
         }
         Move::Remove(key, _) => {
             let key = replica_key(key);
@@ -44,6 +44,7 @@ mod tests {
     use super::*;
     use crate::fixture::{key, placement, snapshot};
     use crate::observe::place_key;
+    use bytes::Bytes;
     use std::sync::Arc;
     use weft_policy::place::Why;
     use weft_store::{Commit, MAX_OPS, MemoryStore, Store as _};
@@ -56,7 +57,7 @@ mod tests {
     #[test]
     fn a_large_plan_is_cut_to_what_the_store_takes() {
         let place = |number: u64| Move::Place(place_key(&key("w1", "m", number)), Why::Missing);
-        let plan = Plan { moves: (1..=250).map(place).collect(), unplaced: Vec::new() };
+        let plan = Plan { moves: (1..=250).map(place).collect(), ..Plan::default() };
         let transactions = transactions(&plan, &snapshot(&[]), &Keys::new("t"), &fence(7));
         let sizes: Vec<usize> = transactions.iter().map(|transaction| transaction.ops.len()).collect();
         assert_eq!(sizes, [100, 100, 50]);
@@ -72,8 +73,8 @@ mod tests {
             |key: String| Txn { compares: Vec::new(), ops: vec![Op::Put { key, value: Bytes::new(), lease: None }] };
         let Ok(Commit::Done(term)) = store.commit(put("leader".to_owned())).await else { panic!("no leader") };
         let (one, mut mesh) = (key("w1", "m", 1), snapshot(&[]));
-        let place = Plan { moves: vec![Move::Place(place_key(&one), Why::Missing)], unplaced: Vec::new() };
-        let remove = Plan { moves: vec![Move::Remove(place_key(&one), Why::Excess)], unplaced: Vec::new() };
+        let place = Plan { moves: vec![Move::Place(place_key(&one), Why::Missing)], ..Plan::default() };
+        let remove = Plan { moves: vec![Move::Remove(place_key(&one), Why::Excess)], ..Plan::default() };
         let write = |plan: &Plan, mesh: &Snapshot, term| transactions(plan, mesh, &keys, &fence(term)).remove(0);
         let commit = async |txn| matches!(store.commit(txn).await, Ok(Commit::Done(_)));
 

@@ -98,7 +98,11 @@ fn offers(shared: &Shared) -> Vec<ModelOffer> {
         offer
             .versions
             .iter()
-            .map(|(version, entry)| VersionOffer { version: version.get(), size_bytes: entry.size_bytes })
+            .map(|(version, entry)| VersionOffer {
+                version: version.get(),
+                size_bytes: entry.size_bytes,
+                ..VersionOffer::default()
+            })
             .collect()
     };
     shared

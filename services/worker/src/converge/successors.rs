@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn worker(id: &str, draining: bool, model: &str) -> Worker {
-        let versions = vec![VersionOffer { version: 1, size_bytes: 0 }, VersionOffer { version: 0, size_bytes: 0 }];
+        let versions = [1, 0].map(|version| VersionOffer { version, ..VersionOffer::default() }).to_vec();
         let offers = vec![ModelOffer { name: model.into(), engine: "builtin".into(), versions }];
         Worker { id: id.into(), draining, offers, ..Worker::default() }
     }

@@ -77,7 +77,7 @@ mod tests {
     }
 
     fn placement(epoch: i64, revision: i64) -> Record<Placement> {
-        let value = Placement { epoch: u64::try_from(epoch).expect("not negative") };
+        let value = Placement { epoch: u64::try_from(epoch).expect("not negative"), device: None };
         Record { value, create_revision: revision, mod_revision: revision }
     }
 
@@ -101,7 +101,7 @@ mod tests {
         for (epoch, revision, term, stale) in cases {
             assert_eq!(placement(epoch, revision).is_stale(term), stale, "{epoch} at {revision} in {term}");
         }
-        let odd = Record { value: Placement { epoch: u64::MAX }, create_revision: 11, mod_revision: 11 };
+        let odd = Record { value: Placement { epoch: u64::MAX, device: None }, create_revision: 11, mod_revision: 11 };
         assert!(!odd.is_stale(10));
     }
 

@@ -88,7 +88,8 @@ impl World {
 
     /// Places as the leader of this epoch.
     pub(crate) async fn place_as(&self, epoch: i64, model: &str) {
-        let value = Placement { epoch: u64::try_from(epoch).expect("not negative") }.encode_to_vec().into();
+        let value =
+            Placement { epoch: u64::try_from(epoch).expect("not negative"), device: None }.encode_to_vec().into();
         self.commit(Op::Put { key: self.keys.placement(&Self::key("w-1", model)), value, lease: None }).await;
     }
 
@@ -115,7 +116,7 @@ impl World {
 
     /// Another worker, which could hold the model.
     pub(crate) async fn other(&self, id: &str, model: &str) {
-        let versions = vec![VersionOffer { version: 1, size_bytes: 0 }];
+        let versions = vec![VersionOffer { version: 1, ..VersionOffer::default() }];
         let offers = vec![ModelOffer { name: model.into(), engine: "builtin".into(), versions }];
         let value = Record { id: id.into(), offers, ..Record::default() }.encode_to_vec().into();
         self.commit(Op::Put { key: self.keys.worker(&id.parse().expect("a name")), value, lease: None }).await;

@@ -1,184 +1,254 @@
-//! Memory for a model that is called, from models that nobody calls: the one that was called longest ago goes first.
+//! Who goes so that another can come.
+//!
+//! As in Kubernetes, a replica of a higher priority takes the room of lower ones where there is no other, and as few as
+//! possible of them go. What nobody has called of late goes before anything that is in use, the least recently used first, as
+//! in ModelMesh.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
 use std::time::Duration;
 
-use weft_types::{ModelName, WorkerId};
+use weft_types::Version;
 
+use super::choose::Score;
 use super::fleet::Fleet;
 use super::goal::Goal;
-use super::{Holding, Key, Move, Plan, State, Why, World};
+use super::models::Models;
+use super::seat::Held;
+use super::{Obstacle, Offer, Priority, Why};
 
-/// What a worker could free, as the choice goes along.
-struct Room<'a> {
-    /// Bytes that are free, or will be when it has let go of what is on its way out.
-    free: u64,
-    /// Replicas that may go, the one called longest ago first.
-    idle: Vec<(Duration, &'a Key, u64)>,
+/// A worker that has room for one more replica when the victims have gone.
+pub(super) struct Bid {
+    pub(super) seat: usize,
+    pub(super) pool: usize,
+    /// Who goes, and why; nobody if it is enough to wait for those that go already.
+    pub(super) victims: Vec<(usize, Why)>,
 }
 
-/// Removes idle replicas where a model that is called lacks nothing but memory. It is placed once the worker has let go of them.
-pub(super) fn evict(world: &World, goals: &[Goal<'_>], fleet: &Fleet<'_>, plan: &mut Plan) {
-    let idle: BTreeMap<&ModelName, Duration> =
-        world.wanted.iter().filter_map(|wanted| Some((&wanted.model, wanted.idle?))).collect();
-    let going: BTreeSet<Key> = plan.moves.iter().filter_map(removed).cloned().collect();
-    let mut rooms: BTreeMap<&WorkerId, Room<'_>> = BTreeMap::new();
-    for goal in goals.iter().filter(|goal| goal.lacks_memory() && !idle.contains_key(goal.name().0)) {
-        for _ in 0..goal.missing() {
-            let candidates = fleet.lacking(goal.wanted(), goal.name().1);
-            let best = candidates
-                .filter_map(|(worker, free, size)| {
-                    let room = rooms.entry(worker).or_insert_with(|| room(world, &idle, &going, (worker, free)));
-                    Some((cost(room, size)?, worker, size))
-                })
-                .min();
-            let Some((_, worker, size)) = best else { break };
-            if let Some(room) = rooms.get_mut(worker) {
-                free_up(room, size, plan);
+/// What it costs to make room, the least first: the derived order is the policy.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Price {
+    /// Victims that are in use.
+    preempted: usize,
+    /// The highest priority among them.
+    priority: Reverse<Priority>,
+    /// Those of them that are the last ones of their version that serve.
+    last: usize,
+    /// How long the most recently used of the others was not used.
+    unused: Reverse<Duration>,
+    evicted: usize,
+    /// Promises that are taken back.
+    withdrawn: usize,
+    /// How old the oldest of those in use is.
+    since: Reverse<u64>,
+    score: Score,
+    pool: usize,
+}
+
+/// The best bid for one more replica of the goal with this number.
+pub(super) fn bid(fleet: &Fleet<'_>, goals: &[Goal<'_>], models: &Models<'_>, number: usize) -> Option<Bid> {
+    let goal = &goals[number];
+    if goal.wanted.idle.is_some() {
+        return None;
+    }
+    let mut best: Option<(Price, Bid)> = None;
+    for (catalog, offer) in &goal.offers {
+        for seat in fleet.index.open(*catalog) {
+            let first = goal.have() == 0;
+            if !fleet.seats[seat].may_yield(goal.wanted, first) {
+                continue;
+            }
+            if !fleet.obstacle(goal, seat, offer).is_some_and(Obstacle::yields) {
+                continue;
+            }
+            for case in Case::all(fleet, goals, models, (goal, seat, offer)) {
+                let Some(victims) = case.victims() else { continue };
+                let price = case.price(&victims);
+                if best.as_ref().is_none_or(|(known, _)| price < *known) {
+                    let victims = victims.into_iter().map(|victim| (victim, case.why(victim))).collect();
+                    best = Some((price, Bid { seat, pool: case.pool, victims }));
+                }
             }
         }
     }
+    best.map(|(_, bid)| bid)
 }
 
-fn removed(change: &Move) -> Option<&Key> {
-    match change {
-        Move::Remove(key, _) => Some(key),
-        Move::Place(..) => None,
-    }
+/// One more replica on one device of one worker.
+struct Case<'f, 'a> {
+    fleet: &'f Fleet<'a>,
+    goals: &'f [Goal<'a>],
+    models: &'f Models<'a>,
+    goal: &'f Goal<'a>,
+    seat: usize,
+    pool: usize,
+    /// What has to go, in bytes and in thousandths of a thread.
+    memory: u64,
+    cpu: u64,
 }
 
-fn room<'a>(
-    world: &'a World,
-    idle: &BTreeMap<&ModelName, Duration>,
-    going: &BTreeSet<Key>,
-    (worker, free): (&WorkerId, u64),
-) -> Room<'a> {
-    let here = world.holdings.iter().filter(|holding| holding.key.worker == *worker);
-    let leaves = |holding: &&Holding| !holding.placed || going.contains(&holding.key);
-    let (leaving, staying): (Vec<_>, Vec<_>) = here.partition(leaves);
-    let freed: u64 = leaving.iter().map(|holding| size(holding, world)).sum();
-    let may_go = |holding: &'a Holding| {
-        let since = idle.get(&holding.key.model).filter(|_| holding.state == State::Ready)?;
-        Some((*since, &holding.key, size(holding, world)))
-    };
-    let mut may_go: Vec<_> = staying.into_iter().filter_map(may_go).collect();
-    may_go.sort_by(|one, other| (other.0, other.1).cmp(&(one.0, one.1)));
-    Room { free: free.saturating_add(freed), idle: may_go }
-}
-
-/// What a replica takes: as it was measured, or as its worker expects.
-fn size(holding: &Holding, world: &World) -> u64 {
-    let worker = world.workers.iter().find(|worker| worker.id == holding.key.worker);
-    let offer = || worker?.offers.get(&holding.key.model)?.get(&holding.key.version).copied();
-    if holding.size > 0 { holding.size } else { offer().unwrap_or(0) }
-}
-
-/// How lately the last of those was called that would have to go, negated: the longest ago is the cheapest. `None` where even all of them
-/// are not enough.
-fn cost(room: &Room<'_>, size: u64) -> Option<std::cmp::Reverse<Duration>> {
-    let mut free = room.free;
-    if free >= size {
-        return Some(std::cmp::Reverse(Duration::MAX));
-    }
-    room.idle.iter().find_map(|(since, _, bytes)| {
-        free = free.saturating_add(*bytes);
-        (free >= size).then_some(std::cmp::Reverse(*since))
-    })
-}
-
-fn free_up(room: &mut Room<'_>, size: u64, plan: &mut Plan) {
-    while room.free < size && !room.idle.is_empty() {
-        let (_, key, bytes) = room.idle.remove(0);
-        room.free = room.free.saturating_add(bytes);
-        plan.moves.push(Move::Remove(key.clone(), Why::Evicted));
-    }
-    room.free = room.free.saturating_sub(size);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{Wanted, Worker, place};
-    use super::*;
-    use weft_types::Version;
-
-    fn name(text: &str) -> ModelName {
-        text.parse().expect("a name")
+impl<'f, 'a> Case<'f, 'a> {
+    fn all(
+        fleet: &'f Fleet<'a>,
+        goals: &'f [Goal<'a>],
+        models: &'f Models<'a>,
+        (goal, seat, offer): (&'f Goal<'a>, usize, &'f Offer),
+    ) -> impl Iterator<Item = Self> {
+        let place = &fleet.seats[seat];
+        // What is on its way out has a device, and its memory there.
+        let held = goal.there.get(&seat).map(|held| &fleet.held[*held]);
+        let (size, cpu) = held.map_or((offer.size, offer.cpu_millis), |held| (held.size, held.cpu));
+        let bound = held.and_then(|held| held.pool);
+        let pools = place.pools(&offer.device_kind).filter(move |pool| bound.is_none_or(|bound| bound == *pool));
+        pools.map(move |pool| {
+            let (memory, cpu) = (place.memory[pool].lack(size), place.processors.lack(cpu));
+            Self { fleet, goals, models, goal, seat, pool, memory, cpu }
+        })
     }
 
-    fn worker(id: &str, memory: u64) -> Worker {
-        let version = Version::new(1).expect("not zero");
-        let offers = ["a", "b", "c", "d"].map(|model| (name(model), BTreeMap::from([(version, 10)])));
-        Worker {
-            id: id.parse().expect("an id"),
-            zone: String::new(),
-            labels: BTreeMap::new(),
-            memory,
-            draining: false,
-            offers: offers.into(),
+    fn held(&self, number: usize) -> &'f Held<'a> {
+        &self.fleet.held[number]
+    }
+
+    fn idle(&self, number: usize) -> Option<Duration> {
+        self.models.wanted(self.held(number).model).and_then(|wanted| wanted.idle)
+    }
+
+    fn priority(&self, number: usize) -> Priority {
+        self.models.wanted(self.held(number).model).map_or(Priority::Batch, |wanted| wanted.priority)
+    }
+
+    fn why(&self, number: usize) -> Why {
+        if self.idle(number).is_some() { Why::Evicted } else { Why::Preempted }
+    }
+
+    /// Whether it can be made to go.
+    fn yields(&self, number: usize) -> bool {
+        let held = self.held(number);
+        if held.goes() || held.model == Some(self.goal.model) {
+            return false;
+        }
+        let serves = |other: &Goal<'a>| other.ready(self.fleet) > usize::from(held.ready());
+        let surplus = |other: &Goal<'a>| other.placed() > 1 && (!held.ready() || serves(other));
+        // Each model gets its first replica before another of its priority keeps a second one.
+        let fair = || self.goal.have() == 0 && held.kept && held.goal.is_some_and(|goal| surplus(&self.goals[goal]));
+        let lower = self.priority(number).cmp(&self.goal.wanted.priority);
+        self.idle(number).is_some() || lower.is_gt() || (lower.is_eq() && fair())
+    }
+
+    /// What its going gives, of what is lacking: the two are weighed against what is lacking of each.
+    fn relief(&self, number: usize) -> u128 {
+        let (memory, cpu) = self.share(number);
+        u128::from(memory.min(self.memory)) * u128::from(self.cpu.max(1))
+            + u128::from(cpu.min(self.cpu)) * u128::from(self.memory.max(1))
+    }
+
+    fn share(&self, number: usize) -> (u64, u64) {
+        let held = self.held(number);
+        (if held.pool == Some(self.pool) { held.size } else { 0 }, held.cpu)
+    }
+
+    fn enough(&self, victims: impl Iterator<Item = usize>) -> bool {
+        let (memory, cpu) = victims
+            .map(|victim| self.share(victim))
+            .fold((0u64, 0u64), |sum, share| (sum.0.saturating_add(share.0), sum.1.saturating_add(share.1)));
+        memory >= self.memory && cpu >= self.cpu
+    }
+
+    /// The replicas that must go, as few as possible; `None` if there is no room even without all that yield.
+    fn victims(&self) -> Option<Vec<usize>> {
+        let place = &self.fleet.seats[self.seat];
+        let shunned = |model: &usize| self.goal.shuns.contains(model);
+        if place.awaited.iter().any(shunned) {
+            return None;
+        }
+        let there = || place.held.iter().copied().filter(|number| !self.held(*number).goes());
+        let mut chosen: Vec<usize> =
+            there().filter(|number| self.held(*number).model.as_ref().is_some_and(shunned)).collect();
+        if !chosen.iter().all(|number| self.yields(*number)) {
+            return None;
+        }
+        let certain = chosen.len();
+        if self.enough(chosen.iter().copied()) {
+            return Some(chosen);
+        }
+        let rest =
+            || there().filter(|number| !chosen.contains(number) && self.relief(*number) > 0 && self.yields(*number));
+        if !self.enough(chosen.iter().copied().chain(rest())) {
+            return None;
+        }
+        let (mut idle, mut used): (Vec<usize>, Vec<usize>) = rest().partition(|number| self.idle(*number).is_some());
+        idle.sort_by_key(|number| (Reverse(self.idle(*number)), Reverse(self.relief(*number)), self.key(*number)));
+        used.sort_by_key(|number| (Reverse(self.relief(*number)), self.worth(*number)));
+        let mut candidates = idle.into_iter().chain(used.iter().copied());
+        while !self.enough(chosen.iter().copied()) {
+            chosen.push(candidates.next()?);
+        }
+        self.spare(&mut chosen, certain);
+        self.exchange(&mut chosen, &used);
+        Some(chosen)
+    }
+
+    /// Lets those go free without whom it is enough, the most deserving first.
+    fn spare(&self, chosen: &mut Vec<usize>, certain: usize) {
+        for position in (certain..chosen.len()).rev() {
+            let others = chosen.iter().enumerate().filter(|(other, _)| *other != position).map(|(_, number)| *number);
+            if self.enough(others) {
+                chosen.remove(position);
+            }
         }
     }
 
-    fn wanted(model: &str, idle: Option<u64>) -> Wanted {
-        Wanted {
-            model: name(model),
-            replicas: 1,
-            versions: BTreeSet::new(),
-            selector: BTreeMap::new(),
-            priority: super::super::Priority::default(),
-            anti_affinity: BTreeSet::new(),
-            idle: idle.map(Duration::from_secs),
+    /// Takes those that are worth less instead of others where it is enough, too.
+    fn exchange(&self, chosen: &mut [usize], used: &[usize]) {
+        for position in 0..chosen.len() {
+            let victim = chosen[position];
+            let enough = |number: usize| {
+                let swapped =
+                    chosen.iter().enumerate().map(|(other, kept)| if other == position { number } else { *kept });
+                self.enough(swapped)
+            };
+            let cheaper = |number: &&usize| self.worth(**number) < self.worth(victim) && !chosen.contains(number);
+            let better = used.iter().filter(cheaper).filter(|number| enough(**number));
+            if let Some(better) = better.min_by_key(|number| self.worth(**number))
+                && self.idle(victim).is_none()
+            {
+                chosen[position] = *better;
+            }
         }
     }
 
-    fn held(worker: &str, model: &str) -> Holding {
-        let version = Version::new(1).expect("not zero");
-        let key = Key { worker: worker.parse().expect("an id"), model: name(model), version };
-        Holding { key, placed: true, state: State::Ready, size: 0 }
+    /// The lowest first, then those that are not the last, then the newest.
+    fn worth(&self, number: usize) -> (Reverse<Priority>, bool, Reverse<u64>, (Option<usize>, Version)) {
+        let since = self.held(number).since();
+        (Reverse(self.priority(number)), self.last(number), Reverse(since), self.key(number))
     }
 
-    fn evicted(world: &World) -> Vec<Key> {
-        let gone = place(world).moves.into_iter().filter_map(|change| match change {
-            Move::Remove(key, Why::Evicted) => Some(key),
-            _ => None,
-        });
-        gone.collect()
+    /// Tells replicas on one worker apart, whatever the order in which they were told.
+    fn key(&self, number: usize) -> (Option<usize>, Version) {
+        (self.held(number).model, self.held(number).version)
     }
 
-    #[test]
-    fn who_was_called_longest_ago_gives_way_and_nobody_who_is_called() {
-        let workers = vec![worker("w1", 10), worker("w2", 10), worker("w3", 10)];
-        let holdings = vec![held("w1", "a"), held("w2", "b"), held("w3", "c")];
-        let asked = vec![wanted("a", Some(10)), wanted("b", Some(20)), wanted("c", None), wanted("d", None)];
-        let mut world = World { workers, wanted: asked, holdings, failures: Vec::new() };
-        assert_eq!(evicted(&world), [held("w2", "b").key]);
-        // What is on its way out counts as free, so that nobody else has to go meanwhile.
-        world.holdings[1] = Holding { placed: false, state: State::Draining, ..held("w2", "b") };
-        world.wanted[1].replicas = 0;
-        assert_eq!(evicted(&world), []);
-        // Nobody gives way to who is idle as well.
-        world.holdings[1] = held("w2", "b");
-        world.wanted[1].replicas = 1;
-        world.wanted[3].idle = Some(Duration::from_secs(5));
-        assert_eq!(evicted(&world), []);
-        for wanted in &mut world.wanted {
-            wanted.idle = None;
+    /// Whether its version serves nowhere else.
+    fn last(&self, number: usize) -> bool {
+        let held = self.held(number);
+        held.kept && held.ready() && held.goal.is_some_and(|goal| self.goals[goal].ready(self.fleet) == 1)
+    }
+
+    fn price(&self, victims: &[usize]) -> Price {
+        // What is only promised is not missed.
+        let there = || victims.iter().copied().filter(|number| self.held(*number).holding.is_some());
+        let used = || there().filter(|number| self.idle(*number).is_none());
+        let preempted = used().count();
+        Price {
+            preempted,
+            priority: Reverse(used().map(|number| self.priority(number)).min().unwrap_or(Priority::Batch)),
+            last: used().filter(|number| self.last(*number)).count(),
+            unused: Reverse(victims.iter().filter_map(|number| self.idle(*number)).min().unwrap_or(Duration::MAX)),
+            evicted: there().count() - preempted,
+            withdrawn: victims.len() - there().count(),
+            since: Reverse(used().map(|number| self.held(number).since()).min().unwrap_or(u64::MAX)),
+            score: self.fleet.score(self.goal, self.seat),
+            pool: self.pool,
         }
-        assert_eq!(evicted(&world), []);
-    }
-
-    #[test]
-    fn several_go_where_one_is_not_enough_and_none_where_all_are_not() {
-        let mut large = worker("w1", 25);
-        let version = Version::new(1).expect("not zero");
-        let offer = |bytes| BTreeMap::from([(version, bytes)]);
-        large.offers.insert(name("d"), offer(20));
-        let holdings = vec![held("w1", "a"), held("w1", "b")];
-        let asked = vec![wanted("a", Some(10)), wanted("b", Some(20)), wanted("d", None)];
-        let mut world = World { workers: vec![large], wanted: asked, holdings, failures: Vec::new() };
-        assert_eq!(evicted(&world), [held("w1", "a").key, held("w1", "b").key]);
-        world.workers[0].offers.insert(name("d"), offer(15));
-        assert_eq!(evicted(&world), [held("w1", "b").key], "five bytes are free");
-        world.workers[0].offers.insert(name("d"), offer(30));
-        assert_eq!(evicted(&world), [], "it would not fit in any case");
     }
 }

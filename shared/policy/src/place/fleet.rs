@@ -1,249 +1,268 @@
-//! The workers with what they hold, and the choice among them.
+//! The workers with what they hold, as the plan goes along.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
-use weft_types::{ModelName, Version, WorkerId};
+use weft_types::WorkerId;
 
-use super::{FAIL_FAST_WORKERS, Failure, Holding, Obstacle, State, Unplaced, Wanted, Worker, World};
+use super::choose::Index;
+use super::goal::Goal;
+use super::models::{Found, Models};
+use super::pool::Pool;
+use super::seat::{Held, Seat, band};
+use super::{Move, Obstacle, Offer, Offers, Wanted, Why, Worker, World};
 
-type Name<'a> = (&'a ModelName, Version);
-
-/// A worker as the plan goes along.
-struct Seat<'a> {
-    worker: &'a Worker,
-    /// Bytes that are taken or promised. What the plan removes still counts: it is there until the worker has let go.
-    used: u64,
-    /// Replicas that are there or promised.
-    replicas: usize,
-    held: BTreeMap<Name<'a>, &'a Holding>,
-    promised: BTreeSet<Name<'a>>,
-}
-
-/// Every worker, and what failed where.
+/// Every worker in the order of the names; a worker's position is its number.
 pub(super) struct Fleet<'a> {
-    seats: BTreeMap<&'a WorkerId, Seat<'a>>,
-    /// Whether each worker on which a version failed is still blocked for it.
-    failed: BTreeMap<Name<'a>, BTreeMap<&'a WorkerId, bool>>,
-    ready: BTreeSet<Name<'a>>,
-}
-
-/// The price of a place, the lowest first: the derived order is the policy.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Score<'a> {
-    /// It has failed there before; any other worker is a better bet.
-    failed_before: bool,
-    /// Replicas of this version in the same zone.
-    zone_peers: usize,
-    /// Replicas of anything on the worker.
-    replicas: usize,
-    free: Reverse<u64>,
-    id: &'a WorkerId,
-}
-
-/// Which versions a wish stands for.
-pub(super) struct Resolved {
-    pub(super) versions: Vec<Version>,
-    /// What is already known to be out of reach.
-    pub(super) unplaced: Option<Unplaced>,
-}
-
-impl<'a> Seat<'a> {
-    fn new(worker: &'a Worker) -> Self {
-        Self { worker, used: 0, replicas: 0, held: BTreeMap::new(), promised: BTreeSet::new() }
-    }
-
-    fn offer(&self, (model, version): Name<'_>) -> Option<u64> {
-        self.worker.offers.get(model)?.get(&version).copied()
-    }
-
-    fn hold(&mut self, holding: &'a Holding) {
-        let name = (&holding.key.model, holding.key.version);
-        let size = if holding.size > 0 { holding.size } else { self.offer(name).unwrap_or(0) };
-        self.used = self.used.saturating_add(size);
-        self.replicas += 1;
-        self.held.insert(name, holding);
-    }
-
-    /// What rules the worker out on principle, whatever it holds.
-    fn unsuited(&self, wanted: &Wanted, version: Version) -> Option<Obstacle> {
-        let labels = &self.worker.labels;
-        if self.offer((&wanted.model, version)).is_none() {
-            Some(Obstacle::NotOffered)
-        } else if !wanted.selector.iter().all(|(key, value)| labels.get(key) == Some(value)) {
-            Some(Obstacle::Selector)
-        } else {
-            self.worker.draining.then_some(Obstacle::Draining)
-        }
-    }
-
-    /// What rules the worker out for a replica that it does not have: it may keep what it has when it is cordoned.
-    fn closed(&self, wanted: &Wanted, version: Version) -> Option<Obstacle> {
-        let cordoned = self.worker.cordoned.then_some(Obstacle::Cordoned);
-        self.unsuited(wanted, version).into_iter().chain(cordoned).min()
-    }
-
-    /// The bytes that the version would take in addition; one that is on its way out has its memory already.
-    fn extra(&self, name: Name<'_>) -> u64 {
-        if self.held.contains_key(&name) { 0 } else { self.offer(name).unwrap_or(0) }
-    }
-
-    fn free(&self) -> u64 {
-        self.worker.memory.saturating_sub(self.used)
-    }
+    pub(super) seats: Vec<Seat<'a>>,
+    /// What is on registered workers.
+    pub(super) held: Vec<Held<'a>>,
+    pub(super) index: Index,
+    /// Looked up only, so that its order is no part of the plan.
+    numbers: HashMap<&'a WorkerId, usize>,
+    catalogs: Vec<&'a Offers>,
 }
 
 impl<'a> Fleet<'a> {
     pub(super) fn new(world: &'a World) -> Self {
-        let seats = world.workers.iter().map(|worker| (&worker.id, Seat::new(worker)));
-        let mut fleet = Self { seats: seats.collect(), failed: BTreeMap::new(), ready: BTreeSet::new() };
-        for Failure { key, blocked } in &world.failures {
-            fleet.failed.entry((&key.model, key.version)).or_default().insert(&key.worker, *blocked);
+        let workers: BTreeMap<&WorkerId, &Worker> = world.workers.iter().map(|worker| (&worker.id, worker)).collect();
+        let mut zones: BTreeMap<&str, usize> = workers.values().map(|worker| (&*worker.zone, 0)).collect();
+        zones.values_mut().enumerate().for_each(|(number, zone)| *zone = number);
+        let mut known: HashMap<*const Offers, usize> = HashMap::new();
+        let mut catalogs: Vec<&Offers> = Vec::new();
+        let mut seats = Vec::with_capacity(workers.len());
+        for worker in workers.values() {
+            let catalog = *known.entry(std::sync::Arc::as_ptr(&worker.offers)).or_insert_with(|| {
+                catalogs.push(&worker.offers);
+                catalogs.len() - 1
+            });
+            let zone = zones.get(&*worker.zone).copied().unwrap_or(0);
+            seats.push(Seat::new(worker, catalog, zone));
         }
-        for holding in &world.holdings {
-            let (key, name) = (&holding.key, (&holding.key.model, holding.key.version));
-            let Some(seat) = fleet.seats.get_mut(&key.worker) else {
-                continue;
+        let numbers = workers.keys().enumerate().map(|(number, id)| (*id, number)).collect();
+        Self { index: Index::new(&seats, catalogs.len()), seats, held: Vec::new(), numbers, catalogs }
+    }
+
+    pub(super) fn catalogs(&self) -> impl Iterator<Item = &'a Offers> {
+        self.catalogs.iter().copied()
+    }
+
+    pub(super) fn number(&self, worker: &WorkerId) -> Option<usize> {
+        self.numbers.get(worker).copied()
+    }
+
+    /// Whether a worker with these offers and the labels takes something new.
+    pub(super) fn any_open(&self, catalog: usize, wanted: &Wanted) -> bool {
+        self.index.open(catalog).any(|seat| self.seats[seat].labelled(wanted))
+    }
+
+    /// Whether the worker may go on holding what it offers.
+    pub(super) fn suits(&self, seat: usize, wanted: &Wanted) -> bool {
+        !self.seats[seat].worker.draining && self.seats[seat].labelled(wanted)
+    }
+
+    /// Takes in what is there.
+    pub(super) fn hold(&mut self, models: &Models<'a>, goals: &mut [Goal<'a>]) {
+        let held = |found: &Found<'a>| {
+            let Found { holding, seat, model } = *found;
+            let (key, place) = (&holding.key, &self.seats[seat]);
+            let goal = models.goals(model).find(|goal| goals[*goal].version == key.version);
+            let offer = match goal {
+                Some(goal) => goals[goal].offer(place.catalog),
+                None => place.worker.offers.get(&key.model).and_then(|versions| versions.get(&key.version)),
             };
-            seat.hold(holding);
-            match holding.state {
-                State::Failed => {
-                    fleet.failed.entry(name).or_default().insert(&key.worker, true);
-                }
-                State::Ready => {
-                    fleet.ready.insert(name);
-                }
-                State::Pending | State::Loading | State::Draining => {}
+            let estimate = offer.map_or(0, |offer| offer.size);
+            Held {
+                holding: Some(holding),
+                again: false,
+                seat,
+                model,
+                version: key.version,
+                goal,
+                band: models.wanted(model).map_or(0, band),
+                pool: place.pool_of(holding.device.as_ref(), offer.map_or("", |offer| &offer.device_kind)),
+                size: if holding.size > 0 { holding.size } else { estimate },
+                cpu: offer.map_or(0, |offer| offer.cpu_millis),
+                kept: false,
+                shunned: false,
+                why: None,
+            }
+        };
+        let held: Vec<Held<'a>> = models.found.iter().map(held).collect();
+        for (number, held) in held.iter().enumerate() {
+            let seat = &mut self.seats[held.seat];
+            seat.take(held);
+            seat.held.push(number);
+            if let Some(goal) = held.goal {
+                goals[goal].there.insert(held.seat, number);
             }
         }
-        fleet
-    }
-
-    pub(super) fn knows(&self, worker: &WorkerId) -> bool {
-        self.seats.contains_key(worker)
-    }
-
-    pub(super) fn zone(&self, worker: &WorkerId) -> Option<&'a str> {
-        self.seats.get(worker).map(|seat| &*seat.worker.zone)
-    }
-
-    pub(super) fn replicas(&self, worker: &WorkerId) -> usize {
-        self.seats.get(worker).map_or(0, |seat| seat.replicas)
-    }
-
-    /// Whether the worker may go on holding the version.
-    pub(super) fn suits(&self, worker: &WorkerId, wanted: &Wanted, version: Version) -> bool {
-        self.seats.get(worker).is_some_and(|seat| seat.unsuited(wanted, version).is_none())
-    }
-
-    /// The placements of a version on registered workers.
-    pub(super) fn placed(&self, name: Name<'_>) -> impl Iterator<Item = &'a Holding> {
-        let held = self.seats.values().filter_map(move |seat| seat.held.get(&name).copied());
-        held.filter(|holding| holding.placed)
-    }
-
-    /// The largest size that a worker expects of the version.
-    pub(super) fn size(&self, name: Name<'_>) -> u64 {
-        self.seats.values().filter_map(|seat| seat.offer(name)).max().unwrap_or(0)
-    }
-
-    /// Whether the version itself seems to be at fault.
-    pub(super) fn condemned(&self, name: Name<'_>) -> bool {
-        !self.ready.contains(&name) && self.failed.get(&name).is_some_and(|workers| workers.len() >= FAIL_FAST_WORKERS)
-    }
-
-    /// The versions that are meant: the listed ones, or else the latest that could run, so that a broken new version
-    /// leaves the one before it in force.
-    pub(super) fn resolve(&self, wanted: &Wanted) -> Resolved {
-        if !wanted.versions.is_empty() {
-            return Resolved { versions: wanted.versions.iter().copied().collect(), unplaced: None };
-        }
-        let missing =
-            |version, obstacle| Unplaced { model: wanted.model.clone(), version, missing: wanted.replicas, obstacle };
-        let offered = || self.seats.values().flat_map(|seat| Some((seat, seat.worker.offers.get(&wanted.model)?)));
-        let sound = |version: &Version| !self.condemned((&wanted.model, *version));
-        let suited = offered().flat_map(|(seat, versions)| {
-            versions.keys().copied().filter(|version| seat.unsuited(wanted, *version).is_none())
-        });
-        let offers = || offered().flat_map(|(_, versions)| versions.keys().copied());
-        let latest = suited.filter(sound).max().or_else(|| offers().filter(sound).max()).or_else(|| offers().max());
-        if let Some(latest) = latest {
-            let broken = offers().max().filter(|newest| *newest > latest && !sound(newest));
-            let unplaced = broken.map(|version| missing(Some(version), Obstacle::FailedEverywhere));
-            return Resolved { versions: vec![latest], unplaced };
-        }
-        // No one offers it any more: what is there stays.
-        let held = self.seats.values().flat_map(|seat| seat.held.values()).filter(|holding| holding.placed);
-        let kept = held.filter(|holding| holding.key.model == wanted.model).map(|holding| holding.key.version).max();
-        Resolved {
-            versions: kept.into_iter().collect(),
-            unplaced: kept.is_none().then(|| missing(None, Obstacle::NotOffered)),
+        self.held = held;
+        for number in 0..self.held.len() {
+            let unwanted = models.wanted(self.held[number].model).is_none();
+            if !self.held[number].placed() {
+                self.release(number);
+            } else if unwanted {
+                self.remove(number, Why::Unwanted);
+            }
         }
     }
 
-    /// Promises the version to the best worker, or tells what stands in the way.
-    pub(super) fn take(
-        &mut self,
-        wanted: &'a Wanted,
-        version: Version,
-        zones: &BTreeMap<&str, usize>,
-    ) -> Result<&'a WorkerId, Obstacle> {
-        let name = (&wanted.model, version);
-        if self.condemned(name) {
-            return Err(Obstacle::FailedEverywhere);
+    /// Where two are together that must not be, the one of the lower priority yields, of equal ones the later by name.
+    pub(super) fn part_the_shunned(&mut self, models: &Models<'a>) {
+        if models.list.iter().all(|model| model.shuns.is_empty()) {
+            return;
         }
-        let mut nearest = Obstacle::NotOffered;
-        let mut best: Option<Score<'a>> = None;
-        for seat in self.seats.values() {
-            match self.obstacle(seat, wanted, version) {
-                Some(obstacle) => nearest = nearest.max(obstacle),
-                None => {
-                    let score = self.score(seat, name, zones);
-                    if best.as_ref().is_none_or(|known| score < *known) {
-                        best = Some(score);
-                    }
+        for seat in &self.seats {
+            let here = seat.held.iter().copied().filter_map(|number| {
+                let held = &self.held[number];
+                let counts = held.goal.is_some() && !held.goes() && !held.failed();
+                held.model.filter(|_| counts).map(|model| (models.list[model].wanted.priority, model, number))
+            });
+            let mut here: Vec<_> = here.collect();
+            here.sort_unstable();
+            let mut staying: Vec<usize> = Vec::new();
+            for (_, model, number) in here {
+                if staying.iter().any(|other| models.list[model].shuns.contains(other)) {
+                    self.held[number].shunned = true;
+                } else {
+                    staying.push(model);
                 }
             }
         }
-        let id = best.ok_or(nearest)?.id;
-        if let Some(seat) = self.seats.get_mut(id) {
-            seat.used = seat.used.saturating_add(seat.extra(name));
-            seat.replicas += usize::from(!seat.held.contains_key(&name));
-            seat.promised.insert(name);
-        }
-        Ok(id)
     }
 
-    /// Workers that could take the version if they had the memory, with the bytes that are free there and those that it takes.
-    pub(super) fn lacking(&self, wanted: &Wanted, version: Version) -> impl Iterator<Item = (&'a WorkerId, u64, u64)> {
-        let lacks = move |seat: &&Seat<'a>| self.obstacle(seat, wanted, version) == Some(Obstacle::Memory);
-        let seats = self.seats.values().filter(lacks);
-        seats.map(move |seat| (&seat.worker.id, seat.free(), seat.extra((&wanted.model, version))))
-    }
-
-    fn obstacle(&self, seat: &Seat<'a>, wanted: &Wanted, version: Version) -> Option<Obstacle> {
-        let name = (&wanted.model, version);
-        if let Some(obstacle) = seat.closed(wanted, version) {
-            return Some(obstacle);
-        }
-        let holding = seat.held.get(&name).filter(|holding| holding.placed);
-        let blocked = self.failed.get(&name).and_then(|workers| workers.get(&seat.worker.id)) == Some(&true);
-        match holding {
-            Some(holding) if holding.state == State::Failed => Some(Obstacle::Failed),
-            Some(_) => Some(Obstacle::Held),
-            None if seat.promised.contains(&name) => Some(Obstacle::Held),
-            None if blocked => Some(Obstacle::Failed),
-            None => (seat.extra(name) > seat.free()).then_some(Obstacle::Memory),
+    /// Makes the workers findable by their price, once everything that is there is told.
+    pub(super) fn index(&mut self) {
+        for seat in 0..self.seats.len() {
+            self.index.update(seat, &self.seats[seat]);
         }
     }
 
-    fn score(&self, seat: &Seat<'a>, name: Name<'_>, zones: &BTreeMap<&str, usize>) -> Score<'a> {
-        Score {
-            failed_before: self.failed.get(&name).is_some_and(|workers| workers.contains_key(&seat.worker.id)),
-            zone_peers: zones.get(&*seat.worker.zone).copied().unwrap_or(0),
-            replicas: seat.replicas,
-            free: Reverse(seat.free()),
-            id: &seat.worker.id,
+    /// Decides that a replica goes, or that a promise is not kept.
+    pub(super) fn remove(&mut self, held: usize, why: Why) {
+        if !self.held[held].goes() {
+            self.held[held].why = Some(why);
+            self.release(held);
+        }
+    }
+
+    fn release(&mut self, held: usize) {
+        let Held { seat, pool, size, cpu, band, .. } = self.held[held];
+        let promised = self.held[held].holding.is_none() && !self.held[held].again;
+        let place = &mut self.seats[seat];
+        place.goes = true;
+        place.staying[band] = place.staying[band].saturating_sub(1);
+        let release = if promised { Pool::give_back } else { Pool::release };
+        release(&mut place.processors, cpu);
+        if let Some(pool) = pool {
+            release(&mut place.memory[pool], size);
+        }
+        if promised {
+            place.replicas = place.replicas.saturating_sub(1);
+        }
+        self.index.update(seat, &self.seats[seat]);
+    }
+
+    /// Promises the worker's best device to one more replica of a goal, or the one that has it still.
+    pub(super) fn promise(&mut self, number: usize, goal: &mut Goal<'a>, seat: usize) {
+        let place = &mut self.seats[seat];
+        let still = goal.there.get(&seat).map(|held| &self.held[*held]);
+        let offer = goal.offer(place.catalog);
+        let held = Held {
+            holding: None,
+            again: still.is_some(),
+            seat,
+            model: Some(goal.model),
+            version: goal.version,
+            goal: Some(number),
+            band: band(goal.wanted),
+            pool: still.map_or_else(|| place.roomiest(offer.map_or("", |offer| &offer.device_kind)), |held| held.pool),
+            size: still.map_or_else(|| offer.map_or(0, |offer| offer.size), |held| held.size),
+            cpu: still.map_or_else(|| offer.map_or(0, |offer| offer.cpu_millis), |held| held.cpu),
+            kept: true,
+            shunned: false,
+            why: None,
+        };
+        if held.again {
+            place.staying[held.band] += 1;
+            place.processors.retain(held.cpu);
+            if let Some(pool) = held.pool {
+                place.memory[pool].retain(held.size);
+            }
+        } else {
+            place.take(&held);
+        }
+        place.held.push(self.held.len());
+        goal.gain(self.held.len(), seat, place.zone);
+        self.held.push(held);
+        self.index.update(seat, &self.seats[seat]);
+    }
+
+    /// Keeps room for a replica that comes when others have gone.
+    pub(super) fn reserve(&mut self, goal: &mut Goal<'a>, seat: usize, pool: usize) {
+        let place = &mut self.seats[seat];
+        let still = goal.there.get(&seat).map(|held| &self.held[*held]);
+        let offer = goal.offer(place.catalog).map_or((0, 0), |offer| (offer.size, offer.cpu_millis));
+        let (size, cpu) = still.map_or(offer, |held| (held.size, held.cpu));
+        place.memory[pool].reserve(size);
+        place.processors.reserve(cpu);
+        place.replicas += 1;
+        place.awaited.push(goal.model);
+        goal.wait_for(seat, place.zone);
+        self.index.update(seat, &self.seats[seat]);
+    }
+
+    /// What rules the worker out.
+    pub(super) fn obstacle(&self, goal: &Goal<'a>, seat: usize, offer: &Offer) -> Option<Obstacle> {
+        let place = &self.seats[seat];
+        let held = goal.there.get(&seat).map(|held| &self.held[*held]);
+        if !place.labelled(goal.wanted) {
+            Some(Obstacle::Selector)
+        } else if place.pools(&offer.device_kind).next().is_none() {
+            Some(Obstacle::Device)
+        } else if place.worker.cordoned {
+            Some(Obstacle::Cordoned)
+        } else if place.worker.draining {
+            Some(Obstacle::Draining)
+        } else if let Some(held) = held.filter(|held| held.placed()) {
+            Some(if held.failed() { Obstacle::Failed } else { Obstacle::Held })
+        } else if goal.taken.contains(&seat) {
+            Some(Obstacle::Held)
+        } else if goal.failures.get(&seat) == Some(&true) {
+            Some(Obstacle::Failed)
+        } else if self.beside_shunned(goal, place) {
+            Some(Obstacle::Shunned)
+        } else {
+            place.crowded(held, offer)
+        }
+    }
+
+    fn beside_shunned(&self, goal: &Goal<'a>, place: &Seat<'a>) -> bool {
+        let shunned = |model: &usize| goal.shuns.contains(model);
+        // A promise that was taken back is not there; what goes is there until it has gone.
+        let there = place.held.iter().map(|number| &self.held[*number]);
+        let mut there = there.filter(|held| held.holding.is_some() || held.why.is_none()).filter_map(|held| held.model);
+        !goal.shuns.is_empty() && (there.any(|model| shunned(&model)) || place.awaited.iter().any(shunned))
+    }
+
+    /// What the plan removes, for the reasons that were found.
+    pub(super) fn removed(&self) -> impl Iterator<Item = Move> {
+        self.held.iter().filter_map(|held| Some(Move::Remove(held.holding?.key.clone(), held.why?)))
+    }
+
+    /// Removes what is placed in no goal's name when that has served its time.
+    pub(super) fn remove_strays(&mut self, goals: &[Goal<'a>], models: &Models<'a>) {
+        for number in 0..self.held.len() {
+            let held = &self.held[number];
+            if held.goal.is_some() || held.goes() {
+                continue;
+            }
+            if held.failed() {
+                self.remove(number, Why::Failed);
+            } else if goals[models.goals(held.model)].iter().all(|goal| goal.serves(self)) {
+                // The version that replaces it must serve wherever it could be placed, and somewhere at all.
+                self.remove(number, Why::Superseded);
+            }
         }
     }
 }

@@ -297,3 +297,11 @@ pub struct Cordon {
     #[prost(message, optional, tag = "5")]
     pub absent_since: ::core::option::Option<::prost_types::Timestamp>,
 }
+/// One device of the worker that a placement names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlacementDevice {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub ordinal: u32,
+}

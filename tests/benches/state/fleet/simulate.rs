@@ -61,7 +61,7 @@ fn record(id: &WorkerId, index: usize) -> Worker {
     let offers = MODELS.map(|name| ModelOffer {
         name: name.to_owned(),
         engine: "builtin".to_owned(),
-        versions: vec![VersionOffer { version: 1, size_bytes: 1 << 20 }],
+        versions: vec![VersionOffer { version: 1, size_bytes: 1 << 20, ..VersionOffer::default() }],
     });
     Worker {
         id: id.to_string(),
