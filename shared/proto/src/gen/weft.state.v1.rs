@@ -104,20 +104,37 @@ pub struct ModelOffer {
     pub versions: ::prost::alloc::vec::Vec<VersionOffer>,
 }
 /// One version of an offered model.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VersionOffer {
     #[prost(uint64, tag = "1")]
     pub version: u64,
     /// Estimated memory once loaded, in bytes.
     #[prost(uint64, tag = "2")]
     pub size_bytes: u64,
+    /// The kind of device whose memory a replica takes, such as `cuda`; empty means `cpu`.
+    #[prost(string, tag = "3")]
+    pub device_kind: ::prost::alloc::string::String,
+    /// What a replica takes of the worker's threads, in thousandths of one; 0 means that it asks for none.
+    #[prost(uint32, tag = "4")]
+    pub cpu_millis: u32,
 }
 /// `placements/<worker>/<model>@<version>`, written by the scheduler's leader.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Placement {
     /// The leader's epoch (its fence): a worker refuses an older one than it has seen.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
+    /// Whose memory the replica takes; unset where the worker tells no devices.
+    #[prost(message, optional, tag = "2")]
+    pub device: ::core::option::Option<PlacementDevice>,
+}
+/// One device of the worker that a placement names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlacementDevice {
+    #[prost(string, tag = "1")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub ordinal: u32,
 }
 /// `replicas/<worker>/<model>@<version>`, written by the worker under its lease.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -296,12 +313,4 @@ pub struct Cordon {
     /// Since when the worker is not registered, as the scheduler's leader found; unset while it is.
     #[prost(message, optional, tag = "5")]
     pub absent_since: ::core::option::Option<::prost_types::Timestamp>,
-}
-/// One device of the worker that a placement names.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PlacementDevice {
-    #[prost(string, tag = "1")]
-    pub kind: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "2")]
-    pub ordinal: u32,
 }
