@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 use tonic::{Request, Response, Status};
 use weft_proto::weft::metrics::v1::metrics_server::Metrics;
 use weft_proto::weft::metrics::v1::{
-    GetTraceRequest, GetTraceResponse, ModelSummary, Span as SpanMessage, SummaryRequest, SummaryResponse,
+    GetTraceRequest, GetTraceResponse, Histogram as HistogramMessage, ModelSummary, Span as SpanMessage,
+    SummaryRequest, SummaryResponse,
 };
 use weft_proto::{duration, from_duration, status_of, timestamp};
 use weft_types::{Error, ModelName, Reason};
 
 use crate::Service;
-use crate::histogram::Histogram;
+use crate::histogram::{Histogram, Parts};
 use crate::options::LONGEST_WINDOW;
 use crate::traces::{Span, TraceId};
 use crate::window::{Figures, Model};
@@ -25,7 +26,12 @@ impl Metrics for Service {
     async fn summary(&self, request: Request<SummaryRequest>) -> Result<Response<SummaryResponse>, Status> {
         let (window, model) = checked(&request.into_inner()).map_err(|error| status_of(&error))?;
         let figures = self.with(|state, now| state.window.figures(now, window, model.as_ref().map(ModelName::as_str)));
-        let models = figures.into_iter().map(|(model, figures)| summary(&model, &figures)).collect();
+        let durations = |figures: &Figures| model.is_some().then(|| distribution(&figures.call));
+        let summary = |(model, figures): (Model, Figures)| ModelSummary {
+            durations: durations(&figures),
+            ..summary(&model, &figures)
+        };
+        let models = figures.into_iter().map(summary).collect();
         Ok(Response::new(SummaryResponse { models }))
     }
 
@@ -76,7 +82,14 @@ fn summary(model: &Model, figures: &Figures) -> ModelSummary {
         compute_p99: seconds(&figures.compute, 0.99),
         mean_batch: if batches == 0 { 0.0 } else { figures.batch.sum() / batches as f64 },
         sources: u32::try_from(figures.sources).unwrap_or(u32::MAX),
+        compute_seconds: figures.compute.sum(),
+        durations: None,
     }
+}
+
+fn distribution(histogram: &Histogram) -> HistogramMessage {
+    let Parts { scale, offset, counts, zeros, .. } = histogram.parts();
+    HistogramMessage { scale, offset, counts: counts.to_vec(), zeros }
 }
 
 fn message(span: &Span) -> SpanMessage {

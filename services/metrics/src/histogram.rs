@@ -77,6 +77,12 @@ impl Histogram {
         Some(histogram)
     }
 
+    /// What it holds, as it goes to the wire.
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let range = (self.count > 0).then_some((self.min, self.max));
+        Parts { scale: self.scale, offset: self.offset, counts: &self.counts, zeros: self.zeros, sum: self.sum, range }
+    }
+
     /// Adds one value that occurred `times` times. What is negative or not a number counts as zero.
     pub(crate) fn record(&mut self, value: f64, times: u64) {
         let value = if value.is_finite() { value.max(0.0) } else { 0.0 };

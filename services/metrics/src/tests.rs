@@ -123,6 +123,10 @@ async fn a_summary_is_over_all_instances() {
     assert!((1.0 / 8.0..=1.0 / 4.0).contains(&seconds(&digits.p99)));
     assert_eq!((seconds(&digits.queue_p99), seconds(&digits.compute_p99)), (1.0 / 256.0, 1.0 / 128.0));
     assert_eq!((digits.mean_batch, digits.rate), (4.0, 200.0 / 60.0));
+    let durations = digits.durations.as_ref().expect("they are told of one model");
+    assert_eq!((durations.scale, durations.counts.iter().sum::<u64>() + durations.zeros), (0, 200));
+    assert!(digits.compute_seconds > 0.0, "{digits:?}");
+    assert!(summary(&service, "").await.iter().all(|model| model.durations.is_none()));
     assert!(summary(&service, "other").await.is_empty());
     clock.advance(Duration::from_secs(60));
     assert!(summary(&service, "").await.is_empty(), "a minute has passed");

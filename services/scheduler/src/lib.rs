@@ -1,8 +1,8 @@
 //! The scheduler: decides which worker holds which model version, and takes what operators want.
 //!
 //! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
-//! load where, and `place` writes the difference that the policy finds, under the leader's fence. No inference call ever
-//! waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what
+//! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like. No
+//! inference call ever waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what
 //! happened, and `upkeep` keeps the store small.
 //!
 //! Schedulers are many and one leads: all keep the snapshot and answer operators, only the leader writes placements and
@@ -12,12 +12,15 @@ mod control;
 mod error;
 mod events;
 mod failures;
+mod figures;
 #[cfg(test)]
 mod fixture;
 mod grpc;
 mod observe;
 mod options;
 mod place;
+#[cfg(test)]
+mod planted;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -41,10 +44,12 @@ use weft_store::{Candidacy, Election, Fence, Maintain, Store};
 use weft_telemetry::Scope;
 use weft_types::SystemClock;
 
+pub use figures::{Figures, VersionFigures};
 pub use options::{ModelControl, Options};
 
 use events::{Herald, Untold};
 use failures::Failures;
+use figures::{Gauge, Inquiry};
 use grpc::Surface;
 use place::Placer;
 use upkeep::Upkeep;
@@ -97,6 +102,8 @@ pub(crate) struct Inner {
     pub(crate) moves_written: AtomicU64,
     /// What the leader has found and could not write yet.
     pub(crate) untold: Untold,
+    /// The newest figures of the mesh's calls, kept by the leader.
+    pub(crate) figures: watch::Receiver<Arc<Figures>>,
 }
 
 impl Scheduler {
@@ -108,6 +115,7 @@ impl Scheduler {
         let candidacy =
             Candidacy { key: keys.leader(), value: leader.encode_to_vec().into(), ttl: options.election_ttl };
         let (election, fence) = Election::new(Arc::clone(&store), Arc::new(SystemClock), candidacy);
+        let (newest, figures) = watch::channel(Arc::default());
         let inner = Arc::new(Inner {
             options,
             store,
@@ -119,10 +127,13 @@ impl Scheduler {
             failures: Mutex::default(),
             moves_written: AtomicU64::new(0),
             untold: Untold::default(),
+            figures,
         });
         tasks.spawn("election", election.run(tasks.stopping()));
         tasks.spawn("placement", Placer::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("events", Herald::new(Arc::clone(&inner)).run(tasks.stopping()));
+        let gauge = Gauge::new(Inquiry::new(Arc::clone(&inner), tasks.clone()), newest);
+        tasks.spawn("figures", gauge.run(tasks.stopping()));
         tasks.spawn("upkeep", Upkeep::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
         Self { inner }
@@ -141,6 +152,11 @@ impl Scheduler {
     /// The epoch under which this scheduler leads; `None` while it does not.
     pub fn epoch(&self) -> Option<i64> {
         self.inner.epoch()
+    }
+
+    /// What the mesh's calls are like, as far as this scheduler knows: it asks while it leads.
+    pub fn figures(&self) -> watch::Receiver<Arc<Figures>> {
+        self.inner.figures.clone()
     }
 }
 

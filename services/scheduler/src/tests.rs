@@ -11,6 +11,7 @@ use weft_client::{Keys, Mesh, ReplicaKey, Snapshot};
 use weft_proto::weft::control::v1::models_server::Models as _;
 use weft_proto::weft::control::v1::routes_server::Routes as _;
 use weft_proto::weft::control::v1::*;
+use weft_proto::weft::metrics::v1::ModelSummary;
 use weft_proto::weft::state::v1::{Placement, Replica, ReplicaState, Worker};
 use weft_runtime::{Call, Health, Tasks};
 use weft_store::{Commit, Maintain, Member, MemoryStore, Op, Range, Revision, Store, Txn};
@@ -19,8 +20,9 @@ use weft_types::{Deadline, SystemClock};
 
 use crate::fixture::{key, worker};
 use crate::grpc::Surface;
+use crate::planted::Planted;
 use crate::upkeep::Upkeep;
-use crate::{Options, Scheduler, Wiring};
+use crate::{Figures, Options, Scheduler, Wiring};
 
 /// Far longer than anything here takes: a test that hangs fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -290,6 +292,22 @@ async fn only_the_leader_compacts_and_its_successor_goes_on() {
     cluster.join(&worker("w2", 1, &[("n", 1)])).await;
     // Its first compaction may be of a sample that is older than the last leader's last, which the store takes as done.
     compacted(&follows, *leads.compacted.borrow()).await;
+}
+
+#[tokio::test]
+async fn the_leader_knows_the_meshs_figures_while_a_metrics_service_tells_them() {
+    let cluster = Cluster::new();
+    let (scheduler, _tasks) = cluster.scheduler("s1", Options::default());
+    let mut figures = scheduler.figures();
+    assert!(figures.borrow().at.is_none(), "nobody has told any");
+    let (planted, tasks) = (Planted::default(), Tasks::new());
+    planted.tell(vec![ModelSummary { model: "m".to_owned(), version: 1, calls: 5, ..ModelSummary::default() }]);
+    let service = planted.serve(&tasks).await;
+    cluster.put(cluster.keys.service("metrics", "metrics"), &service).await;
+    let calls = |told: &Arc<Figures>| told.versions.values().map(|version| version.calls).collect::<Vec<_>>();
+    let told = tokio::time::timeout(PATIENCE, figures.wait_for(|told| calls(told) == [5])).await;
+    let told = told.expect("they come").expect("the leader lives").clone();
+    assert!(told.at.is_some() && told.window == Duration::from_secs(10), "{told:?}");
 }
 
 #[tokio::test]

@@ -45,6 +45,27 @@ pub struct ModelSummary {
     /// Instances that reported.
     #[prost(uint32, tag = "12")]
     pub sources: u32,
+    /// Time of execution, counted once for each request of a batch, in seconds: divided by `mean_batch`, about the time that replicas worked.
+    #[prost(double, tag = "13")]
+    pub compute_seconds: f64,
+    /// The durations of all calls, in seconds; told only where one model is asked for.
+    #[prost(message, optional, tag = "14")]
+    pub durations: ::core::option::Option<Histogram>,
+}
+/// A distribution of values that are not negative, in exponential buckets (OpenTelemetry's data model, "ExponentialHistogram"):
+/// with `base = 2^(2^-scale)`, the count at place `i` is of the values in `(base^(offset + i), base^(offset + i + 1)]`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Histogram {
+    #[prost(sint32, tag = "1")]
+    pub scale: i32,
+    #[prost(sint32, tag = "2")]
+    pub offset: i32,
+    /// At most 160.
+    #[prost(uint64, repeated, tag = "3")]
+    pub counts: ::prost::alloc::vec::Vec<u64>,
+    /// Values that are zero.
+    #[prost(uint64, tag = "4")]
+    pub zeros: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetTraceRequest {
