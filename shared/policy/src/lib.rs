@@ -11,6 +11,7 @@
 //! - [`learn`]: how long a model takes for a number of rows, and whether a deadline can be met
 //! - [`batch`]: which waiting requests run together, and when
 //! - [`place`]: which worker holds which model version
+//! - [`rollout`]: how one version of a model takes the place of another, and when it must not
 //! - [`step`]: which sequences of a language model step together, and with how many tokens
 //! - [`eject`]: which replicas and workers are sent nothing for a while, since calls to them fail
 //! - [`rate`]: how much there is of something per second
@@ -26,6 +27,7 @@ pub mod learn;
 pub mod place;
 pub mod rate;
 pub mod retry;
+pub mod rollout;
 pub mod split;
 pub mod step;
 
