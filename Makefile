@@ -5,7 +5,7 @@ TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
 CARGO := tests/scripts/native.sh cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench bench-router bench-state bench-worker fuzz doc proto models
+.PHONY: help run test check lint bench bench-router bench-scheduler bench-state bench-worker fuzz doc proto models
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ bench-router: ## the router against other proxies, under skew, overload, faults 
 	$(CARGO) build --release --workspace --bins
 	tests/scripts/proxies.sh
 	$(CARGO) bench --profile release -p weft-tests --bench router -- $(PART) $(if $(FULL),--full)
+
+bench-scheduler: ## what rollouts do to callers; PART=rollouts for that part, FULL=1 for 23 workers
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) bench --profile release -p weft-tests --bench scheduler -- $(PART) $(if $(FULL),--full)
 
 bench-worker: ## a worker against the runtimes below it and the servers beside it; PART=BD for some parts, FULL=1 for longer
 	tests/scripts/models.sh

@@ -13,5 +13,6 @@ mod processes {
     mod memory;
     mod outage;
     mod records;
+    mod rollouts;
     mod sequences;
 }

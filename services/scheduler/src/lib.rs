@@ -1,8 +1,8 @@
 //! The scheduler: decides which worker holds which model version, and takes what operators want.
 //!
 //! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
-//! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like. No
-//! inference call ever waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what
+//! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like, and `rollout` leads
+//! models from version to version by them. No inference call ever waits for it. Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what
 //! happened, and `upkeep` keeps the store small.
 //!
 //! Schedulers are many and one leads: all keep the snapshot and answer operators, only the leader writes placements and
@@ -21,6 +21,7 @@ mod options;
 mod place;
 #[cfg(test)]
 mod planted;
+mod rollout;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -35,6 +36,7 @@ use weft_client::{Keys, Mesh, Snapshot};
 use weft_policy::place::Failure;
 use weft_proto::weft::control::v1::events_server::EventsServer;
 use weft_proto::weft::control::v1::models_server::ModelsServer;
+use weft_proto::weft::control::v1::rollouts_server::RolloutsServer;
 use weft_proto::weft::control::v1::routes_server::RoutesServer;
 use weft_proto::weft::control::v1::workers_server::WorkersServer;
 use weft_proto::weft::scheduler::v1::scheduler_server::SchedulerServer;
@@ -52,13 +54,15 @@ use failures::Failures;
 use figures::{Gauge, Inquiry};
 use grpc::Surface;
 use place::Placer;
+use rollout::Conductor;
 use upkeep::Upkeep;
 
 /// The names under which its health is asked for.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "",
     "weft.control.v1.Events",
     "weft.control.v1.Models",
+    "weft.control.v1.Rollouts",
     "weft.control.v1.Routes",
     "weft.control.v1.Workers",
     "weft.scheduler.v1.Scheduler",
@@ -134,6 +138,8 @@ impl Scheduler {
         tasks.spawn("events", Herald::new(Arc::clone(&inner)).run(tasks.stopping()));
         let gauge = Gauge::new(Inquiry::new(Arc::clone(&inner), tasks.clone()), newest);
         tasks.spawn("figures", gauge.run(tasks.stopping()));
+        let conductor = Conductor::new(Arc::clone(&inner), Inquiry::new(Arc::clone(&inner), tasks.clone()));
+        tasks.spawn("rollouts", conductor.run(tasks.stopping()));
         tasks.spawn("upkeep", Upkeep::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
         Self { inner }
@@ -144,6 +150,7 @@ impl Scheduler {
         let surface = || Surface(Arc::clone(&self.inner));
         api.with(EventsServer::new(surface()))
             .with(ModelsServer::new(surface()))
+            .with(RolloutsServer::new(surface()))
             .with(RoutesServer::new(surface()))
             .with(WorkersServer::new(surface()))
             .with(SchedulerServer::new(surface()))

@@ -9,6 +9,7 @@ use weft_proto::weft::state::v1::{self as state, ReplicaState};
 use weft_types::{ModelName, Version, WorkerId};
 
 use crate::options::ModelControl;
+use crate::rollout;
 
 /// The placement policy's form of a replica's key.
 pub(crate) fn place_key(key: &ReplicaKey) -> Key {
@@ -78,6 +79,13 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
             anti_affinity: BTreeSet::new(),
             idle: None,
         }));
+    }
+    for wanted in &mut wanted {
+        // A rollout alone says which versions are served: both while it is under way, the one that answers afterwards.
+        if let Some(rollout) = snapshot.rollouts.get(&wanted.model) {
+            let versions = rollout::versions(&rollout.value);
+            wanted.versions = if versions.is_empty() { std::mem::take(&mut wanted.versions) } else { versions };
+        }
     }
     wanted
 }
