@@ -1,6 +1,6 @@
 //! What a scheduler makes of a large mesh: how fast its placements stand in etcd, what memory that takes, and what becomes of them when the
 //! leader is killed in the midst of it, where the workers are records alone; what models that come and go by demand leave behind in real
-//! workers; and how soon urgent work runs. Name parts (`placement`, `leader`, `cycles`, `switch`) to run them alone; `-- --small` is a trial run.
+//! workers; how soon urgent work runs; and what callers see of a rollout. Name parts (`placement`, `leader`, `cycles`, `switch`, `rollouts`) to run them alone; `-- --small` is a trial run.
 
 mod scheduler {
     pub(crate) mod cycles;
@@ -11,16 +11,17 @@ mod scheduler {
     pub(crate) mod placement;
     #[path = "../worker/plot.rs"]
     pub(crate) mod plot;
+    pub(crate) mod rollouts;
     pub(crate) mod switch;
 }
 
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use scheduler::{cycles, leader, placement, switch};
+use scheduler::{cycles, leader, placement, rollouts, switch};
 use weft_tests::process::binary;
 
-const PARTS: [&str; 4] = ["placement", "leader", "cycles", "switch"];
+const PARTS: [&str; 5] = ["placement", "leader", "cycles", "switch", "rollouts"];
 
 fn main() -> Result<()> {
     // A worker starts its engines from its own executable. For the mesh inside this process that is this one.
@@ -57,6 +58,9 @@ fn main() -> Result<()> {
         }
         if wanted("switch") {
             goals.extend(switch::run(tell).await?);
+        }
+        if wanted("rollouts") {
+            goals.extend(rollouts::run(!small).await?);
         }
         let lines: String = goals.iter().map(|goal| goal.line() + "\n").collect();
         tell(&format!("\n{lines}"))

@@ -1,5 +1,5 @@
 //! What the tests of the whole mesh share: a mesh in this process ([`mesh`]), real processes ([`process`]) over a real etcd
-//! ([`etcd`]) with faults between them ([`proxy`]), a caller ([`calls`]), ONNX [`graphs`], a [`catalogue`] of many models, steady load ([`load`]), an OTLP endpoint that keeps
+//! ([`etcd`]) with faults between them ([`proxy`]), a caller ([`calls`]), ONNX [`graphs`], a [`catalogue`] of many models, one of several [`versions`], steady load ([`load`]), an OTLP endpoint that keeps
 //! what it gets ([`sink`]), a balancer in front of routers ([`envoy`]), what befalls a mesh whose etcd fails ([`outage`]), workers that are
 //! records alone ([`placing`]) for schedulers whose [`leaders`] are killed, and a [`register`] that processes own in turn,
 //! whose history is checked [`linearizable`]. Benchmarks start foreign [`server`]s, ask the system about a process and its [`tree`], count
@@ -28,3 +28,4 @@ pub mod server;
 pub mod sink;
 pub mod tools;
 pub mod tree;
+pub mod versions;

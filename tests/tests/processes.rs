@@ -16,6 +16,7 @@ mod processes {
     mod operations;
     mod outage;
     mod records;
+    mod rollouts;
     mod scaling;
     mod sequences;
 }

@@ -26,6 +26,9 @@ mod leading;
 #[path = "../src/outlier.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod outlier;
+#[path = "../src/rollout.rs"]
+#[expect(dead_code, reason = "only the building of the table is measured, not its use")]
+mod rollout;
 #[path = "../src/room.rs"]
 #[expect(dead_code, reason = "only the building of the table is measured, not its use")]
 mod room;

@@ -22,7 +22,7 @@ use crate::choose::{candidate, terms};
 use crate::dispatch::lock;
 use crate::identify::{Wanted, identify};
 use crate::route::{Routed, Target, route};
-use crate::rules::{Marks, Rules};
+use crate::rules::{Marks, Rules, Shadow};
 use crate::table::{Replica, Table};
 
 /// Replicas that are told of. How likely each is takes time in the square of their number.
@@ -62,7 +62,7 @@ fn of_wanted(router: &Inner, wanted: &Wanted<'_>, now: Instant, answer: &mut Exp
     let table = router.table.load();
     let marks = wanted.marks();
     answer.route = table.rules(wanted.name).map(|rules| RouteTaken {
-        shadow: shadow(router, &table, rules),
+        shadow: rules.shadow.as_ref().map(|shadow| shadow_view(router, &table, shadow)),
         hedging: rules.hedging.map(|hedging| HedgingView { max_attempts: hedging.max_attempts, delay: None }),
         cache: rules.cache.as_ref().map(|cache| CacheView {
             ttl: Some(duration(cache.ttl)),
@@ -84,6 +84,7 @@ fn of_wanted(router: &Inner, wanted: &Wanted<'_>, now: Instant, answer: &mut Exp
             answer.reason = "no replica is ready".to_owned();
         }
         Ok(Routed::Ready(target)) => {
+            answer.rollout = staged(router, &table, &target, &marks);
             answer.set_outcome(if next.is_some() { Outcome::Sent } else { Outcome::Refused });
             if next.is_none() {
                 answer.reason = "too little time is left for another hop".to_owned();
@@ -124,21 +125,44 @@ fn taken(table: &Table, rules: &Rules, version: Option<Version>, marks: &Marks<'
     RouteTaken { name, rule: rule.into(), targets, ..RouteTaken::default() }
 }
 
+/// How the rollout of the model that takes the call, if it has one under way, splits the calls that name no version.
+fn staged(router: &Inner, table: &Table, target: &Target<'_>, marks: &Marks<'_>) -> Option<RouteTaken> {
+    let (name, model) = table.named(target.model)?;
+    let staged = model.staged.as_ref().filter(|staged| staged.is_under_way())?;
+    let shares = staged.shares(model, marks);
+    let rule = match shares.iter().any(|share| share.matches) {
+        true => Rule::Match,
+        false if marks.sequence.is_some() => Rule::Sequence,
+        false => Rule::Weight,
+    };
+    let told = staged.versions().into_iter().zip(&shares).zip(parts(shares.iter().copied()));
+    let targets = told.map(|((version, share), part)| TargetView {
+        model: name.to_string(),
+        version: version.get(),
+        share: part,
+        ready: model.ready.contains_key(&version),
+        matches: share.matches,
+        taken: version == target.version,
+    });
+    let (name, targets) = (name.to_string(), targets.collect());
+    let shadow = staged.shadow.as_ref().map(|shadow| shadow_view(router, table, shadow));
+    Some(RouteTaken { name, rule: rule.into(), targets, shadow, ..RouteTaken::default() })
+}
+
 /// When the call would be hedged, as far as that is known.
 fn delay(table: &Table, wanted: &Wanted<'_>, target: &Target<'_>, now: Instant) -> Option<Duration> {
     let hedging = table.rules(wanted.name)?.hedging.filter(|_| wanted.sequence.is_none())?;
     hedging.delay.given(&mut target.ready.latencies.lock(), now)
 }
 
-fn shadow(router: &Inner, table: &Table, rules: &Rules) -> Option<ShadowView> {
-    let shadow = rules.shadow.as_ref()?;
-    Some(ShadowView {
+fn shadow_view(router: &Inner, table: &Table, shadow: &Shadow) -> ShadowView {
+    ShadowView {
         model: shadow.model.clone(),
         version: shadow.version.map_or(0, Version::get),
         percent: shadow.percent,
         ready: table.model(&shadow.model).is_some_and(|model| model.ready(shadow.version).is_some()),
         copies_left: u32::try_from(router.shadows.left()).unwrap_or(u32::MAX),
-    })
+    }
 }
 
 /// The replicas that could take the call, the likeliest first.

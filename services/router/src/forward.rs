@@ -27,9 +27,10 @@ pub(crate) struct Target {
 
 pub(crate) const SCHEDULER: &str = "scheduler";
 
-pub(crate) const SERVICES: [Target; 6] = [
+pub(crate) const SERVICES: [Target; 7] = [
     Target { service: "weft.control.v1.Events", kind: SCHEDULER },
     Target { service: "weft.control.v1.Models", kind: SCHEDULER },
+    Target { service: "weft.control.v1.Rollouts", kind: SCHEDULER },
     Target { service: "weft.control.v1.Routes", kind: SCHEDULER },
     Target { service: "weft.control.v1.Workers", kind: SCHEDULER },
     Target { service: "weft.scheduler.v1.Scheduler", kind: SCHEDULER },

@@ -1,7 +1,7 @@
 //! The router: sends each call to a replica that can answer it in time, and never waits for the store or the scheduler.
 //!
 //! A unary call's path, in the order of the modules: `unary` takes its message in pieces, `identify` reads the head of the undecoded
-//! message, `route` resolves the name to a model version, `admit` gives the call its turn, `choose` draws a replica from the current [`table`],
+//! message, `route` resolves the name to a model version (with `rollout` where one is under way), `admit` gives the call its turn, `choose` draws a replica from the current [`table`],
 //! `dispatch` makes the attempts, whose ends are noted in `outlier` and judged by `eject`. On routes that ask for it, `cache` is looked into
 //! first, and `hedge` makes attempts beside each other. Streams take the same path per message in `stream`. `shadow` sends copies beside it,
 //! `wake` has models brought back that calls are held for,
@@ -27,6 +27,7 @@ mod options;
 mod outlier;
 mod relay;
 mod repository;
+mod rollout;
 mod room;
 mod route;
 mod rules;

@@ -39,28 +39,35 @@ pub(crate) fn route<'a>(
         return Ok(Routed::Coming);
     }
     let Some(rules) = table.rules(name) else {
-        return of_model(table, name, version, now);
+        return of_model(table, (name, version), marks, now);
     };
     let taken = rules.assign(&rules.shares(table, version, marks), marks)?;
     let Some((target, rule)) = taken.and_then(|(index, rule)| Some((rules.targets.get(index)?, rule))) else {
         return Ok(Routed::Coming);
     };
     let version = target.version.or(version);
-    match table.model(&target.model).and_then(|model| model.ready(version)) {
+    let ready = |model: &'a Model| model.ready(version.or_else(|| model.drawn(marks)));
+    match table.model(&target.model).and_then(ready) {
         Some((version, ready)) => {
             let leading = rules.leading.as_ref();
             Ok(Routed::Ready(Target { model: &target.model, version, ready, leading }))
         }
         // Only a match takes what is not ready: such a call is answered as if it named that model itself.
-        None if rule == Rule::Match => of_model(table, &target.model, version, now),
+        None if rule == Rule::Match => of_model(table, (&target.model, version), marks, now),
         None => Ok(Routed::Coming),
     }
 }
 
-fn of_model<'a>(table: &'a Table, name: &str, version: Option<Version>, now: Instant) -> Result<Routed<'a>> {
+fn of_model<'a>(
+    table: &'a Table,
+    (name, version): (&str, Option<Version>),
+    marks: &Marks<'_>,
+    now: Instant,
+) -> Result<Routed<'a>> {
     let Some((known, model)) = table.named(name) else {
         return Err(unknown(name, None));
     };
+    let version = version.or_else(|| model.drawn(marks));
     match model.ready(version) {
         Some((version, ready)) => Ok(Routed::Ready(Target { model: known.as_str(), version, ready, leading: None })),
         None => why_not(name, model, version, now),

@@ -58,7 +58,7 @@ pub(crate) struct Leads {
 }
 
 /// Metadata that marks a call for a target: with this value, or with any.
-struct Match {
+pub(crate) struct Match {
     key: HeaderName,
     exact: Option<String>,
 }
@@ -174,7 +174,7 @@ impl Leads {
 }
 
 impl Match {
-    fn of(wanted: &MetadataMatch) -> Option<Self> {
+    pub(crate) fn of(wanted: &MetadataMatch) -> Option<Self> {
         let exact = match wanted.value.as_ref()? {
             Value::Exact(value) => Some(value.clone()),
             Value::Present(true) => None,
@@ -183,7 +183,7 @@ impl Match {
         Some(Self { key: wanted.key.parse().ok()?, exact })
     }
 
-    fn fits(&self, metadata: &HeaderMap) -> bool {
+    pub(crate) fn fits(&self, metadata: &HeaderMap) -> bool {
         match &self.exact {
             Some(exact) => metadata.get_all(&self.key).iter().any(|value| value == exact),
             None => metadata.contains_key(&self.key),

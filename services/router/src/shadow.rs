@@ -17,13 +17,13 @@ use weft_proto::message::Message;
 use weft_proto::status_of;
 use weft_runtime::Call;
 use weft_telemetry::{ShadowMetrics, ShadowOutcome, Span};
-use weft_types::Deadline;
+use weft_types::{Deadline, SystemClock};
 
 use crate::Inner;
 use crate::choose::choose;
 use crate::dispatch::{Chosen, METHOD};
 use crate::identify::Wanted;
-use crate::route::Target;
+use crate::route::{Routed, Target, route};
 use crate::rules::Shadow;
 use crate::table::Table;
 use compare::compare;
@@ -87,7 +87,8 @@ impl Copied {
 /// part of a sequence means nothing.
 pub(crate) fn copy(router: &Arc<Inner>, call: &Call, wanted: &Wanted<'_>, message: &Message) -> Option<Copied> {
     let table = router.table.load();
-    let shadow = table.rules(wanted.name)?.shadow.as_ref()?;
+    let of_route = table.rules(wanted.name).and_then(|rules| rules.shadow.as_ref());
+    let shadow = of_route.or_else(|| of_rollout(&table, wanted))?;
     if wanted.sequence.is_some() || rand::rng().random_range(0..100) >= shadow.percent {
         return None;
     }
@@ -105,6 +106,17 @@ pub(crate) fn copy(router: &Arc<Inner>, call: &Call, wanted: &Wanted<'_>, messag
         work.await;
     });
     Some(Copied(sender))
+}
+
+/// The shadow that a rollout of the model has to which the call goes.
+fn of_rollout<'a>(table: &'a Table, wanted: &Wanted<'_>) -> Option<&'a Shadow> {
+    if !table.shadowing {
+        return None;
+    }
+    let routed = route(table, wanted.name, wanted.version, &wanted.marks(), SystemClock::now());
+    let Ok(Routed::Ready(target)) = routed else { return None };
+    let staged = table.model(target.model)?.staged.as_ref()?;
+    staged.shadow.as_ref().filter(|_| staged.answers() == target.version)
 }
 
 /// A replica of the shadow that is ready now: a copy is not worth waiting for one.

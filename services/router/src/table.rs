@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_client::{Channel, ChannelOptions, Record, ReplicaKey, Snapshot};
-use weft_proto::weft::control::v1::Route;
+use weft_proto::weft::control::v1::{Rollout, Route};
 use weft_proto::weft::state::v1::{self as state, ModelOffer, ReplicaState, Worker};
 use weft_runtime::Tasks;
 use weft_telemetry::{ModelMetrics, Scope};
@@ -14,7 +14,8 @@ use weft_types::{ModelName, Version, WorkerId};
 use crate::endpoint::{Endpoint, Pace, Permit};
 use crate::gate::Gate;
 use crate::latencies::Learned;
-use crate::rules::Rules;
+use crate::rollout::Staged;
+use crate::rules::{Marks, Rules};
 
 /// A ready replica.
 #[derive(Clone)]
@@ -68,6 +69,8 @@ pub(crate) struct Model {
     pub(crate) applied: bool,
     /// When the last worker that offered it went.
     pub(crate) gone: Option<Instant>,
+    /// Its rollout, under way or ended.
+    pub(crate) staged: Option<Arc<Staged>>,
 }
 
 /// How long a model is remembered that no worker offers any more: its workers may be restarting, and callers must not be told
@@ -106,9 +109,14 @@ impl Model {
         self.applied || self.gone.is_some_and(|gone| now.saturating_duration_since(gone) < REMEMBERED)
     }
 
-    /// The ready replicas of a version, or of the latest that has any.
+    /// The version for a call that names none, where a rollout says.
+    pub(crate) fn drawn(&self, marks: &Marks<'_>) -> Option<Version> {
+        self.staged.as_ref().map(|staged| staged.draw(self, marks))
+    }
+
+    /// The ready replicas of a version, or of the one that answers: by its rollout, else the latest that has any.
     pub(crate) fn ready(&self, version: Option<Version>) -> Option<(Version, &Ready)> {
-        match version {
+        match version.or_else(|| self.staged.as_ref().map(|staged| staged.answers())) {
             Some(version) => self.ready.get_key_value(&version),
             None => self.ready.last_key_value(),
         }
@@ -135,6 +143,8 @@ pub(crate) struct Table {
     routes: HashMap<ModelName, Arc<Rules>>,
     /// False at first: that nothing is in it then says nothing.
     pub(crate) known: bool,
+    /// Whether any rollout has a shadow: only then is a call looked at for it.
+    pub(crate) shadowing: bool,
     pub(crate) hosts: BTreeMap<WorkerId, Host>,
 }
 
@@ -169,8 +179,23 @@ impl Table {
             model.applied = model.on_demand || record.value.replicas > 0;
             model.unloaded = !model.applied;
         }
+        table.stage(snapshot, old, connect);
         table.remember(old, connect.now);
         table
+    }
+
+    /// What rollouts say of the models that are there.
+    fn stage(&mut self, snapshot: &Snapshot, old: &Self, connect: &Connect<'_>) {
+        for (name, record) in snapshot.rollouts.iter() {
+            let Some(model) = self.models.get_mut(name) else { continue };
+            model.staged = old.staged(name, record).or_else(|| Staged::of(name, record, connect.scope).map(Arc::new));
+            self.shadowing |= model.staged.as_ref().is_some_and(|staged| staged.shadow.is_some());
+        }
+    }
+
+    /// What is known of this very record.
+    fn staged(&self, name: &ModelName, record: &Arc<Record<Rollout>>) -> Option<Arc<Staged>> {
+        self.models.get(name)?.staged.clone().filter(|staged| staged.is_of(record))
     }
 
     /// Keeps the names of models that have just lost their last worker.

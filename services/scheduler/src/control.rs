@@ -6,6 +6,7 @@
 mod check;
 mod cordon;
 mod members;
+mod rollouts;
 mod view;
 mod wake;
 
@@ -19,7 +20,7 @@ use weft_client::Snapshot;
 use weft_proto::weft::control::v1::{Model, ModelView, Route, WorkerView};
 use weft_proto::weft::scheduler::v1::GetStatusResponse;
 use weft_store::{Commit, Compare, Op, Range, Txn};
-use weft_types::{Deadline, Error, ModelName, Reason, Result, SystemClock};
+use weft_types::{Deadline, Error, ModelName, Reason, Result, SystemClock, Version};
 
 use crate::Inner;
 use crate::error::store_failed;
@@ -105,6 +106,14 @@ impl Inner {
         let snapshot = self.mesh.snapshot();
         let unseen = || Error::new(Reason::StoreUnavailable, "the state store was not reached yet");
         snapshot.confirmed.map(|_| Arc::clone(&snapshot)).ok_or_else(unseen)
+    }
+
+    /// Why replicas of a version have no place, where there are some.
+    pub(crate) fn unplaced(&self, model: &ModelName, version: Version) -> Option<String> {
+        let unplaced = self.view().ok()?.unplaced();
+        let mut of_version =
+            unplaced.into_iter().filter(|one| one.model == model.as_str() && one.version == version.get());
+        of_version.next().map(|one| one.reason)
     }
 
     fn view(&self) -> Result<View> {

@@ -1,5 +1,7 @@
 //! The methods as gRPC has them: conversion, no decisions.
 
+mod rollouts;
+
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};

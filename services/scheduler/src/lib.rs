@@ -1,9 +1,10 @@
 //! The scheduler: decides which worker holds which model version, and takes what operators want.
 //!
 //! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
-//! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like, and
-//! `scale` how many replicas they need. No inference call ever waits for it. Operators' path: `grpc` converts, `control` checks, writes and
-//! shows. `events` tells operators what happened; `upkeep` keeps the store small, and `cordon` forgets cordons of workers that are gone for good.
+//! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like,
+//! `scale` how many replicas they need, and `rollout` leads models from version to version by them. No inference call ever waits for it.
+//! Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what happened; `upkeep` keeps the store small,
+//! and `cordon` forgets cordons of workers that are gone for good.
 //!
 //! Schedulers are many and one leads: all keep the snapshot and answer operators, only the leader writes placements and
 //! events and compacts the store.
@@ -22,6 +23,7 @@ mod options;
 mod place;
 #[cfg(test)]
 mod planted;
+mod rollout;
 mod scale;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,7 @@ use weft_client::{Keys, Mesh, Snapshot};
 use weft_policy::place::{Failure, Unplaced};
 use weft_proto::weft::control::v1::events_server::EventsServer;
 use weft_proto::weft::control::v1::models_server::ModelsServer;
+use weft_proto::weft::control::v1::rollouts_server::RolloutsServer;
 use weft_proto::weft::control::v1::routes_server::RoutesServer;
 use weft_proto::weft::control::v1::workers_server::WorkersServer;
 use weft_proto::weft::scheduler::v1::scheduler_server::SchedulerServer;
@@ -56,14 +59,16 @@ use failures::Failures;
 use figures::{Gauge, Inquiry};
 use grpc::Surface;
 use place::Placer;
+use rollout::Conductor;
 use scale::{Autoscaler, Scaling};
 use upkeep::Upkeep;
 
 /// The names under which its health is asked for.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "",
     "weft.control.v1.Events",
     "weft.control.v1.Models",
+    "weft.control.v1.Rollouts",
     "weft.control.v1.Routes",
     "weft.control.v1.Workers",
     "weft.scheduler.v1.Scheduler",
@@ -158,6 +163,8 @@ impl Scheduler {
         let gauge = Gauge::new(Inquiry::new(Arc::clone(&inner), tasks.clone()), newest);
         tasks.spawn("figures", gauge.run(tasks.stopping()));
         tasks.spawn("autoscaling", Autoscaler::new(Arc::clone(&inner)).run(tasks.stopping()));
+        let conductor = Conductor::new(Arc::clone(&inner), Inquiry::new(Arc::clone(&inner), tasks.clone()));
+        tasks.spawn("rollouts", conductor.run(tasks.stopping()));
         tasks.spawn("upkeep", Upkeep::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
         Self { inner }
@@ -168,6 +175,7 @@ impl Scheduler {
         let surface = || Surface(Arc::clone(&self.inner));
         api.with(EventsServer::new(surface()))
             .with(ModelsServer::new(surface()))
+            .with(RolloutsServer::new(surface()))
             .with(RoutesServer::new(surface()))
             .with(WorkersServer::new(surface()))
             .with(SchedulerServer::new(surface()))

@@ -12,6 +12,7 @@ use weft_proto::weft::state::v1::{self as state, ModelOffer, ReplicaState};
 use weft_types::{ModelName, Version, WorkerId};
 
 use crate::options::ModelControl;
+use crate::rollout;
 use crate::scale::replicas;
 
 /// More devices than a worker has; what a record tells beyond is passed over.
@@ -60,7 +61,11 @@ fn workers(snapshot: &Snapshot) -> Vec<Worker> {
             offers
         }
     };
-    snapshot.workers.iter().map(|(id, record)| worker(snapshot, (id, &record.value), shared(&*record.value.offers))).collect()
+    snapshot
+        .workers
+        .iter()
+        .map(|(id, record)| worker(snapshot, (id, &record.value), shared(&*record.value.offers)))
+        .collect()
 }
 
 fn worker(snapshot: &Snapshot, (id, told): (&WorkerId, &state::Worker), offers: Arc<Offers>) -> Worker {
@@ -115,6 +120,13 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
             anti_affinity: BTreeSet::new(),
             idle: None,
         }));
+    }
+    for wanted in &mut wanted {
+        // A rollout alone says which versions are served: both while it is under way, the one that answers afterwards.
+        if let Some(rollout) = snapshot.rollouts.get(&wanted.model) {
+            let versions = rollout::versions(&rollout.value);
+            wanted.versions = if versions.is_empty() { std::mem::take(&mut wanted.versions) } else { versions };
+        }
     }
     wanted
 }

@@ -100,6 +100,10 @@ impl Cluster {
         self.mesh.snapshot()
     }
 
+    pub(crate) const fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
     pub(crate) async fn write(&self, op: Op) {
         let commit = self.store.commit(Txn { compares: Vec::new(), ops: vec![op] }).await;
         assert!(matches!(commit, Ok(Commit::Done(_))), "{commit:?}");
@@ -109,11 +113,11 @@ impl Cluster {
         self.write(Op::Put { key, value: value.encode_to_vec().into(), lease: None }).await;
     }
 
-    async fn join(&self, worker: &Worker) {
+    pub(crate) async fn join(&self, worker: &Worker) {
         self.put(self.keys.worker(&worker.id.parse().expect("a valid id")), worker).await;
     }
 
-    async fn report(&self, key: &ReplicaKey, state: ReplicaState) {
+    pub(crate) async fn report(&self, key: &ReplicaKey, state: ReplicaState) {
         let replica =
             Replica { state: state.into(), reason: "planted".to_owned(), size_bytes: 10, ..Replica::default() };
         self.put(self.keys.replica(key), &replica).await;
@@ -127,7 +131,7 @@ impl Cluster {
         }
     }
 
-    async fn until_placed(&self, keys: &[ReplicaKey]) {
+    pub(crate) async fn until_placed(&self, keys: &[ReplicaKey]) {
         self.until("placements", |snapshot| snapshot.placements.keys().eq(keys)).await;
     }
 }
@@ -140,7 +144,7 @@ pub(crate) fn request<T>(message: T) -> Request<T> {
     request
 }
 
-fn model(name: &str, replicas: u32) -> Request<ApplyModelRequest> {
+pub(crate) fn model(name: &str, replicas: u32) -> Request<ApplyModelRequest> {
     request(ApplyModelRequest { model: Some(Model { name: name.to_owned(), replicas, ..Model::default() }) })
 }
 

@@ -51,6 +51,11 @@ impl Keys {
         format!("{}scales/{model}", self.root)
     }
 
+    /// `rollouts/<model>`
+    pub fn rollout(&self, model: &ModelName) -> String {
+        format!("{}rollouts/{model}", self.root)
+    }
+
     /// `placements/<worker>/<model>@<version>`
     pub fn placement(&self, key: &ReplicaKey) -> String {
         format!("{}placements/{}/{}@{}", self.root, key.worker, key.model, key.version)

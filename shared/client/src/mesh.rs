@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use weft_proto::weft::control::v1::{Model, Route};
+use weft_proto::weft::control::v1::{Model, Rollout, Route};
 use weft_proto::weft::state::v1::{Cordon, Leader, Placement, Replica, Scale, Service, Worker};
 use weft_types::{ModelName, Version, WorkerId};
 
@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub routes: Records<ModelName, Route>,
     /// `scales/`
     pub scales: Records<ModelName, Scale>,
+    /// `rollouts/`
+    pub rollouts: Records<ModelName, Rollout>,
     /// `placements/`
     pub placements: Records<ReplicaKey, Placement>,
     /// `replicas/`

@@ -11,6 +11,7 @@
 //! - [`learn`]: how long a model takes for a number of rows, and whether a deadline can be met
 //! - [`batch`]: which waiting requests run together, and when
 //! - [`place`]: which worker holds which model version
+//! - [`rollout`]: how one version of a model takes the place of another, and when it must not
 //! - [`scale`]: how many replicas a model's demand needs
 //! - [`step`]: which sequences of a language model step together, and with how many tokens
 //! - [`preempt`]: which execution makes way for a request that would be late otherwise
@@ -29,6 +30,7 @@ pub mod place;
 pub mod preempt;
 pub mod rate;
 pub mod retry;
+pub mod rollout;
 pub mod scale;
 pub mod split;
 pub mod step;

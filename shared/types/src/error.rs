@@ -45,6 +45,8 @@ pub enum Reason {
     StaleEpoch,
     /// The record changed since it was read, or exists with another body.
     Conflict,
+    /// What the call asks for does not fit how things stand; the message tells how they do.
+    PreconditionFailed,
     /// The model's runtime failed on this input.
     ModelFailed,
     /// A defect in Weft: it is logged with its cause, which the caller does not see.
@@ -64,7 +66,7 @@ pub enum Retry {
 
 impl Reason {
     /// Every reason, for tests that must cover all of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidRequest,
         Self::MessageTooLarge,
         Self::NotFound,
@@ -83,6 +85,7 @@ impl Reason {
         Self::StoreUnavailable,
         Self::StaleEpoch,
         Self::Conflict,
+        Self::PreconditionFailed,
         Self::ModelFailed,
         Self::Internal,
     ];
@@ -108,6 +111,7 @@ impl Reason {
             Self::StoreUnavailable => "STORE_UNAVAILABLE",
             Self::StaleEpoch => "STALE_EPOCH",
             Self::Conflict => "CONFLICT",
+            Self::PreconditionFailed => "PRECONDITION_FAILED",
             Self::ModelFailed => "MODEL_FAILED",
             Self::Internal => "INTERNAL",
         }
@@ -138,6 +142,7 @@ impl Reason {
             | Self::DeadlineRunning
             | Self::Cancelled
             | Self::Conflict
+            | Self::PreconditionFailed
             | Self::ModelFailed
             | Self::Internal => Retry::Never,
         }

@@ -1,4 +1,5 @@
 mod leading;
+mod rollout;
 
 use proptest::prelude::*;
 use prost::Message as _;

@@ -1,5 +1,6 @@
 //! What an operator may ask for. Every refusal names the field.
 
+mod rollout;
 mod route;
 mod scaling;
 
@@ -9,6 +10,7 @@ use std::fmt::Display;
 use weft_proto::weft::control::v1::{Model, Priority};
 use weft_types::{Error, ModelName, Result, Version, WorkerId};
 
+pub(super) use rollout::strategy;
 pub(super) use route::route;
 
 /// More workers than any one model needs; a larger number is a slip of the finger.
@@ -99,7 +101,7 @@ fn anti_affinity(name: &ModelName, others: &[String]) -> Result<()> {
 }
 
 /// A version that can be written into a key and read back.
-fn version(field: &str, number: u64) -> Result<Version> {
+pub(super) fn version(field: &str, number: u64) -> Result<Version> {
     number.to_string().parse().map_err(|problem| invalid(field, problem))
 }
 

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_client::{Record, ReplicaKey, Snapshot};
+use weft_proto::weft::control::v1::{Rollout, RolloutPhase};
 use weft_proto::weft::state::v1::{Replica, ReplicaState, Severity};
 use weft_store::Member;
+use weft_types::ModelName;
 
 /// Looks in a row that a member may leave unanswered before that is an event: one may fall into an election.
 const SILENT_LOOKS: u32 = 3;
@@ -44,7 +46,20 @@ pub(super) fn of_snapshot(snapshot: &Snapshot, root: &str) -> Vec<Finding> {
         revision: snapshot.workers.get(id).map_or(0, |record| record.mod_revision),
         message: "its registration vanished with many others at once, but it still answers: it is kept".to_owned(),
     });
-    undecodable.chain(retained).chain(snapshot.replicas.iter().flat_map(of_replica)).collect()
+    let rollouts = snapshot.rollouts.iter().filter_map(of_rollout);
+    undecodable.chain(retained).chain(rollouts).chain(snapshot.replicas.iter().flat_map(of_replica)).collect()
+}
+
+/// That a model stayed with the version that it had.
+fn of_rollout((model, record): (&ModelName, &Arc<Record<Rollout>>)) -> Option<Finding> {
+    let status = record.value.status.as_ref().filter(|status| status.phase() == RolloutPhase::RolledBack)?;
+    let Rollout { stable, canary, .. } = record.value;
+    Some(Finding {
+        reason: "RolloutRolledBack",
+        subject: format!("rollouts/{model}"),
+        revision: record.mod_revision,
+        message: format!("version {canary} did not take the place of version {stable}: {}", status.message),
+    })
 }
 
 /// What a replica tells of itself: that its process was lost of late, that it could not be loaded, and that it refuses inputs.

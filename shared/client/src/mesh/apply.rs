@@ -71,6 +71,7 @@ impl Snapshot {
             "models" => drop(set(&mut self.models, rest.parse().ok()?, entry)?),
             "routes" => drop(set(&mut self.routes, rest.parse().ok()?, entry)?),
             "scales" => drop(set(&mut self.scales, rest.parse().ok()?, entry)?),
+            "rollouts" => drop(set(&mut self.rollouts, rest.parse().ok()?, entry)?),
             "placements" => drop(set(&mut self.placements, replica_key(rest)?, entry)?),
             "services" => {
                 let (kind, id) = rest.split_once('/')?;

@@ -207,6 +207,9 @@ impl Out {
         for (name, record) in snapshot.routes.iter() {
             self.record(keys.route(name), record)?;
         }
+        for (model, record) in snapshot.rollouts.iter() {
+            self.record(keys.rollout(model), record)?;
+        }
         for (key, record) in snapshot.placements.iter() {
             self.record(keys.placement(key), record)?;
         }

@@ -25,6 +25,11 @@ fn sample() -> (Vec<Change>, Snapshot) {
             4,
         ),
         put("routes/r", &weft_proto::weft::control::v1::Route { name: "r".into(), ..Default::default() }, 6),
+        put(
+            "rollouts/m",
+            &weft_proto::weft::control::v1::Rollout { model: "m".into(), stable: 1, canary: 2, ..Default::default() },
+            7,
+        ),
         put("placements/w1/m@1", &weft_proto::weft::state::v1::Placement { epoch: 9, device: None }, 8),
         put("replicas/w1/m@1", &Replica { size_bytes: 7, ..Replica::default() }, 10),
         put("services/router/r-1", &Service { id: "r-1".into(), ..Service::default() }, 12),

@@ -42,7 +42,8 @@ impl Evidence {
             | Reason::Draining
             | Reason::ModelLoading
             | Reason::StaleEpoch
-            | Reason::Conflict => Self::Neutral,
+            | Reason::Conflict
+            | Reason::PreconditionFailed => Self::Neutral,
         }
     }
 

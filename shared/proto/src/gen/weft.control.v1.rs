@@ -1799,6 +1799,1184 @@ pub mod events_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// `rollouts/<model>`: written by operators but for its status, which the scheduler's leader writes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rollout {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    /// The version that answers until the canary is promoted.
+    #[prost(uint64, tag = "2")]
+    pub stable: u64,
+    /// The version that is to take over.
+    #[prost(uint64, tag = "3")]
+    pub canary: u64,
+    #[prost(message, optional, tag = "4")]
+    pub strategy: ::core::option::Option<RolloutStrategy>,
+    #[prost(enumeration = "RolloutIntent", tag = "5")]
+    pub intent: i32,
+    #[prost(message, optional, tag = "6")]
+    pub status: ::core::option::Option<RolloutStatus>,
+}
+/// The stages of a rollout. In each, the canary first needs as many ready replicas as the stable version has.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RolloutStrategy {
+    /// At most 20, of rising shares. With none, and without `header_only`, all calls change over at once.
+    #[prost(message, repeated, tag = "1")]
+    pub steps: ::prost::alloc::vec::Vec<RolloutStep>,
+    /// Only marked calls go to the canary, until it is promoted or aborted by hand; there must be no steps.
+    #[prost(bool, tag = "2")]
+    pub header_only: bool,
+    /// Calls that one of these fits go to the canary, beside those with `weft-canary: always`; `weft-canary: never` goes before both. At most 4.
+    #[prost(message, repeated, tag = "3")]
+    pub matches: ::prost::alloc::vec::Vec<MetadataMatch>,
+    /// Before the first call: the share of unary calls of which the canary gets copies.
+    #[prost(message, optional, tag = "4")]
+    pub shadow: ::core::option::Option<RolloutStep>,
+    /// Unset means all the defaults.
+    #[prost(message, optional, tag = "5")]
+    pub analysis: ::core::option::Option<RolloutAnalysis>,
+    /// How long replicas of the canary may be missing before it is rolled back: 1 s to 24 h; unset means 10 minutes.
+    #[prost(message, optional, tag = "6")]
+    pub progress_deadline: ::core::option::Option<::prost_types::Duration>,
+}
+/// A share of the calls, for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutStep {
+    /// 1 to 99; of a shadow 1 to 100.
+    #[prost(uint32, tag = "1")]
+    pub percent: u32,
+    /// The least time that it lasts: at most 24 h; unset means a minute.
+    #[prost(message, optional, tag = "2")]
+    pub pause: ::core::option::Option<::prost_types::Duration>,
+}
+/// What is held against a canary, by exact tests of the figures of both versions since the stage began. What is unset has its default.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct RolloutAnalysis {
+    /// How much larger the share of failed calls may be than that of the stable version: 0 to 1, by default 0.01.
+    #[prost(double, optional, tag = "1")]
+    pub max_error_increase: ::core::option::Option<f64>,
+    /// How much larger the share of missed deadlines may be: 0 to 1, by default 0.01.
+    #[prost(double, optional, tag = "2")]
+    pub max_miss_increase: ::core::option::Option<f64>,
+    /// How many times longer calls may take, by their 90th and their 99th percentile: 1 to 100, by default 1.25.
+    #[prost(double, optional, tag = "3")]
+    pub max_latency_ratio: ::core::option::Option<f64>,
+    /// Calls that each version must have answered before a stage counts as passed: 1 to 1,000,000, by default 100.
+    #[prost(uint64, optional, tag = "4")]
+    pub min_calls: ::core::option::Option<u64>,
+    /// How likely a canary that is as good as the stable version is not rolled back, over the whole rollout: 0.5 to 0.999999, by default 0.99.
+    #[prost(double, optional, tag = "5")]
+    pub confidence: ::core::option::Option<f64>,
+}
+/// A rollout's state, and what routers do about it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RolloutStatus {
+    #[prost(enumeration = "RolloutPhase", tag = "1")]
+    pub phase: i32,
+    /// The step, from 0.
+    #[prost(uint32, tag = "2")]
+    pub step: u32,
+    /// Of a hundred calls that name no version and are not marked, so many go to the canary.
+    #[prost(uint32, tag = "3")]
+    pub canary_percent: u32,
+    /// Whether marked calls go to the canary.
+    #[prost(bool, tag = "4")]
+    pub header: bool,
+    /// Of a hundred unary calls, so many are copied to the canary.
+    #[prost(uint32, tag = "5")]
+    pub shadow_percent: u32,
+    /// What it waits for, or why it ended.
+    #[prost(string, tag = "6")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StartRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+    /// The version to go to.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// The version that answers now.
+    #[prost(uint64, tag = "3")]
+    pub expected_version: u64,
+    /// Unset means 5, 25 and 50 of a hundred calls, a minute each.
+    #[prost(message, optional, tag = "4")]
+    pub strategy: ::core::option::Option<RolloutStrategy>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StartRolloutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetRolloutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRolloutsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRolloutsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub rollouts: ::prost::alloc::vec::Vec<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PauseRolloutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResumeRolloutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromoteRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PromoteRolloutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbortRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AbortRolloutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UndoRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UndoRolloutResponse {
+    #[prost(message, optional, tag = "1")]
+    pub rollout: ::core::option::Option<Rollout>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRolloutRequest {
+    #[prost(string, tag = "1")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteRolloutResponse {}
+/// What operators want of a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RolloutIntent {
+    /// That it takes its course.
+    Unspecified = 0,
+    Pause = 1,
+    Promote = 2,
+    Abort = 3,
+}
+impl RolloutIntent {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLLOUT_INTENT_UNSPECIFIED",
+            Self::Pause => "ROLLOUT_INTENT_PAUSE",
+            Self::Promote => "ROLLOUT_INTENT_PROMOTE",
+            Self::Abort => "ROLLOUT_INTENT_ABORT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLLOUT_INTENT_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLLOUT_INTENT_PAUSE" => Some(Self::Pause),
+            "ROLLOUT_INTENT_PROMOTE" => Some(Self::Promote),
+            "ROLLOUT_INTENT_ABORT" => Some(Self::Abort),
+            _ => None,
+        }
+    }
+}
+/// Where a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RolloutPhase {
+    /// The canary's replicas are loaded and warmed.
+    Unspecified = 0,
+    /// The canary gets copies of calls.
+    Shadowing = 1,
+    /// The canary takes calls.
+    Canary = 2,
+    /// The canary has taken over.
+    Promoted = 3,
+    /// The stable version stays.
+    RolledBack = 4,
+}
+impl RolloutPhase {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLLOUT_PHASE_UNSPECIFIED",
+            Self::Shadowing => "ROLLOUT_PHASE_SHADOWING",
+            Self::Canary => "ROLLOUT_PHASE_CANARY",
+            Self::Promoted => "ROLLOUT_PHASE_PROMOTED",
+            Self::RolledBack => "ROLLOUT_PHASE_ROLLED_BACK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLLOUT_PHASE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLLOUT_PHASE_SHADOWING" => Some(Self::Shadowing),
+            "ROLLOUT_PHASE_CANARY" => Some(Self::Canary),
+            "ROLLOUT_PHASE_PROMOTED" => Some(Self::Promoted),
+            "ROLLOUT_PHASE_ROLLED_BACK" => Some(Self::RolledBack),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod rollouts_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Rollouts: one for each model. While a model has one, it alone says which version answers calls that name none; a version that appears
+    /// in a repository changes nothing then.
+    #[derive(Debug, Clone)]
+    pub struct RolloutsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> RolloutsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> RolloutsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            RolloutsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Begins a rollout. The version may be one that no worker offers yet. FAILED_PRECONDITION, naming the version that answers now, where that
+        /// is not the expected one, and while another rollout of the model is under way.
+        pub async fn start_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/StartRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "StartRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads a model's rollout.
+        pub async fn get_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/GetRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "GetRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the rollouts of all models, ended ones included.
+        pub async fn list_rollouts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/ListRollouts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "ListRollouts"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Keeps a rollout in its stage; it is still rolled back if the canary is worse.
+        pub async fn pause_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/PauseRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "PauseRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a paused rollout go on.
+        pub async fn resume_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/ResumeRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "ResumeRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets the canary take over as soon as as many of its replicas are ready as of the stable version, whatever its figures.
+        pub async fn promote_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PromoteRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PromoteRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/PromoteRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "PromoteRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Rolls back.
+        pub async fn abort_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AbortRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AbortRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/AbortRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "AbortRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Leads a promoted rollout back to the version before: without steps, as soon as its replicas are ready.
+        pub async fn undo_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UndoRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UndoRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/UndoRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "UndoRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forgets a rollout that has ended: the model's desired state alone then says which version answers.
+        pub async fn delete_rollout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteRolloutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/weft.control.v1.Rollouts/DeleteRollout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("weft.control.v1.Rollouts", "DeleteRollout"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod rollouts_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with RolloutsServer.
+    #[async_trait]
+    pub trait Rollouts: std::marker::Send + std::marker::Sync + 'static {
+        /// Begins a rollout. The version may be one that no worker offers yet. FAILED_PRECONDITION, naming the version that answers now, where that
+        /// is not the expected one, and while another rollout of the model is under way.
+        async fn start_rollout(
+            &self,
+            request: tonic::Request<super::StartRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::StartRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Reads a model's rollout.
+        async fn get_rollout(
+            &self,
+            request: tonic::Request<super::GetRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Lists the rollouts of all models, ended ones included.
+        async fn list_rollouts(
+            &self,
+            request: tonic::Request<super::ListRolloutsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolloutsResponse>,
+            tonic::Status,
+        >;
+        /// Keeps a rollout in its stage; it is still rolled back if the canary is worse.
+        async fn pause_rollout(
+            &self,
+            request: tonic::Request<super::PauseRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Lets a paused rollout go on.
+        async fn resume_rollout(
+            &self,
+            request: tonic::Request<super::ResumeRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Lets the canary take over as soon as as many of its replicas are ready as of the stable version, whatever its figures.
+        async fn promote_rollout(
+            &self,
+            request: tonic::Request<super::PromoteRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PromoteRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Rolls back.
+        async fn abort_rollout(
+            &self,
+            request: tonic::Request<super::AbortRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AbortRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Leads a promoted rollout back to the version before: without steps, as soon as its replicas are ready.
+        async fn undo_rollout(
+            &self,
+            request: tonic::Request<super::UndoRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UndoRolloutResponse>,
+            tonic::Status,
+        >;
+        /// Forgets a rollout that has ended: the model's desired state alone then says which version answers.
+        async fn delete_rollout(
+            &self,
+            request: tonic::Request<super::DeleteRolloutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteRolloutResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Rollouts: one for each model. While a model has one, it alone says which version answers calls that name none; a version that appears
+    /// in a repository changes nothing then.
+    #[derive(Debug)]
+    pub struct RolloutsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> RolloutsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for RolloutsServer<T>
+    where
+        T: Rollouts,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/weft.control.v1.Rollouts/StartRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct StartRolloutSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::StartRolloutRequest>
+                    for StartRolloutSvc<T> {
+                        type Response = super::StartRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StartRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::start_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StartRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.control.v1.Rollouts/GetRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRolloutSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::GetRolloutRequest>
+                    for GetRolloutSvc<T> {
+                        type Response = super::GetRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::get_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.control.v1.Rollouts/ListRollouts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRolloutsSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::ListRolloutsRequest>
+                    for ListRolloutsSvc<T> {
+                        type Response = super::ListRolloutsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRolloutsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::list_rollouts(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRolloutsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.control.v1.Rollouts/PauseRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseRolloutSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::PauseRolloutRequest>
+                    for PauseRolloutSvc<T> {
+                        type Response = super::PauseRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::pause_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.control.v1.Rollouts/ResumeRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeRolloutSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::ResumeRolloutRequest>
+                    for ResumeRolloutSvc<T> {
+                        type Response = super::ResumeRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::resume_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.control.v1.Rollouts/PromoteRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct PromoteRolloutSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::PromoteRolloutRequest>
+                    for PromoteRolloutSvc<T> {
+                        type Response = super::PromoteRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PromoteRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::promote_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PromoteRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.control.v1.Rollouts/AbortRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct AbortRolloutSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::AbortRolloutRequest>
+                    for AbortRolloutSvc<T> {
+                        type Response = super::AbortRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AbortRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::abort_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AbortRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.control.v1.Rollouts/UndoRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct UndoRolloutSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::UndoRolloutRequest>
+                    for UndoRolloutSvc<T> {
+                        type Response = super::UndoRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UndoRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::undo_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UndoRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/weft.control.v1.Rollouts/DeleteRollout" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteRolloutSvc<T: Rollouts>(pub Arc<T>);
+                    impl<
+                        T: Rollouts,
+                    > tonic::server::UnaryService<super::DeleteRolloutRequest>
+                    for DeleteRolloutSvc<T> {
+                        type Response = super::DeleteRolloutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteRolloutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Rollouts>::delete_rollout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteRolloutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for RolloutsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "weft.control.v1.Rollouts";
+    impl<T> tonic::server::NamedService for RolloutsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// A worker with what it holds.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerView {

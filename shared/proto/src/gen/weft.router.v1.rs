@@ -95,6 +95,9 @@ pub struct ExplainResponse {
     /// What the zone does; absent while the router has none, and where all candidates or none stand in it.
     #[prost(message, optional, tag = "21")]
     pub zone: ::core::option::Option<ZoneView>,
+    /// How a rollout splits the calls of that model which name no version: its stable version, then its canary. Absent where none is under way.
+    #[prost(message, optional, tag = "22")]
+    pub rollout: ::core::option::Option<RouteTaken>,
 }
 /// Where a sequence or a route's affinity leads a call.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -20,7 +20,7 @@ use affinity::affinity;
 
 const MAX_WEIGHT: u32 = 1_000_000;
 /// Matches of one target: every call of the route is compared with all of them.
-const MAX_MATCHES: usize = 4;
+pub(super) const MAX_MATCHES: usize = 4;
 /// Bytes of a metadata's or parameter's key.
 const MAX_KEY_BYTES: usize = 64;
 /// Bytes of a value that metadata is compared with.
@@ -106,7 +106,7 @@ fn weigh(field: impl Fn(&str) -> String, target: &RouteTarget) -> Result<()> {
     matches.try_for_each(|(index, one)| metadata_match(&field(&format!(".matches[{index}]")), one))
 }
 
-fn metadata_match(field: &str, wanted: &MetadataMatch) -> Result<()> {
+pub(super) fn metadata_match(field: &str, wanted: &MetadataMatch) -> Result<()> {
     metadata_key(&format!("{field}.key"), &wanted.key)?;
     match &wanted.value {
         Some(Value::Exact(value)) => metadata_value(&format!("{field}.exact"), value),
