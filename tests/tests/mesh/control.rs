@@ -1,6 +1,5 @@
 //! Desired state, as operators apply it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
