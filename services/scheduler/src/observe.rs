@@ -193,6 +193,67 @@ mod tests {
     }
 
     #[test]
+    fn workers_tell_their_devices_and_share_what_they_offer_alike() {
+        let device = |kind: &str, ordinal, memory_bytes| state::WorkerDevice {
+            kind: kind.to_owned(),
+            ordinal,
+            memory_bytes,
+            memory_node: 0,
+        };
+        let mut told = worker("w1", 1, &[("a", 1)]);
+        told.threads = u32::MAX;
+        told.devices = vec![device("cpu", 0, 7), device("", 0, 8), device("cuda", 1, u64::MAX), device("cpu", 0, 9)];
+        told.devices.extend((2..99).map(|ordinal| device("cuda", ordinal, 1)));
+        told.offers[0].versions[0] =
+            state::VersionOffer { version: 1, size_bytes: 5, device_kind: "cuda".to_owned(), cpu_millis: 1500 };
+        let mut alike = told.clone();
+        alike.id = "w2".to_owned();
+        let seen = workers(&snapshot(&[told, alike, worker("w3", 1, &[("a", 1)])]));
+        let [one, two, three] = &*seen else { panic!("three workers") };
+        assert!(Arc::ptr_eq(&one.offers, &two.offers) && !Arc::ptr_eq(&one.offers, &three.offers));
+        assert_eq!(one.cpu_millis, u64::from(u32::MAX) * 1000);
+        let id = |kind: &str, ordinal| DeviceId { kind: kind.to_owned(), ordinal };
+        let first = [Device { id: id("cpu", 0), memory: 7 }, Device { id: id("cuda", 1), memory: u64::MAX }];
+        assert_eq!(
+            one.devices[..2],
+            first,
+            "a kind without a name and a second one of the same number are passed over"
+        );
+        assert!(one.devices.len() <= MAX_DEVICES);
+        let offer =
+            &one.offers["a".parse::<ModelName>().as_ref().expect("a name")][&Version::new(1).expect("not zero")];
+        assert_eq!(*offer, Offer { size: 5, device_kind: "cuda".to_owned(), cpu_millis: 1500 });
+        // Builds of before tell none of it.
+        assert_eq!((three.devices.len(), three.memory, three.cpu_millis), (0, 100, 0));
+    }
+
+    #[test]
+    fn placements_tell_where_and_in_which_order_they_were_made() {
+        let mut mesh = snapshot(&[worker("w1", 1, &[("a", 1), ("b", 1)])]);
+        placement(&mut mesh, &key("w1", "a", 1), 3);
+        let device = state::PlacementDevice { kind: "cuda".to_owned(), ordinal: 2 };
+        let placed = state::Placement { epoch: 1, device: Some(device) };
+        mesh.placements.insert(key("w1", "b", 1), crate::fixture::record(placed, 4));
+        let told: Vec<_> = holdings(&mesh).into_iter().map(|holding| (holding.since, holding.device)).collect();
+        assert_eq!(told, [(3, None), (4, Some(DeviceId { kind: "cuda".to_owned(), ordinal: 2 }))]);
+    }
+
+    #[test]
+    fn priorities_and_what_must_not_be_beside_a_model_are_wanted() {
+        let mut mesh = snapshot(&[]);
+        let model = Model {
+            name: "a".to_owned(),
+            priority: control::Priority::Batch.into(),
+            anti_affinity: vec!["b".to_owned(), "../x".to_owned()],
+            ..Model::default()
+        };
+        mesh.models.insert("a".parse().expect("a name"), crate::fixture::record(model, 1));
+        let wanted = wanted(&mesh, ModelControl::Explicit);
+        assert_eq!(wanted[0].priority, Priority::Batch);
+        assert_eq!(wanted[0].anti_affinity, BTreeSet::from(["b".parse().expect("a name")]));
+    }
+
+    #[test]
     fn placed_and_reported_replicas_are_told_together() {
         let mut mesh = snapshot(&[worker("w1", 1, &[("a", 1)])]);
         placement(&mut mesh, &key("w1", "a", 1), 3);

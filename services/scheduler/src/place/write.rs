@@ -65,6 +65,23 @@ mod tests {
         assert!(transactions.iter().all(|transaction| transaction.compares.contains(&fence(7).compare())));
     }
 
+    #[test]
+    fn a_placement_names_the_device_that_was_chosen() {
+        let one = place_key(&key("w1", "m", 1));
+        let moves =
+            vec![Move::Place(one.clone(), Why::Missing), Move::Place(place_key(&key("w1", "m", 2)), Why::Missing)];
+        let devices = [(one, DeviceId { kind: "cuda".to_owned(), ordinal: 3 })].into();
+        let plan = Plan { moves, devices, ..Plan::default() };
+        let transaction = transactions(&plan, &snapshot(&[]), &Keys::new("t"), &fence(7)).remove(0);
+        let written = transaction.ops.into_iter().map(|op| match op {
+            Op::Put { value, .. } => Placement::decode(value).expect("a placement"),
+            other => panic!("{other:?}"),
+        });
+        let device = PlacementDevice { kind: "cuda".to_owned(), ordinal: 3 };
+        let expected = [Placement { epoch: 7, device: Some(device) }, Placement { epoch: 7, device: None }];
+        assert_eq!(written.collect::<Vec<_>>(), expected);
+    }
+
     #[tokio::test]
     async fn only_the_leader_writes_and_only_what_it_has_seen() {
         let store = MemoryStore::new(Arc::new(SystemClock));

@@ -13,7 +13,7 @@ use super::choose::Score;
 use super::fleet::Fleet;
 use super::goal::Goal;
 use super::models::Models;
-use super::seat::Held;
+use super::seat::{Held, UNUSED, band};
 use super::{Obstacle, Offer, Priority, Why};
 
 /// A worker that has room for one more replica when the victims have gone.
@@ -79,6 +79,7 @@ struct Case<'f, 'a> {
     goals: &'f [Goal<'a>],
     models: &'f Models<'a>,
     goal: &'f Goal<'a>,
+    band: usize,
     seat: usize,
     pool: usize,
     /// What has to go, in bytes and in thousandths of a thread.
@@ -101,7 +102,7 @@ impl<'f, 'a> Case<'f, 'a> {
         let pools = place.pools(&offer.device_kind).filter(move |pool| bound.is_none_or(|bound| bound == *pool));
         pools.map(move |pool| {
             let (memory, cpu) = (place.memory[pool].lack(size), place.processors.lack(cpu));
-            Self { fleet, goals, models, goal, seat, pool, memory, cpu }
+            Self { fleet, goals, models, goal, band: band(goal.wanted), seat, pool, memory, cpu }
         })
     }
 
@@ -118,7 +119,7 @@ impl<'f, 'a> Case<'f, 'a> {
     }
 
     fn why(&self, number: usize) -> Why {
-        if self.idle(number).is_some() { Why::Evicted } else { Why::Preempted }
+        if self.held(number).band == UNUSED { Why::Evicted } else { Why::Preempted }
     }
 
     /// Whether it can be made to go.
@@ -131,8 +132,8 @@ impl<'f, 'a> Case<'f, 'a> {
         let surplus = |other: &Goal<'a>| other.placed() > 1 && (!held.ready() || serves(other));
         // Each model gets its first replica before another of its priority keeps a second one.
         let fair = || self.goal.have() == 0 && held.kept && held.goal.is_some_and(|goal| surplus(&self.goals[goal]));
-        let lower = self.priority(number).cmp(&self.goal.wanted.priority);
-        self.idle(number).is_some() || lower.is_gt() || (lower.is_eq() && fair())
+        let lower = held.band.cmp(&self.band);
+        held.band == UNUSED || lower.is_gt() || (lower.is_eq() && fair())
     }
 
     /// What its going gives, of what is lacking: the two are weighed against what is lacking of each.

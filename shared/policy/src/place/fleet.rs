@@ -8,7 +8,7 @@ use super::choose::Index;
 use super::goal::Goal;
 use super::models::{Found, Models};
 use super::pool::Pool;
-use super::seat::{Held, Seat, band};
+use super::seat::{Held, Seat, UNUSED, band};
 use super::{Move, Obstacle, Offer, Offers, Wanted, Why, Worker, World};
 
 /// Every worker in the order of the names; a worker's position is its number.
@@ -78,7 +78,7 @@ impl<'a> Fleet<'a> {
                 model,
                 version: key.version,
                 goal,
-                band: models.wanted(model).map_or(0, band),
+                band: models.wanted(model).map_or(UNUSED, band),
                 pool: place.pool_of(holding.device.as_ref(), offer.map_or("", |offer| &offer.device_kind)),
                 size: if holding.size > 0 { holding.size } else { estimate },
                 cpu: offer.map_or(0, |offer| offer.cpu_millis),

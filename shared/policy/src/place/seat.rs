@@ -27,12 +27,15 @@ pub(super) struct Seat<'a> {
     pub(super) goes: bool,
 }
 
-/// What nobody calls, and then one for each priority.
+/// What nobody calls, and then one for each priority, the highest first.
 const BANDS: usize = 4;
+
+/// The band of what nobody calls.
+pub(super) const UNUSED: usize = 0;
 
 pub(super) fn band(wanted: &Wanted) -> usize {
     match (wanted.idle, wanted.priority) {
-        (Some(_), _) => 0,
+        (Some(_), _) => UNUSED,
         (None, Priority::Realtime) => 1,
         (None, Priority::Standard) => 2,
         (None, Priority::Batch) => 3,
@@ -102,7 +105,7 @@ impl Seat<'_> {
     /// Whether anything here could make way for a replica of the model, or does already: a quick look.
     pub(super) fn may_yield(&self, wanted: &Wanted, first: bool) -> bool {
         let from = band(wanted) + usize::from(!first);
-        self.goes || self.staying[0] > 0 || self.staying[from..].iter().any(|count| *count > 0)
+        self.goes || self.staying[UNUSED] > 0 || self.staying[from..].iter().any(|count| *count > 0)
     }
 
     pub(super) fn open(&self) -> bool {
