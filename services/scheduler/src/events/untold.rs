@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use weft_proto::weft::state::v1::Event;
+use weft_proto::weft::state::v1::{Event, Severity};
 
 use super::ledger::Due;
 
@@ -22,7 +22,9 @@ impl Untold {
         let mut before = std::mem::take(&mut *events);
         for due in due {
             let event = before.remove(&due.id).unwrap_or_else(|| {
-                tracing::warn!(reason = due.reason, subject = due.subject, details = due.message, "an event");
+                if due.severity == Severity::Warning {
+                    tracing::warn!(reason = due.reason, subject = due.subject, details = due.message, "an event");
+                }
                 due.event(reporter, now)
             });
             events.insert(due.id.clone(), event);
