@@ -4,7 +4,6 @@
 
 mod scheduler {
     pub(crate) mod cycles;
-    #[expect(dead_code, reason = "the worker's benchmarks use the rest")]
     #[path = "../worker/generate.rs"]
     pub(crate) mod generate;
     pub(crate) mod leader;

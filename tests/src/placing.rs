@@ -67,7 +67,7 @@ impl Fleet {
         let offer = |model: usize| ModelOffer {
             name: format!("m{model:04}"),
             engine: "builtin".to_owned(),
-            versions: vec![VersionOffer { version: 1, size_bytes: SIZE }],
+            versions: vec![VersionOffer { version: 1, size_bytes: SIZE, ..VersionOffer::default() }],
         };
         // Neighbours offer models that overlap, and all of them together each model equally often.
         let first = number * size.models / size.workers;
@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn put(key: &str, revision: Revision) -> Change {
-        let value = Bytes::from(Placement { epoch: 7 }.encode_to_vec());
+        let value = Bytes::from(Placement { epoch: 7, device: None }.encode_to_vec());
         let (create_revision, mod_revision) = (revision, revision);
         Change::Put(Entry { key: format!("p/{key}"), value, create_revision, mod_revision, version: 1, lease: None })
     }

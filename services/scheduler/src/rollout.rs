@@ -189,7 +189,7 @@ impl Counted {
         let (stable_ready, canary_ready) = (is_ready(stable), is_ready(canary));
         let healthy = || snapshot.workers.iter().filter(|(_, record)| !record.value.draining);
         let candidates = healthy().filter(|(_, record)| {
-            offers(&record.value).get(model).is_some_and(|versions| versions.contains_key(&canary))
+            offers(&record.value.offers).get(model).is_some_and(|versions| versions.contains_key(&canary))
         });
         let candidates = candidates.count();
         let failures = inner.note_failures(snapshot, SystemClock::now());

@@ -55,6 +55,7 @@ fn of_rollout((model, record): (&ModelName, &Arc<Record<Rollout>>)) -> Option<Fi
     let status = record.value.status.as_ref().filter(|status| status.phase() == RolloutPhase::RolledBack)?;
     let Rollout { stable, canary, .. } = record.value;
     Some(Finding {
+        severity: Severity::Warning,
         reason: "RolloutRolledBack",
         subject: format!("rollouts/{model}"),
         revision: record.mod_revision,

@@ -66,6 +66,7 @@ const fn because(why: Why) -> &'static str {
         Why::Replaced => "the worker drains or no longer suits, and others serve",
         Why::Superseded => "another version serves",
         Why::Failed => "it could not be loaded there",
+        Why::Preempted => "one of a higher priority, or the first of another model, needs its room",
         Why::Evicted => "nobody calls the model, and another one needs the memory",
     }
 }

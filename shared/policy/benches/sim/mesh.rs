@@ -413,7 +413,11 @@ impl<'a> Mesh<'a> {
             wait: told.map(|told| told.wait.as_secs_f32()),
             load: told.map(|told| (told.requests + rows) as f32 / (2 * rows) as f32),
         };
+        let before = gate.limit.calls();
         gate.limit.observe(&sample, rules.instant(rules.now));
+        if gate.limit.calls() > before {
+            gate.line.forget_pace(gate.limit.calls());
+        }
         self.grant(call);
     }
 

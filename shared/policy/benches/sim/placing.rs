@@ -1,8 +1,9 @@
 //! Who holds what in a simulated mesh: production's placement over its own snapshot, or what others would do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use weft_policy::place::{self, Holding, Key, Move, Priority, State, Wanted, World};
+use weft_policy::place::{self, Holding, Key, Move, Offers, Priority, State, Wanted, World};
 use weft_types::{ModelName, Version, WorkerId};
 
 use super::method::Placing;
@@ -51,14 +52,17 @@ impl Placement {
             names("w", workers * scenario.pools).iter().filter_map(|name| name.parse().ok()).collect();
         let world = |pool: usize| {
             let of_pool = &model_names[pool * models..(pool + 1) * models];
-            let offers: BTreeMap<_, _> =
-                of_pool.iter().map(|name| (name.clone(), BTreeMap::from([(version, 1)]))).collect();
+            let offers: Arc<Offers> =
+                Arc::new(of_pool.iter().map(|name| (name.clone(), BTreeMap::from([(version, 1.into())]))).collect());
             let worker = |id: &WorkerId| place::Worker {
                 id: id.clone(),
                 zone: String::new(),
                 labels: BTreeMap::new(),
                 memory: HOLDS as u64,
+                devices: Vec::new(),
+                cpu_millis: 0,
                 draining: false,
+                cordoned: false,
                 offers: offers.clone(),
             };
             World {
@@ -145,6 +149,8 @@ impl Placement {
                 placed: true,
                 state: if ready { State::Ready } else { State::Loading },
                 size: 1,
+                device: None,
+                since: 0,
             })
             .collect();
         let wanted = models.map(|model| Wanted {

@@ -94,7 +94,8 @@ impl Seen {
 
 impl Gate {
     pub(crate) fn new(now: Instant) -> Self {
-        let (limit, line) = (Limit::new(1, now), Line::new(TARGET_WAIT, now));
+        let limit = Limit::new(1, now);
+        let line = Line::new(TARGET_WAIT, limit.calls(), now);
         Self { limit, line, in_flight: 0, seen: Vec::new(), turn: 0, fastest: Quickest::default() }
     }
 
