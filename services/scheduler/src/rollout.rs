@@ -137,11 +137,8 @@ impl Conductor {
             stage.memory = memory;
             return Ok(());
         }
-        let value = Rollout { status: Some(record::told(&next)), ..rollout.clone() };
-        let key = self.inner.keys.rollout(model);
-        let compares = vec![fence.compare(), Compare::ModRevision(key.clone(), record.mod_revision)];
-        let put = Op::Put { key, value: Bytes::from(value.encode_to_vec()), lease: None };
-        if let Commit::Done(revision) = self.inner.store.commit(Txn { compares, ops: vec![put] }).await? {
+        let write = transaction(self.inner.keys.rollout(model), record, &next, fence);
+        if let Commit::Done(revision) = self.inner.store.commit(write).await? {
             self.written = self.written.max(revision);
             (stage.memory, stage.told) = (memory, now);
             if !only_told {
@@ -152,6 +149,13 @@ impl Conductor {
         }
         Ok(())
     }
+}
+
+/// Writes a status while the leader leads and the record is as it was read.
+fn transaction(key: String, record: &Record<Rollout>, status: &Status, fence: &Fence) -> Txn {
+    let value = Rollout { status: Some(record::told(status)), ..record.value.clone() };
+    let compares = vec![fence.compare(), Compare::ModRevision(key.clone(), record.mod_revision)];
+    Txn { compares, ops: vec![Op::Put { key, value: Bytes::from(value.encode_to_vec()), lease: None }] }
 }
 
 /// What both versions did since the stage began; `None` where nobody tells.

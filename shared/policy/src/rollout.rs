@@ -167,7 +167,8 @@ pub fn decide(
     if parity && intent == Intent::Promote {
         return promoted("promoted by hand".to_owned());
     }
-    let ending = parity && intent == Intent::Run && is_over(plan, status, memory, now);
+    let stays = plan.header_only && status.phase == Phase::Canary;
+    let ending = parity && !stays && intent == Intent::Run && is_over(plan, status, memory, now);
     let verdict = match (&seen.figures, status.phase) {
         (_, Phase::Loading) => Verdict::Fine,
         (None, _) => Verdict::Unknown,
@@ -184,7 +185,7 @@ pub fn decide(
     match verdict {
         _ if intent == Intent::Pause => wait("paused by hand".to_owned()),
         Verdict::Unknown => wait("waiting for figures: no metrics service tells any".to_owned()),
-        _ if plan.header_only && status.phase == Phase::Canary => wait("waiting to be promoted by hand".to_owned()),
+        _ if stays => wait("waiting to be promoted by hand".to_owned()),
         Verdict::TooFew { calls, wanted } => wait(format!("waiting for calls: {calls} of {wanted}")),
         _ if !ending => wait(String::new()),
         _ => next(plan, status, memory, now),

@@ -7,13 +7,14 @@ use weft_proto::weft::control::v1::rollouts_server::Rollouts as _;
 use weft_proto::weft::control::v1::*;
 use weft_proto::weft::metrics::v1::ModelSummary;
 use weft_runtime::Tasks;
+use weft_store::{MemoryStore, Store as _};
 
 use super::*;
 use crate::fixture::{key, worker};
 use crate::grpc::Surface;
 use crate::planted::Planted;
-use crate::tests::{Cluster, PATIENCE, request};
-use crate::{Options, Scheduler};
+use crate::tests::{Cluster, PATIENCE, model, request};
+use crate::{ModelControl, Options, Scheduler};
 
 /// A cluster with a model of two versions on so many workers, of which the first serves on all of them.
 struct Stand {
@@ -27,7 +28,7 @@ struct Stand {
 impl Stand {
     async fn new(workers: usize) -> Self {
         let cluster = Cluster::new();
-        let (scheduler, tasks) = cluster.scheduler("s1", Options::default());
+        let (scheduler, tasks) = cluster.scheduler("s1", options());
         let workers: Vec<String> = (1..=workers).map(|number| format!("w{number}")).collect();
         let stand = Self { cluster, scheduler, planted: Planted::default(), tasks, workers };
         for id in &stand.workers {
@@ -91,6 +92,11 @@ impl Stand {
         let told = surface.get_rollout(request(GetRolloutRequest { model: "m".to_owned() })).await;
         told.expect("known").into_inner().rollout.and_then(|rollout| rollout.status).expect("it has one")
     }
+}
+
+/// Only what is asked for is placed: the second version would be otherwise, before there is a rollout.
+fn options() -> Options {
+    Options { model_control: ModelControl::Explicit, ..Options::default() }
 }
 
 fn start(expected_version: u64, strategy: Option<RolloutStrategy>) -> tonic::Request<StartRolloutRequest> {
@@ -254,7 +260,7 @@ async fn hands_pause_resume_and_promote() {
 #[tokio::test]
 async fn the_next_leader_goes_on_where_the_last_one_ended() {
     let stand = Stand::new(1).await;
-    let (second, _tasks) = stand.cluster.scheduler("s2", Options::default());
+    let (second, _tasks) = stand.cluster.scheduler("s2", options());
     stand.start(half()).await;
     stand.until_placed(&[1, 2]).await;
     stand.report(2, ReplicaState::Ready).await;
@@ -275,12 +281,38 @@ async fn a_record_that_cannot_be_meant_is_left_alone() {
         let name: ModelName = "m".parse().expect("a name");
         stand.cluster.put(stand.cluster.keys.rollout(&name), &odd).await;
         // Somebody else's model shows that the leader has looked at it, and goes on.
-        let id = format!("x{stable}-{canary}");
-        stand.cluster.join(&worker(&id, 1, &[(&format!("n{stable}-{canary}"), 1)])).await;
+        let (id, other) = (format!("x{stable}-{canary}"), format!("n{stable}-{canary}"));
+        stand.cluster.join(&worker(&id, 1, &[(&other, 1)])).await;
+        stand.surface().apply_model(model(&other, 1)).await.expect("applied");
         stand
             .cluster
             .until("another model", |snapshot| snapshot.placements.keys().any(|key| key.worker.as_str() == id))
             .await;
         assert!(stand.cluster.mesh().snapshot().placements.contains_key(&key("w1", "m", 1)), "{stable} {canary}");
     }
+}
+
+#[tokio::test]
+async fn only_the_leader_writes_and_only_over_what_it_has_read() {
+    let store = MemoryStore::new(Arc::new(SystemClock));
+    let put = |key: &str, value: Rollout| Txn {
+        compares: Vec::new(),
+        ops: vec![Op::Put { key: key.to_owned(), value: value.encode_to_vec().into(), lease: None }],
+    };
+    let done = |commit| match commit {
+        Ok(Commit::Done(revision)) => Some(revision),
+        _ => None,
+    };
+    let term = done(store.commit(put("leader", Rollout::default())).await).expect("nobody else writes");
+    let read = Rollout { stable: 1, canary: 2, ..Rollout::default() };
+    let revision = done(store.commit(put("m", read.clone())).await).expect("nobody else writes");
+    let write = |term, revision| {
+        let record = Record { value: read.clone(), create_revision: revision, mod_revision: revision };
+        let valid_until = SystemClock::now();
+        let fence = Fence { key: "leader".to_owned(), create_revision: term, valid_until };
+        transaction("m".to_owned(), &record, &Status::default(), &fence)
+    };
+    assert_eq!(done(store.commit(write(term - 1, revision)).await), None, "a leader of the past wrote");
+    assert_eq!(done(store.commit(write(term, revision - 1)).await), None, "it wrote over what it had not read");
+    assert!(done(store.commit(write(term, revision)).await).is_some());
 }

@@ -95,9 +95,12 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// Judges by all that was seen in the stage, one of so many `stages`. Where it is `ending`, what came since the last look counts, too.
+    /// Judges by all that was seen in the stage, one of so many `stages`. Where it is
+    /// `ending` and enough calls were seen, what came since the last look counts, too.
     pub(super) fn judge(&mut self, limits: &Limits, evidence: &Evidence, stages: usize, ending: bool) -> Verdict {
         let calls = evidence.canary.calls;
+        let fewer = calls.min(evidence.stable.calls);
+        let ending = ending && fewer >= limits.min_calls;
         let grown = calls >= FIRST_LOOK && calls >= self.calls.saturating_add(self.calls / 4);
         if calls > self.calls && (grown || ending) {
             (self.taken, self.calls) = (self.taken.saturating_add(1), calls);
@@ -107,7 +110,6 @@ impl Looks {
                 return Verdict::Worse(why);
             }
         }
-        let fewer = calls.min(evidence.stable.calls);
         if fewer < limits.min_calls {
             return Verdict::TooFew { calls: fewer, wanted: limits.min_calls };
         }

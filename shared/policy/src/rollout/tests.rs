@@ -131,9 +131,10 @@ fn replicas_that_are_lost_for_a_while_are_waited_for() {
     course.step(Intent::Run, &ready(None));
     let lost = Seen { canary_ready: 1, ..ready(Some(good())) };
     assert_eq!(traffic(course.after(9 * MINUTE, &lost)), (5, true, 0));
-    assert_eq!(traffic(course.after(MINUTE, &ready(Some(good())))), (25, true, 0));
-    course.after(9 * MINUTE, &lost);
-    assert_eq!(course.after(9 * MINUTE, &lost).phase, Phase::Canary, "each loss has a deadline of its own");
+    // Back for a moment, without figures: the stage is the same, and the next loss has a deadline of its own.
+    course.after(5 * MINUTE, &ready(None));
+    course.after(MINUTE, &lost);
+    assert_eq!(course.after(9 * MINUTE, &lost).phase, Phase::Canary);
     assert_eq!(course.after(MINUTE, &lost).phase, Phase::RolledBack);
 }
 
