@@ -143,6 +143,7 @@ mod tests {
         let (mut cordoned, mut mesh) = (Cordoned::default(), snapshot(&[]));
         mesh.cordons.insert("w1".parse().expect("an id"), record(Cordon::default(), 5));
         assert_eq!(cordoned.observe(&mesh), []);
+        assert_eq!(cordoned.observe(&mesh), [], "it stands");
         mesh.cordons = Default::default();
         assert_eq!(told(&cordoned.observe(&mesh)), [("WorkerUncordoned", "it may take replicas again")]);
         assert_eq!(cordoned.observe(&mesh), []);
