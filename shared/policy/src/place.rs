@@ -254,13 +254,14 @@ fn fill<'a>(goals: &mut [Goal<'a>], fleet: &mut Fleet<'a>, models: &Models<'a>, 
         loop {
             let promised = fleet.held.len();
             take_turns(&turn, goals, |goals, number| add(goals, number, fleet, models, choice));
-            // Who got nothing may have the place of one that has since become another's second.
-            let without = |goal: &Goal<'_>| goal.have() == 0 && goal.obstacle.is_some_and(Obstacle::may_yield);
-            let without: Vec<usize> = turn.iter().copied().filter(|number| without(&goals[*number])).collect();
-            if without.is_empty() || fleet.held.len() == promised {
+            // Who got nothing may have the place of one that has since become another's second. A promise that is taken back for
+            // that can leave room for the others.
+            let lacks = |number: &usize| goals[*number].obstacle.is_some_and(Obstacle::may_yield);
+            let lacking: Vec<usize> = turn.iter().copied().filter(lacks).collect();
+            if fleet.held.len() == promised || lacking.iter().all(|number| goals[*number].have() > 0) {
                 break;
             }
-            without.iter().for_each(|number| goals[*number].obstacle = None);
+            lacking.iter().for_each(|number| goals[*number].obstacle = None);
         }
     }
 }

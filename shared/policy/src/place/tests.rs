@@ -191,6 +191,21 @@ fn fewer_replicas_keep_the_ready_ones() {
 }
 
 #[test]
+fn a_second_replica_gives_way_to_a_first_one_within_one_plan() {
+    let join = |worker, memory, sizes: [u64; 6]| Event::Join { worker, memory, zone: 0, sizes: sizes.to_vec() };
+    let want = |model, replicas| Event::Want { model, replicas, versions: vec![] };
+    // Model 1 fits only where model 0 goes at first; when it has gone, model 2 fits there, too.
+    let events =
+        [join(2, 11, [1, 0, 0, 0, 0, 1]), join(3, 35, [19, 0, 0, 17, 0, 17]), want(2, 2), want(1, 1), want(0, 2)];
+    let mut world = World::default();
+    events.into_iter().for_each(|event| happen(&mut world, event));
+    let plan = place(&world);
+    assert_eq!(plan.moves.len(), 4, "{plan:?}");
+    carry_out(&mut world, &plan);
+    assert_eq!(moves(&world), []);
+}
+
+#[test]
 fn a_withdrawn_offer_leaves_what_serves() {
     let empty = Worker { offers: Arc::default(), ..worker(0, 90) };
     let mut world = world(vec![empty], wanted(1, &[]), vec![holding(0, 1, State::Ready)]);

@@ -166,6 +166,9 @@ fn what_was_unused_the_longest_goes_first_and_what_is_used_stays() {
     let sizes = [10, 20, 30, 30].map(Offer::from).into_iter().enumerate();
     world.workers[0] = offering(worker(0, 60), sizes);
     assert_eq!(moves(&world), [Move::Remove(at(0, 2), Why::Evicted)]);
+    // One whose going would not help stays, however long it was unused.
+    world.wanted[0] = unused(50, model(0, 1));
+    assert_eq!(moves(&world), [Move::Remove(at(0, 2), Why::Evicted)]);
     // What is called stays, and what nobody calls takes nobody's room.
     let mut world = mesh(vec![alike(0, 10)], vec![model(0, 1), model(1, 1)], vec![on(0, 0, State::Ready)]);
     assert_eq!(moves(&world), []);
