@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use tonic::Code;
 use weft_proto::weft::control::v1::rollouts_client::RolloutsClient;
 use weft_proto::weft::control::v1::{
-    PromoteRolloutRequest, RolloutPhase, RolloutStep, RolloutStrategy, StartRolloutRequest,
+    PromoteRolloutRequest, RolloutAnalysis, RolloutPhase, RolloutStep, RolloutStrategy, StartRolloutRequest,
 };
 use weft_proto::weft::router::v1::router_client::RouterClient;
 use weft_proto::weft::router::v1::{ExplainRequest, ExplainResponse, Rule};
@@ -55,7 +55,9 @@ async fn a_good_version_is_promoted_without_a_failed_call() -> Result<()> {
     load.pass(100).await?;
     let shadow = Some(RolloutStep { percent: 50, pause: Some(weft_proto::duration(Duration::ZERO)) });
     // The shadow's stage ends by what the copies show alone: without copies, there would be no end.
-    start(&caller, NEXT, RolloutStrategy { shadow, ..share(30) }).await?;
+    // On a busy machine the versions are slow at different times; what is tested is that no call fails.
+    let analysis = Some(RolloutAnalysis { max_latency_ratio: Some(100.0), ..RolloutAnalysis::default() });
+    start(&caller, NEXT, RolloutStrategy { shadow, analysis, ..share(30) }).await?;
     let over = until_phase(&caller, RolloutPhase::Promoted).await?;
     assert_eq!(over.message, "its steps are done");
     until("the next version", async || answered_by(&caller, None).await.is_ok_and(|version| version == "2")).await?;

@@ -13,7 +13,7 @@ use weft_types::{Deadline, Error, ModelName, Reason, Result};
 use super::{check, unknown};
 use crate::Inner;
 use crate::error::store_failed;
-use crate::rollout::{answers, is_over};
+use crate::rollout::{answers, is_over, versions};
 
 /// How often a change is tried while the leader changes the record, too.
 const ATTEMPTS: usize = 8;
@@ -50,7 +50,8 @@ impl Inner {
                 let told = format!("model: a rollout to version {} is under way", there.canary);
                 return Err(Error::new(Reason::PreconditionFailed, told));
             }
-            match there.map(answers).or_else(|| latest(&snapshot, &model)) {
+            let meant = there.filter(|there| !versions(there).is_empty());
+            match meant.map(answers).or_else(|| latest(&snapshot, &model)) {
                 Some(now) if now == expected.get() => Ok(Some(rollout.clone())),
                 Some(now) => {
                     let told = format!("version {now} answers now");

@@ -19,9 +19,9 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// How long replicas may be missing where the record does not say.
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
 
-/// Whether nothing more will happen.
+/// Whether nothing more will happen, as with one that cannot be meant.
 pub(crate) fn is_over(rollout: &Rollout) -> bool {
-    phase(rollout).is_over()
+    pair(rollout).is_none() || phase(rollout).is_over()
 }
 
 /// The version that answers calls which name none, but for the canary's share.

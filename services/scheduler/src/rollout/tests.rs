@@ -290,6 +290,10 @@ async fn a_record_that_cannot_be_meant_is_left_alone() {
             .await;
         assert!(stand.cluster.mesh().snapshot().placements.contains_key(&key("w1", "m", 1)), "{stable} {canary}");
     }
+    // Another one takes its place, and is led as any.
+    stand.start(RolloutStrategy { progress_deadline: seconds(1), ..half() }).await;
+    stand.until("the end", |status| status.phase() == RolloutPhase::RolledBack).await;
+    assert!(!stand.tasks.failed());
 }
 
 #[tokio::test]
