@@ -1,7 +1,6 @@
 //! What a mesh does about who goes first. Name a part (`switch`) to run it alone.
 
 mod scheduler {
-    #[expect(dead_code, reason = "the worker's benchmarks use the rest")]
     #[path = "../worker/generate.rs"]
     pub(crate) mod generate;
     pub(crate) mod switch;
