@@ -70,12 +70,14 @@ pub enum Decision {
 }
 
 impl Urgent {
-    /// What it needs at the least from when there is a place, and what is set aside for it.
+    /// What it needs at the least from when there is a place, and what is set aside for it: a tenth of its time more than it takes, for
+    /// the way back and for timers that come late.
     fn needs(&self) -> (Duration, Duration) {
         let unknown = self.deadline.remaining(self.queued_at) / 2;
         let own =
             self.takes.map_or((Duration::ZERO, unknown), |takes| (takes.expected, takes.most.max(takes.expected)));
-        (self.ahead.saturating_add(own.0), self.ahead.saturating_add(own.1))
+        let spare = self.deadline.remaining(self.queued_at) / 10;
+        (self.ahead.saturating_add(own.0), self.ahead.saturating_add(own.1).saturating_add(spare))
     }
 
     /// The last moment at which something can be stopped for it; `None` where that would be in vain.

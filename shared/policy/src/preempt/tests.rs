@@ -99,18 +99,18 @@ fn what_stops_too_late_is_not_stopped() {
     assert_eq!(slowly(MS * 89, ending, now), Decision::Leave, "it ends sooner");
 }
 
-/// The first has time to wait for what runs; the tenth in the line has not.
+/// The first has time to wait for what runs; the eighth in the line has not.
 #[test]
 fn who_waits_behind_others_has_less_time_to_spare() {
     let now = now();
     let ending = Running { began: now - MS * 980, ..running(7, now) };
     let line = |count: u32| (0..count).map(move |at| Urgent { ahead: MS * 10 * at, ..urgent(now) });
     let told = |count: u32| decide(line(count), std::iter::once(ending), Duration::ZERO, now);
-    assert_eq!((told(1), told(8)), (Decision::WaitUntil(now + MS * 20), Decision::WaitUntil(now + MS * 20)));
-    assert_eq!(told(9), Decision::Stop(7));
+    assert_eq!((told(1), told(7)), (Decision::WaitUntil(now + MS * 20), Decision::WaitUntil(now + MS * 20)));
+    assert_eq!(told(8), Decision::Stop(7));
     assert_eq!(told(20), Decision::Stop(7), "those that are lost change nothing");
-    let lower = line(8).chain(line(9).skip(8).map(|one| Urgent { band: 2, ..one }));
-    assert_eq!(decide(lower, std::iter::once(ending), Duration::ZERO, now), told(8), "another band's line is its own");
+    let lower = line(7).chain(line(8).skip(7).map(|one| Urgent { band: 2, ..one }));
+    assert_eq!(decide(lower, std::iter::once(ending), Duration::ZERO, now), told(7), "another band's line is its own");
 }
 
 /// Where nothing was learned, half of the time is waited, and what runs is thought to run on.

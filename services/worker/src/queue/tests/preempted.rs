@@ -1,5 +1,7 @@
 //! Executions that make way for more urgent requests.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 /// The band of what may be stopped.
@@ -49,6 +51,7 @@ async fn its_place_is_free_when_it_has_stopped_and_not_before() {
         tokio::task::yield_now().await;
     }
     assert_eq!((replica.running(), replica.queue.len()), (1, 1), "it computes still");
+    assert!(handle.next().now_or_never().is_none(), "nothing begins beside it");
     drop(running);
     for mark in [1, 7] {
         let execution = handle.next().await;
