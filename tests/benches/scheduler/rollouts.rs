@@ -21,7 +21,7 @@ use weft_types::SystemClock;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Callers, each with one call under way.
-const CALLERS: usize = 8;
+const CALLERS: usize = 2;
 /// Of a hundred calls, so many go to a canary.
 const SHARE: u32 = 20;
 /// What drawing adds to a share, in percent of all calls.
