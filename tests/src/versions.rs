@@ -1,5 +1,6 @@
 //! A model of several versions, good and bad, and rollouts from one to another.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -32,22 +33,29 @@ const SIDE: usize = 64;
 
 /// A repository that holds all of them.
 pub fn repository() -> Result<TempDir> {
+    repository_of(&[FIRST, NEXT, FAILING, SLOW, BROKEN])
+}
+
+/// A repository that holds these of them.
+pub fn repository_of(versions: &[u64]) -> Result<TempDir> {
     let folder = tempfile::tempdir()?;
-    let model = folder.path().join(MODEL);
-    let sound = crate::graphs::picked(100, SIDE, 1);
-    for (version, bytes) in [
-        (FIRST, sound.clone()),
-        (NEXT, sound),
-        (FAILING, crate::graphs::picked(10, SIDE, 1)),
-        (SLOW, crate::graphs::picked(100, SIDE, 1000)),
-        (BROKEN, bytes::Bytes::from_static(b"no model")),
-    ] {
-        let folder = model.join(version.to_string());
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("model.onnx"), bytes)?;
-    }
-    std::fs::write(model.join("config.pbtxt"), format!("name: '{MODEL}' backend: 'tract'"))?;
+    std::fs::create_dir(folder.path().join(MODEL))?;
+    std::fs::write(folder.path().join(MODEL).join("config.pbtxt"), format!("name: '{MODEL}' backend: 'tract'"))?;
+    versions.iter().try_for_each(|version| add(folder.path(), *version))?;
     Ok(folder)
+}
+
+/// Puts a version into a repository.
+pub fn add(repository: &Path, version: u64) -> Result<()> {
+    let bytes = match version {
+        FAILING => crate::graphs::picked(10, SIDE, 1),
+        SLOW => crate::graphs::picked(100, SIDE, 1000),
+        BROKEN => bytes::Bytes::from_static(b"no model"),
+        _ => crate::graphs::picked(100, SIDE, 1),
+    };
+    let folder = repository.join(MODEL).join(version.to_string());
+    std::fs::create_dir_all(&folder)?;
+    Ok(std::fs::write(folder.join("model.onnx"), bytes)?)
 }
 
 /// A call that sound versions answer.

@@ -94,6 +94,7 @@ impl Converger {
     pub(crate) async fn run(mut self) {
         let mut changes = self.shared.mesh.changes();
         let mut draining = self.shared.draining.subscribe();
+        let mut repository = self.shared.repository.subscribe();
         let leaving = self.shared.leaving.clone();
         let shared = Arc::clone(&self.shared);
         loop {
@@ -103,6 +104,7 @@ impl Converger {
                 () = leaving.cancelled() => return,
                 Ok(()) = changes.changed() => {}
                 Ok(()) = draining.changed() => {}
+                Ok(()) = repository.changed() => self.announcer.offers(&shared),
                 Ok(()) = self.offered.changed() => {}
                 Some(report) = self.reports.1.recv() => self.settle(report),
                 () = shared.quarantines.changed() => self.tell_again(),

@@ -35,7 +35,7 @@ mod sequence;
 mod stats;
 mod wiring;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
@@ -59,7 +59,7 @@ use crate::machine::Machine;
 use crate::quarantine::Quarantines;
 use crate::replica::Replica;
 use crate::replicas::Replicas;
-use crate::repository::Repository;
+use crate::repository::{Facts, Repository};
 
 /// What a worker needs from its process.
 #[derive(Clone)]
@@ -91,7 +91,8 @@ pub(crate) struct Shared {
     memory_bytes: u64,
     threads: u32,
     machine: Machine,
-    repository: Repository,
+    /// As it was read last.
+    repository: watch::Sender<Arc<Repository>>,
     engines: BTreeMap<&'static str, Arc<dyn Engine>>,
     replicas: Replicas,
     quarantines: Quarantines,
@@ -128,8 +129,9 @@ impl Worker {
         machine: Machine,
     ) -> Self {
         let Parts { store, mesh, keys, scope, tasks, health } = parts;
-        let has = engines.keys().copied().collect();
-        let repository = Repository::scan(options.models_dir.as_deref(), &has);
+        let has: BTreeSet<&'static str> = engines.keys().copied().collect();
+        let known = options.models_dir.as_deref().and_then(|dir| Facts::of(dir).ok());
+        let repository = watch::Sender::new(Arc::new(Repository::scan(options.models_dir.as_deref(), &has)));
         let (presence, driver) = Presence::new(Arc::clone(&store), options.lease_ttl);
         let shared = Arc::new(Shared {
             // A fifth is left for requests, answers and the process itself.
@@ -157,6 +159,10 @@ impl Worker {
             driver.run(leaving).await;
             gone.send_replace(true);
         });
+        if let Some(dir) = shared.options.models_dir.clone() {
+            let following = repository::follow((dir, has), known, Arc::clone(&shared));
+            shared.tasks.spawn("repository", following);
+        }
         shared.tasks.spawn("converge", Converger::new(Arc::clone(&shared), store, presence).run());
         let draining = Arc::clone(&shared);
         shared.tasks.spawn("drain", async move {
@@ -182,9 +188,9 @@ impl Worker {
         LoadReports::server(move || load::of_worker(&shared))
     }
 
-    /// What the repository scan found wrong.
-    pub fn problems(&self) -> &[Problem] {
-        self.shared.repository.problems()
+    /// What the first scan of the repository found wrong, or the last one since.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.shared.repository().problems().to_vec()
     }
 
     /// Begins the drain, if it has not begun, and waits until what could be moved to other workers has been moved there,
@@ -213,8 +219,13 @@ impl Worker {
 }
 
 impl Shared {
-    fn offer(&self, name: &ModelName) -> Option<&repository::Offer> {
-        self.repository.models().find(|offer| offer.name == *name)
+    /// What could be loaded, as of now.
+    fn repository(&self) -> Arc<Repository> {
+        Arc::clone(&self.repository.borrow())
+    }
+
+    fn offer(&self, name: &ModelName) -> Option<Arc<repository::Offer>> {
+        self.repository.borrow().offer(name)
     }
 
     /// What a version is expected to take once loaded, in bytes.

@@ -2,7 +2,8 @@
 //!
 //! The folder has Triton's layout: `<model>/<version>/model.onnx` or `model.gguf`, with an optional `<model>/config.pbtxt`,
 //! `<model>/config.toml` and `<model>/manifest.sha256`. A plain `<model>.onnx` or `<model>.gguf` beside them is version 1 of a
-//! model without configuration. It is read once, at the start. An entry that cannot be served is left out with the reason;
+//! model without configuration. It is read at the start, and again whenever it has
+//! changed ([`follow`]). An entry that cannot be served is left out with the reason;
 //! nothing in the folder can keep the worker from starting. A model of the folder wins over a built-in one of its name.
 
 mod check;
@@ -10,6 +11,7 @@ mod config;
 mod engine;
 mod fields;
 mod files;
+mod follow;
 mod manifest;
 mod schema;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_engine::{Builtin, Source, Spec, digits};
@@ -26,6 +29,7 @@ use weft_types::{ModelName, Version};
 use config::{Around, Settings};
 use engine::Engine;
 use files::{Folder, Plain, Root};
+pub(crate) use follow::{Facts, follow};
 pub(crate) use manifest::Manifest;
 use schema::Schema;
 
@@ -65,7 +69,7 @@ pub(crate) struct Offer {
 /// The models that a worker could load.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repository {
-    offers: BTreeMap<ModelName, Offer>,
+    offers: BTreeMap<ModelName, Arc<Offer>>,
     problems: Vec<Problem>,
 }
 
@@ -78,14 +82,19 @@ impl Repository {
             repository.scan_folder(dir, engines);
         }
         for offer in builtin_offers() {
-            repository.offers.entry(offer.name.clone()).or_insert(offer);
+            repository.offers.entry(offer.name.clone()).or_insert(Arc::new(offer));
         }
         repository
     }
 
     /// The models, by name.
     pub(crate) fn models(&self) -> impl Iterator<Item = &Offer> {
-        self.offers.values()
+        self.offers.values().map(|offer| &**offer)
+    }
+
+    /// A model.
+    pub(crate) fn offer(&self, name: &ModelName) -> Option<Arc<Offer>> {
+        self.offers.get(name).cloned()
     }
 
     /// What was left out, and why.
@@ -165,7 +174,8 @@ impl Repository {
             tracing::info!(model = %name, note, "a field of the configuration is not followed");
         }
         let engine = settings.engine.as_str().to_owned();
-        self.offers.insert(name.clone(), Offer { name, engine, config: settings.config, versions });
+        let offer = Offer { name: name.clone(), engine, config: settings.config, versions };
+        self.offers.insert(name, Arc::new(offer));
     }
 
     fn report(&mut self, model: &str, problem: String) {

@@ -7,15 +7,18 @@ use anyhow::{Context as _, Result};
 use weft_proto::weft::control::v1::models_client::ModelsClient;
 use weft_proto::weft::control::v1::rollouts_client::RolloutsClient;
 use weft_proto::weft::control::v1::{
-    ApplyModelRequest, DeleteRolloutRequest, Model, RolloutPhase, RolloutStrategy, UndoRolloutRequest,
+    ApplyModelRequest, DeleteRolloutRequest, GetModelRequest, Model, Replica, RolloutPhase, RolloutStrategy,
+    UndoRolloutRequest,
 };
+use weft_proto::weft::state::v1::ReplicaState;
 use weft_tests::calls::{Caller, until};
 use weft_tests::etcd::Etcd;
 use weft_tests::goal::Goal;
 use weft_tests::load::{Load, Outcome};
 use weft_tests::process::Weft;
 use weft_tests::versions::{
-    BROKEN, FAILING, FIRST, MODEL, NEXT, SLOW, ask, repository, serve_first, share, start, until_phase,
+    BROKEN, FAILING, FIRST, MODEL, NEXT, SLOW, add, ask, repository, repository_of, serve_first, share, start,
+    until_phase,
 };
 use weft_types::SystemClock;
 
@@ -32,12 +35,12 @@ struct Mesh {
     caller: Caller,
     _processes: Vec<Weft>,
     _etcd: Etcd,
-    _models: tempfile::TempDir,
+    models: tempfile::TempDir,
 }
 
 impl Mesh {
-    async fn start(workers: usize) -> Result<Self> {
-        let (etcd, models) = (Etcd::start().await?, repository()?);
+    async fn start(workers: usize, models: tempfile::TempDir) -> Result<Self> {
+        let etcd = Etcd::start().await?;
         let folder = models.path().to_str().context("a path in UTF-8")?;
         let shared = ["--etcd", &etcd.client_url, "--lease-ttl", "5s"];
         let metrics = Weft::start("metrics", &shared)?;
@@ -50,8 +53,7 @@ impl Mesh {
         for _ in 0..workers {
             processes.push(Weft::start("worker", &[&shared[..], &["--models", folder, "--threads", "1"]].concat())?);
         }
-        serve_first(&caller, u32::try_from(workers)?).await?;
-        Ok(Self { caller, _processes: processes, _etcd: etcd, _models: models })
+        Ok(Self { caller, _processes: processes, _etcd: etcd, models })
     }
 
     fn load(&self) -> Load {
@@ -90,8 +92,10 @@ fn watched() -> RolloutStrategy {
 
 /// Runs the part: on 23 workers where it is to be `full`, else on three.
 pub(crate) async fn run(full: bool) -> Result<Vec<Goal>> {
-    let mesh = Mesh::start(if full { 23 } else { 3 }).await?;
-    let mut goals = Vec::new();
+    let workers = if full { 23 } else { 3 };
+    let mut goals = from_disk(workers).await?;
+    let mesh = Mesh::start(workers, repository()?).await?;
+    serve_first(&mesh.caller, u32::try_from(workers)?).await?;
     for (name, version, limit) in [("failing", FAILING, 30.0), ("slow", SLOW, 60.0), ("broken", BROKEN, 30.0)] {
         let (took, outcome) = mesh.roll(version, watched(), RolloutPhase::RolledBack).await?;
         let most = if version == FAILING { f64::from(SHARE) + SLACK } else { 0.0 };
@@ -103,6 +107,36 @@ pub(crate) async fn run(full: bool) -> Result<Vec<Goal>> {
     goals.push(Goal::at_most("rollouts_promoted_failed_calls", 0.0, outcome.failures.len() as f64));
     goals.extend(update(&mesh).await?);
     Ok(goals)
+}
+
+/// A version is put on the disk that all workers read: all of them load it and change over.
+async fn from_disk(workers: usize) -> Result<Vec<Goal>> {
+    let mesh = Mesh::start(workers, repository_of(&[FIRST])?).await?;
+    let mut models = ModelsClient::new(mesh.caller.channel.clone());
+    let model = Model { name: MODEL.into(), replicas: u32::try_from(workers)?, ..Model::default() };
+    until("the model to be applied", async || {
+        models.apply_model(ApplyModelRequest { model: Some(model.clone()) }).await.is_ok()
+    })
+    .await?;
+    let mut ready = async |version: u64| {
+        let told = models.get_model(GetModelRequest { name: MODEL.into() }).await.map(tonic::Response::into_inner);
+        let replicas = told.ok().and_then(|told| told.model).unwrap_or_default().replicas;
+        let ready = |one: &&Replica| one.version == version && one.state() == ReplicaState::Ready;
+        replicas.iter().filter(ready).count() == workers
+    };
+    until("the first version everywhere", async || ready(FIRST).await).await?;
+    let load = mesh.load();
+    load.pass(100).await?;
+    add(mesh.models.path(), NEXT)?;
+    let started = SystemClock::now();
+    until("the next version everywhere", async || ready(NEXT).await).await?;
+    let took = since(started);
+    load.pass(100).await?;
+    let outcome = load.stop().await?;
+    Ok(vec![
+        Goal::at_most("rollouts_from_disk_everywhere_s", 1.0, took.as_secs_f64()),
+        Goal::at_most("rollouts_from_disk_failed_calls", 0.0, outcome.failures.len() as f64),
+    ])
 }
 
 /// The update without a rollout: all replicas load the next version and change over as they are ready.
@@ -119,7 +153,7 @@ async fn update(mesh: &Mesh) -> Result<Vec<Goal>> {
     let load = mesh.load();
     load.pass(100).await?;
     let mut models = ModelsClient::new(mesh.caller.channel.clone());
-    let told = models.get_model(weft_proto::weft::control::v1::GetModelRequest { name: MODEL.into() }).await?;
+    let told = models.get_model(GetModelRequest { name: MODEL.into() }).await?;
     let there = told.into_inner().model.and_then(|view| view.model).context("it was applied")?;
     let started = SystemClock::now();
     models.apply_model(ApplyModelRequest { model: Some(Model { versions: vec![NEXT], ..there }) }).await?;

@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tonic::Code;
+use weft_proto::weft::control::v1::models_client::ModelsClient;
 use weft_proto::weft::control::v1::rollouts_client::RolloutsClient;
 use weft_proto::weft::control::v1::{
-    PromoteRolloutRequest, RolloutAnalysis, RolloutPhase, RolloutStep, RolloutStrategy, StartRolloutRequest,
+    GetModelRequest, PromoteRolloutRequest, RolloutAnalysis, RolloutPhase, RolloutStep, RolloutStrategy,
+    StartRolloutRequest,
 };
 use weft_proto::weft::router::v1::router_client::RouterClient;
 use weft_proto::weft::router::v1::{ExplainRequest, ExplainResponse, Rule};
+use weft_proto::weft::state::v1::ReplicaState;
 use weft_tests::calls::{Caller, until, with_timeout};
 use weft_tests::load::Load;
 use weft_tests::process::Weft;
 use weft_tests::tools::tool;
 use weft_tests::versions::{
-    BROKEN, FAILING, FIRST, MODEL, NEXT, SLOW, ask, repository, serve_first, share, start, status, until_phase,
+    BROKEN, FAILING, FIRST, MODEL, NEXT, SLOW, add, ask, repository, repository_of, serve_first, share, start, status,
+    until_phase,
 };
 
 use super::cluster::{Cluster, LIMIT};
@@ -30,6 +34,34 @@ async fn mesh() -> Result<(Weft, Caller, tempfile::TempDir)> {
     let caller = Caller::new(&mesh.address)?;
     serve_first(&caller, 1).await?;
     Ok((mesh, caller, models))
+}
+
+/// A version that is copied into the repository of a running worker answers as soon as it is ready; one that cannot be loaded changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_on_the_disk_takes_over_without_a_failed_call() -> Result<()> {
+    let models = repository_of(&[FIRST])?;
+    let folder = models.path().to_str().context("a path in UTF-8")?;
+    let flags = ["--metrics-http", "", "--router-http", "", "--worker-models", folder];
+    let mesh = Weft::start("dev", &flags)?;
+    let caller = Caller::new(&mesh.address)?;
+    caller.wait_ready(MODEL).await?;
+    let load = Load::start(std::slice::from_ref(&caller), &ask(), 2, LIMIT);
+    load.pass(20).await?;
+    add(models.path(), NEXT)?;
+    until("the next version", async || answered_by(&caller, None).await.is_ok_and(|version| version == "2")).await?;
+    add(models.path(), BROKEN)?;
+    let mut client = ModelsClient::new(caller.channel.clone());
+    until("the broken version to fail", async || {
+        let told = client.get_model(GetModelRequest { name: MODEL.to_owned() }).await.map(tonic::Response::into_inner);
+        let view = told.ok().and_then(|told| told.model).unwrap_or_default();
+        view.replicas.iter().any(|one| one.version == BROKEN && one.state() == ReplicaState::Failed)
+    })
+    .await?;
+    load.pass(20).await?;
+    assert_eq!(answered_by(&caller, None).await?, "2");
+    let outcome = load.stop().await?;
+    ensure!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+    Ok(())
 }
 
 async fn answered_by(caller: &Caller, mark: Option<&'static str>) -> Result<String> {

@@ -56,6 +56,12 @@ impl Announcer {
         self.set(self.keys.worker(&shared.options.id), self.record.encode_to_vec());
     }
 
+    /// Tells what the worker could load as of now.
+    pub(super) fn offers(&mut self, shared: &Shared) {
+        self.record.offers = offers(shared);
+        self.set(self.keys.worker(&shared.options.id), self.record.encode_to_vec());
+    }
+
     /// Tells where a version stands, or that it is gone.
     pub(super) fn replica(&self, shared: &Shared, key: &Key, held: Option<(&Held, &Losses)>) {
         let quarantined = shared.quarantines.of(key).count(SystemClock::now());
@@ -106,7 +112,7 @@ fn offers(shared: &Shared) -> Vec<ModelOffer> {
             .collect()
     };
     shared
-        .repository
+        .repository()
         .models()
         .map(|offer| ModelOffer {
             name: offer.name.to_string(),

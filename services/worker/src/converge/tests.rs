@@ -50,6 +50,34 @@ async fn the_worker_tells_who_it_is_and_what_it_offers() {
     }
 }
 
+/// What comes into the repository, and goes, while the worker runs.
+#[tokio::test]
+async fn the_worker_offers_what_its_repository_holds_by_now() {
+    let (world, _handle, folder) = stored(0, &[]).await;
+    let offered = async |versions: &[u64]| {
+        let mut changes = world.mesh.changes();
+        let has = || {
+            let snapshot = world.mesh.snapshot();
+            let record = &snapshot.workers.values().next().expect("registered").value;
+            let offer = record.offers.iter().find(|offer| offer.name == "identity");
+            offer.is_some_and(|offer| offer.versions.iter().map(|told| told.version).eq(versions.iter().copied()))
+        };
+        let waits = async {
+            while !has() {
+                changes.changed().await.expect("it is followed");
+            }
+        };
+        tokio::time::timeout(PATIENCE, waits).await.expect("it is told");
+    };
+    offered(&[1, 2]).await;
+    let model = folder.path().join("identity");
+    std::fs::create_dir(model.join("3")).expect("made");
+    std::fs::write(model.join("3/model.onnx"), "three").expect("written");
+    offered(&[1, 2, 3]).await;
+    std::fs::remove_dir_all(model.join("2")).expect("removed");
+    offered(&[1, 3]).await;
+}
+
 #[tokio::test]
 async fn a_placement_becomes_a_replica_and_goes_again() {
     let (world, handle) = World::start(signature(0, 1)).await;

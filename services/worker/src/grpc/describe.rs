@@ -105,10 +105,11 @@ fn dims(port: &Port, max_batch_size: usize) -> Vec<i64> {
 pub(super) fn index(shared: &Shared, ready_only: bool) -> Vec<ModelIndex> {
     let table = shared.replicas.all();
     let held = |name: &ModelName, version: &Version| table.get(name).and_then(|versions| versions.get(version));
-    let offered = shared.repository.models().flat_map(|offer| {
+    let repository = shared.repository();
+    let offered = repository.models().flat_map(|offer| {
         offer.versions.keys().map(move |version| entry(&offer.name, *version, held(&offer.name, version)))
     });
-    let broken = shared.repository.problems().iter().map(|problem| ModelIndex {
+    let broken = repository.problems().iter().map(|problem| ModelIndex {
         name: problem.model.to_string(),
         version: String::new(),
         state: "UNAVAILABLE".to_owned(),

@@ -14,7 +14,7 @@ use weft_types::Version;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// The most entries of one folder that are looked at.
-const MAX_ENTRIES: usize = 4096;
+pub(super) const MAX_ENTRIES: usize = 4096;
 
 /// The repository's folder, resolved.
 pub(super) struct Root(PathBuf);
