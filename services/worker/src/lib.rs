@@ -225,12 +225,12 @@ impl Shared {
     }
 
     fn offer(&self, name: &ModelName) -> Option<Arc<repository::Offer>> {
-        self.repository.borrow().offer(name)
+        self.repository.borrow().get(name)
     }
 
     /// What a version is expected to take once loaded, in bytes.
     fn size_of(&self, (name, version): &(ModelName, Version)) -> u64 {
-        self.offer(name).and_then(|offer| offer.versions.get(version)).map_or(0, |entry| entry.size_bytes)
+        self.offer(name).and_then(|offer| Some(offer.versions.get(version)?.size_bytes)).unwrap_or(0)
     }
 
     /// The replica that answers for a model. `prefix` tells how the request calls its fields: `model_name` or `name`.

@@ -93,7 +93,7 @@ impl Repository {
     }
 
     /// A model.
-    pub(crate) fn offer(&self, name: &ModelName) -> Option<Arc<Offer>> {
+    pub(crate) fn get(&self, name: &ModelName) -> Option<Arc<Offer>> {
         self.offers.get(name).cloned()
     }
 
