@@ -3,7 +3,7 @@
 //! The folder has Triton's layout: `<model>/<version>/model.onnx` or `model.gguf`, with an optional `<model>/config.pbtxt`,
 //! `<model>/config.toml` and `<model>/manifest.sha256`. A plain `<model>.onnx` or `<model>.gguf` beside them is version 1 of a
 //! model without configuration. It is read at the start, and again whenever it has
-//! changed ([`follow`]). An entry that cannot be served is left out with the reason;
+//! changed ([`mod@follow`]). An entry that cannot be served is left out with the reason;
 //! nothing in the folder can keep the worker from starting. A model of the folder wins over a built-in one of its name.
 
 mod check;
