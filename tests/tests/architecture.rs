@@ -12,9 +12,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// Which crate of ours may depend on which, lowest layer first. Whatever is not listed is not allowed.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("types", &[]),
     ("policy", &["types"]),
+    ("saga", &["types"]),
     ("proto", &["types"]),
     ("config", &["types"]),
     ("telemetry", &["types"]),
