@@ -8,5 +8,13 @@
 
 #[path = "saga/build.rs"]
 mod build;
+#[path = "saga/judge.rs"]
+mod judge;
 #[path = "saga/plain.rs"]
 mod plain;
+#[path = "saga/random.rs"]
+mod random;
+#[path = "saga/shapes.rs"]
+mod shapes;
+#[path = "saga/world.rs"]
+mod world;
