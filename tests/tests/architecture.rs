@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 const LAYERS: [(&str, &[&str]); 11] = [
     ("types", &[]),
     ("policy", &["types"]),
+    ("saga", &["types"]),
     ("proto", &["types"]),
     ("config", &["types"]),
     ("telemetry", &["types"]),
