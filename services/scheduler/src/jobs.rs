@@ -22,6 +22,7 @@ mod programs;
 mod room;
 mod run;
 mod shards;
+mod start;
 mod submit;
 mod table;
 pub(crate) mod template;
@@ -30,24 +31,23 @@ mod view;
 mod watch;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 use weft_journal::Journal;
 use weft_runtime::Tasks;
 use weft_saga::Millis;
 use weft_telemetry::{JobMetrics, Scope};
-use weft_types::{Result, SystemClock};
+use weft_types::SystemClock;
 
-use crate::Inner;
 use act::Actor;
 use forward::Peers;
 use programs::{Program, Programs};
 use room::Room;
 use table::Table;
 
-pub(crate) use definition::{Plan, Submitted, compile, definition_of};
 pub(crate) use grpc::Jobs;
+pub use definition::Targets;
 pub use options::Options;
 
 /// Watches of jobs at once on one scheduler.

@@ -12,6 +12,7 @@ use weft_proto::weft::jobs::v1::*;
 use weft_runtime::{Call, CallExt as _};
 use weft_types::{Error, Result};
 
+use super::error::journal_failed;
 use super::forward::{Client, Place, is_forwarded};
 use super::submit::Begun;
 use super::verbs::Found;
@@ -53,7 +54,7 @@ impl Jobs {
                 return self.0.pass_on(&address, &call, message, send).await;
             }
             // Nobody runs its shard, but a job that has ended needs nobody.
-            Err(unowned) => match self.0.journal.ended(&id).await.map_err(told)? {
+            Err(unowned) => match self.0.journal.ended(&id).await.map_err(|error| told(journal_failed(&error)))? {
                 Some(_) => self.0.find(&id).await.map_err(told)?,
                 None => return Err(told(unowned)),
             },
@@ -103,7 +104,7 @@ impl jobs_server::Jobs for Jobs {
                 let answers = self.0.pass_on(&address, &call, message, send).await?;
                 return Ok(answers.map(|answers| answers.boxed()));
             }
-            Err(unowned) if self.0.journal.ended(&id).await.map_err(told)?.is_none() => return Err(told(unowned)),
+            Err(unowned) if self.0.journal.ended(&id).await.map_err(|error| told(journal_failed(&error)))?.is_none() => return Err(told(unowned)),
             Err(_) => {}
         }
         let found = self.0.find(&id).await.map_err(told)?;

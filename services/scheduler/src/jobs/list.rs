@@ -1,6 +1,6 @@
 //! Listings: every scheduler tells of its own shards, and whoever was asked merges that, the newest job first.
 
-use std::sync::Arc;
+use std::cmp::Reverse;
 
 use futures_util::future::try_join_all;
 use tonic::Status;
@@ -11,6 +11,7 @@ use weft_runtime::Call;
 use weft_types::Result;
 
 use super::check::Filter;
+use super::error::journal_failed;
 use super::forward::unowned;
 use super::{Shared, view};
 
@@ -20,7 +21,8 @@ impl Shared {
         let filter = Filter::try_new(&request).map_err(|error| status_of(&error))?;
         let own = self.own(&filter).await.map_err(|error| status_of(&error))?;
         if is_forwarded {
-            return Ok(page(own, filter.page));
+            // One more than fits the page, so that whoever merges knows whether it is the last one.
+            return Ok(ListJobsResponse { jobs: own, next_page_token: String::new() });
         }
         let (others, whole) = self.others();
         if !whole {
@@ -38,20 +40,14 @@ impl Shared {
     /// The jobs of this scheduler's shards that fit.
     async fn own(&self, filter: &Filter) -> Result<Vec<Job>> {
         let open = self.table.records();
-        let mut jobs: Vec<Job> = open.iter().filter(|record| filter.takes_page(record)).map(|record| self.shown(record)).collect();
+        let mut jobs: Vec<Job> =
+            open.iter().filter(|record| filter.takes_page(record)).map(|record| self.shown(record)).collect();
+        newest(&mut jobs, filter.page + 1);
         for shard in self.table.numbers() {
-            let mut after: Option<JobId> = None;
-            loop {
-                let ended: Vec<Record> = self.journal.list_ended(shard, after.as_ref(), ENDED_PAGE).await?;
-                let full = ended.len() >= ENDED_PAGE;
-                after = ended.last().map(|record| record.id.clone());
-                jobs.extend(ended.iter().filter(|record| filter.takes_page(record)).map(|record| self.shown(record)));
-                if !full {
-                    break;
-                }
-                // Only as many as can be told are kept.
-                jobs = page(jobs, filter.page + 1).jobs;
-            }
+            let ended = self.journal.list_ended(shard, None, usize::MAX).await.map_err(|error| journal_failed(&error))?;
+            jobs.extend(ended.iter().filter(|record| filter.takes_page(record)).map(|record| self.shown(record)));
+            // Only as many as can be told are kept, and one more that tells whether there are others.
+            newest(&mut jobs, filter.page + 1);
         }
         Ok(jobs)
     }
@@ -62,9 +58,16 @@ impl Shared {
 }
 
 /// The newest of these jobs, each once: a job that ends while it is listed may have been seen as both.
-fn page(mut jobs: Vec<Job>, size: usize) -> ListJobsResponse {
-    jobs.sort_by_cached_key(|job| std::cmp::Reverse((place(&job.id), job.revision)));
+fn newest(jobs: &mut Vec<Job>, size: usize) {
+    let place = |job: &Job| job.id.parse().map(|id: JobId| (id.ulid().to_owned(), id.shard())).unwrap_or_default();
+    jobs.sort_by_cached_key(|job| Reverse((place(job), job.revision)));
     jobs.dedup_by(|later, first| later.id == first.id);
+    jobs.truncate(size);
+}
+
+/// One page of what all schedulers told.
+fn page(mut jobs: Vec<Job>, size: usize) -> ListJobsResponse {
+    newest(&mut jobs, size + 1);
     let more = jobs.len() > size;
     jobs.truncate(size);
     let next_page_token = jobs.last().filter(|_| more).map(|job| job.id.clone()).unwrap_or_default();

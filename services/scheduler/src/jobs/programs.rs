@@ -10,6 +10,7 @@ use weft_proto::weft::jobs::v1::JobDefinition;
 use weft_types::{Error, Reason, Result};
 
 use super::definition::{Plan, compile};
+use super::error::journal_failed;
 
 /// The ones used last: most jobs of a mesh are of few definitions.
 const MAX_PROGRAMS: usize = 256;
@@ -60,14 +61,14 @@ impl Programs {
     }
 
     /// The program of a definition that stands in the store.
-    pub(super) async fn load(&self, journal: &Journal, hash: Hash) -> Result<Arc<Program>> {
-        if let Some(program) = self.known(&hash) {
+    pub(super) async fn load(&self, journal: &Journal, hash: &Hash) -> Result<Arc<Program>> {
+        if let Some(program) = self.known(hash) {
             return Ok(program);
         }
-        let bytes = journal.definition(hash).await?;
+        let bytes = journal.definition(hash).await.map_err(|error| journal_failed(&error))?;
         let message = JobDefinition::decode(bytes)
             .map_err(|_| Error::new(Reason::Internal, "the definition in the store cannot be read"))?;
         let plan = compile(&message)?;
-        Ok(self.keep(hash, plan, message))
+        Ok(self.keep(*hash, plan, message))
     }
 }

@@ -15,14 +15,13 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use rand::RngExt as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use weft_journal::{Record, Shard};
-use weft_saga::{Event, JobState, Millis, Refused, Wants};
+use weft_journal::{CommitError, Record, Shard};
+use weft_saga::{Event, Fault, JobState, Millis, Refused, Wants};
 use weft_types::{Error, Reason, Result, SystemClock};
 
-use super::table::{Command, Ended, Entry, Handle, Reply};
+use super::table::{Command, Entry, Handle, Reply};
 use super::{Program, Shared, millis};
 use attempt::Spans;
-use commit::Failed;
 use flight::{Flight, Work};
 
 /// Verbs that wait for one job; one more is refused.
@@ -39,12 +38,10 @@ const MIN_PAUSE: Duration = Duration::from_millis(1);
 /// How a job comes here.
 pub(super) enum First {
     /// It is new: told when its first record is in the log.
-    Submitted(oneshot::Sender<Result<Arc<Record>, Failed>>),
+    Submitted(oneshot::Sender<Result<Arc<Record>, CommitError>>),
     /// Another scheduler ran it. The permit is held until the take-over is in the log.
     TakenOver(OwnedSemaphorePermit),
 }
-
-pub(super) use commit::Failed as SubmitFailed;
 
 /// One event, and who waits for its commit.
 struct News {
@@ -52,8 +49,13 @@ struct News {
     reply: Option<Reply>,
 }
 
-/// The shard is another scheduler's: whatever happens now is not for this one to say.
-struct Fenced;
+/// Why a job is not run here any more.
+enum Stop {
+    /// The shard is another scheduler's: whatever happens now is not for this one to say.
+    Fenced,
+    /// The log will never take what comes next.
+    Defect,
+}
 
 impl From<Event> for News {
     fn from(event: Event) -> Self {
@@ -76,7 +78,7 @@ pub(super) struct Runner {
 }
 
 /// Puts a job into the table and runs it; false where its shard is not this scheduler's any more.
-pub(super) fn open(shared: &Arc<Shared>, shard: &Shard, program: &Arc<Program>, record: Record, first: First) -> bool {
+pub(super) fn open(shared: &Arc<Shared>, shard: &Shard, program: &Arc<Program>, record: Arc<Record>, first: First) -> bool {
     let (id, epoch) = (record.id.clone(), shard.epoch());
     shared.table.insert(&id, epoch, || {
         let (newest, seen) = watch::channel(None);
@@ -85,7 +87,7 @@ pub(super) fn open(shared: &Arc<Shared>, shard: &Shard, program: &Arc<Program>, 
             shared: Arc::clone(shared),
             shard: shard.clone(),
             program: Arc::clone(program),
-            record: Arc::new(record),
+            record,
             newest,
             commands: receiver,
             flight: Flight::new(),
@@ -101,52 +103,65 @@ pub(super) fn open(shared: &Arc<Shared>, shard: &Shard, program: &Arc<Program>, 
 impl Runner {
     /// Runs the job to its end. A panic is its own: the job then waits for an operator, or for its next scheduler, and others go on.
     async fn run(mut self, first: First) {
-        let outcome = AssertUnwindSafe(self.live(first)).catch_unwind().await;
-        let (shared, id, epoch) = (Arc::clone(&self.shared), self.record.id.clone(), self.shard.epoch());
-        if outcome.is_err() {
-            tracing::error!(job = %id, "the code that runs a job panicked: the job stands still");
-            let mut parked = Record::clone(&self.record);
-            parked.job.stuck = Some("a defect of its scheduler stopped it".to_owned());
-            self.newest.send_replace(Some(Arc::new(parked)));
-            // Until the shard goes, who asks shall see the job; verbs find nobody.
-            self.commands.close();
-            while self.commands.recv().await.is_some() {}
-            self.flight = Flight::new();
-            return std::future::pending().await;
+        match AssertUnwindSafe(self.live(first)).catch_unwind().await {
+            Ok(Ok(()) | Err(Stop::Fenced)) => {}
+            Ok(Err(Stop::Defect)) => return self.park().await,
+            Err(_) => {
+                tracing::error!(job = %self.record.id, "the code that runs a job panicked");
+                return self.park().await;
+            }
         }
+        let (shared, id, epoch) = (Arc::clone(&self.shared), self.record.id.clone(), self.shard.epoch());
         drop(self);
         shared.table.remove(&id, epoch);
     }
 
-    async fn live(&mut self, first: First) {
-        if !self.begin(first).await {
-            return;
+    /// Lets the job stand still until its shard goes. Who asks sees it, and verbs find nobody.
+    async fn park(mut self) {
+        tracing::error!(job = %self.record.id, "a job stands still");
+        self.flight = Flight::new();
+        self.commands.close();
+        while self.commands.recv().await.is_some() {}
+        if self.newest.borrow().is_none() {
+            // It was never in the log.
+            let (shared, id, epoch) = (Arc::clone(&self.shared), self.record.id.clone(), self.shard.epoch());
+            drop(self);
+            return shared.table.remove(&id, epoch);
+        }
+        let mut parked = Record::clone(&self.record);
+        parked.job.stuck = Some("a defect of its scheduler stopped it".to_owned());
+        self.newest.send_replace(Some(Arc::new(parked)));
+        std::future::pending().await
+    }
+
+    async fn live(&mut self, first: First) -> Result<(), Stop> {
+        if !self.begin(first).await? {
+            return Ok(());
         }
         while !self.record.job.state.has_ended() {
             let news = self.next().await;
-            if let Err(Fenced) = self.take(news).await {
-                return;
-            }
+            self.take(news).await?;
         }
         self.end();
+        Ok(())
     }
 
-    /// Has the first record committed.
-    async fn begin(&mut self, first: First) -> bool {
+    /// Has the first record committed; false where that failed, and nobody has seen the job.
+    async fn begin(&mut self, first: First) -> Result<bool, Stop> {
         match first {
             First::Submitted(reply) => {
                 let outcome = self.submit().await;
                 let begun = outcome.is_ok();
                 // A caller that has gone away finds the job by its key.
                 let _ = reply.send(outcome);
-                begun
+                Ok(begun)
             }
             First::TakenOver(permit) => {
                 self.newest.send_replace(Some(Arc::clone(&self.record)));
                 self.shared.metrics.record_takeover();
-                let begun = self.take(vec![Event::TakenOver.into()]).await.is_ok();
+                let begun = self.take(vec![Event::TakenOver.into()]).await;
                 drop(permit);
-                begun
+                begun.map(|()| true)
             }
         }
     }
@@ -195,12 +210,12 @@ impl Runner {
     fn reserve(&mut self, wants: &Wants) -> Option<Event> {
         let (step, item) = *wants.reservations.first()?;
         let pools = self.program.pools(step);
-        let chosen = self.shared.journal.free_slots(&pools, rand::rng().random());
+        let chosen = self.shared.journal.free_slots(pools, rand::rng().random());
         Some(match chosen {
             Ok(holds) if self.collisions < MAX_COLLISIONS => Event::Reserved { step, item, holds },
-            Ok(_) => Event::NoSlots { step, item, fault: attempt::fault("RESOURCE_EXHAUSTED", "others took the slots") },
+            Ok(_) => Event::NoSlots { step, item, fault: Fault::new("RESOURCE_EXHAUSTED", "others took the slots") },
             Err(missing) => {
-                Event::NoSlots { step, item, fault: attempt::fault("RESOURCE_EXHAUSTED", &missing.to_string()) }
+                Event::NoSlots { step, item, fault: Fault::new("RESOURCE_EXHAUSTED", missing.to_string()) }
             }
         })
     }
@@ -227,10 +242,10 @@ impl Runner {
 
     /// Applies what happened to a copy, has the copy committed and goes on from it. Who waits is answered after that, with what is in
     /// the log. An error means that the shard is lost.
-    async fn take(&mut self, news: Vec<News>) -> Result<(), Fenced> {
+    async fn take(&mut self, news: Vec<News>) -> Result<(), Stop> {
         let (events, replies): (Vec<_>, Vec<_>) = news.into_iter().map(|News { event, reply }| (event, reply)).unzip();
         let outcomes = match self.transit(&events).await {
-            Err(Failed::TooLarge(why)) => {
+            Err(CommitError::TooLarge(why)) => {
                 tracing::warn!(job = %self.record.id, why, "a transition is too large for the log: it goes without what it brings");
                 let events: Vec<_> = events.into_iter().map(|event| attempt::without_output(event, &why)).collect();
                 self.transit(&events).await
@@ -240,18 +255,18 @@ impl Runner {
         match outcomes {
             Ok(outcomes) => self.answer(replies, outcomes),
             // The event has not happened: other slots are looked for.
-            Err(Failed::SlotsTaken) => self.collisions += 1,
-            Err(Failed::Fenced) => return Err(Fenced),
+            Err(CommitError::SlotsTaken) => self.collisions += 1,
+            Err(CommitError::Fenced) => return Err(Stop::Fenced),
             Err(failed) => {
-                tracing::error!(job = %self.record.id, ?failed, "a transition cannot be written");
-                tokio::time::sleep(FENCED_LOOK).await;
+                tracing::error!(job = %self.record.id, %failed, "a transition cannot be written");
+                return Err(Stop::Defect);
             }
         }
         Ok(())
     }
 
     /// One transition by these events; what became of each.
-    async fn transit(&mut self, events: &[Event]) -> Result<Vec<Result<(), Refused>>, Failed> {
+    async fn transit(&mut self, events: &[Event]) -> Result<Vec<Result<(), Refused>>, CommitError> {
         let mut after = Record::clone(&self.record);
         let mut apply = |event: &Event| {
             let outcome = after.job.apply(&self.program.definition, event, millis(), rand::rng().random());
@@ -281,9 +296,6 @@ impl Runner {
         let (record, shared) = (&self.record, &self.shared);
         let took = record.job.ended_at.unwrap_or(record.job.created_at).saturating_sub(record.job.created_at);
         shared.metrics.record_end(state_name(record.job.state), Duration::from_millis(took));
-        if record.durability != weft_journal::Durability::Journaled {
-            shared.table.remember(Ended { record: Arc::clone(record), program: Arc::clone(&self.program) });
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use weft_journal::{Owned, Record, Recovered, Shard};
+use weft_journal::{Owned, Record, Shard};
 use weft_types::{Backoff, Reason};
 
 use super::run::{self, First};
@@ -46,31 +46,26 @@ async fn until(cancel: CancellationToken, work: impl Future<Output = ()>) {
 }
 
 /// Takes over the open jobs of a shard.
-async fn recover(shared: Arc<Shared>, shard: Shard, recovered: Vec<Recovered>, takeovers: Arc<Semaphore>) {
+async fn recover(shared: Arc<Shared>, shard: Shard, recovered: Vec<Arc<Record>>, takeovers: Arc<Semaphore>) {
     let (number, jobs) = (shard.number(), recovered.len());
-    for one in recovered {
+    for record in recovered {
         if shared.table.shard(number).is_none_or(|newest| newest.epoch() != shard.epoch()) {
             return;
         }
-        match one {
-            Recovered::Job(record) => take_over(&shared, &shard, record, &takeovers).await,
-            Recovered::Broken { key, error } => {
-                tracing::error!(key, error, "the record of a job cannot be read: it stands still until somebody looks at it");
-            }
-        }
+        take_over(&shared, &shard, record, &takeovers).await;
     }
     shared.table.recovered(number, shard.epoch());
     tracing::debug!(shard = number, jobs, "took over the jobs of a shard");
 }
 
-async fn take_over(shared: &Arc<Shared>, shard: &Shard, record: Record, takeovers: &Arc<Semaphore>) {
+async fn take_over(shared: &Arc<Shared>, shard: &Shard, record: Arc<Record>, takeovers: &Arc<Semaphore>) {
     match program(shared, shard, &record).await {
         Ok(program) => {
             // It is never closed.
             let Ok(permit) = Arc::clone(takeovers).acquire_owned().await else { return };
             run::open(shared, shard, &program, record, First::TakenOver(permit));
         }
-        Err(why) => park(shared, shard, record, &why),
+        Err(why) => park(shared, shard, &record, &why),
     }
 }
 
@@ -78,7 +73,7 @@ async fn take_over(shared: &Arc<Shared>, shard: &Shard, record: Record, takeover
 async fn program(shared: &Shared, shard: &Shard, record: &Record) -> Result<Arc<Program>, String> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
-        match shared.programs.load(&shared.journal, record.definition).await {
+        match shared.programs.load(&shared.journal, &record.definition).await {
             Ok(program) if program.definition.steps.len() == record.job.steps.len() => return Ok(program),
             Ok(_) => return Err("its record does not fit its definition".to_owned()),
             Err(error) if error.reason() == Reason::StoreUnavailable => {
@@ -93,8 +88,9 @@ async fn program(shared: &Shared, shard: &Shard, record: &Record) -> Result<Arc<
 }
 
 /// Keeps a job visible that cannot be run here. Its record stays as it is, for a build that can.
-fn park(shared: &Shared, shard: &Shard, mut record: Record, why: &str) {
+fn park(shared: &Shared, shard: &Shard, record: &Record, why: &str) {
     tracing::error!(job = %record.id, why, "a job cannot be run: it stands still");
+    let mut record = record.clone();
     let id = record.id.clone();
     record.job.stuck = Some(why.to_owned());
     shared.table.insert(&id, shard.epoch(), || {

@@ -7,15 +7,16 @@ use prost::Message as _;
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
-use weft_journal::{Durability, JobId, Record};
+use weft_journal::{CommitError, Durability, JobId, Record};
 use weft_proto::weft::jobs::v1::SubmitJobRequest;
 use weft_runtime::Call;
 use weft_saga::{Event, Job};
 use weft_types::{Error, Reason, Result};
 
 use super::definition::{Submitted, definition_of};
+use super::error::journal_failed;
 use super::forward::unowned;
-use super::run::{self, First, SubmitFailed};
+use super::run::{self, First};
 use super::{Program, Shared, check, json, millis};
 
 const MAX_INPUT_BYTES: usize = 256 << 10;
@@ -61,16 +62,16 @@ impl Shared {
             return Err(Error::new(Reason::Overloaded, "the scheduler runs as many jobs as it may").retry_after(RETRY));
         }
         for _ in 0..TRIES {
-            let id = JobId::new(shard.number(), millis(), rand::rng().random());
-            let record = draft.record(id, call);
+            let id = self.journal.new_id(&shard);
+            let record = Arc::new(draft.record(id, call));
             let (reply, committed) = oneshot::channel();
             run::open(self, &shard, &draft.program, record, First::Submitted(reply));
             match committed.await {
                 Ok(Ok(record)) => return Ok(Begun::Here(record, draft.program)),
-                Ok(Err(SubmitFailed::KeyTaken { id, same: true })) => return Ok(Begun::Before(id)),
-                Ok(Err(SubmitFailed::KeyTaken { id, same: false })) => return Err(conflict(&id)),
+                Ok(Err(CommitError::KeyTaken { id, same: true })) => return Ok(Begun::Before(id)),
+                Ok(Err(CommitError::KeyTaken { id, same: false })) => return Err(conflict(&id)),
                 // Nothing of it is in the log: its shard went to another scheduler first.
-                Ok(Err(SubmitFailed::Fenced)) | Err(_) => {}
+                Ok(Err(CommitError::Fenced)) | Err(_) => {}
                 Ok(Err(failed)) => return Err(refused(failed)),
             }
             let Some(next) = self.journal.shard_for_new() else { return self.elsewhere(is_forwarded) };
@@ -95,10 +96,10 @@ impl Shared {
         let tenant = check::tenant(&request.tenant)?;
         check::key(&request.key)?;
         let timeout = u64::try_from(check::timeout(request)?.as_millis()).unwrap_or(u64::MAX);
-        let Submitted { plan, message, encoded } = definition_of(request, &self.targets)?;
+        let Submitted { plan, message, encoded } = definition_of(request, &self.options.targets)?;
         let durability = durability(message.durability);
         let definition_hash = match durability {
-            Durability::Journaled => self.journal.put_definition(encoded).await?,
+            Durability::Journaled => self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?,
             // No other scheduler will ever look for it.
             Durability::None | Durability::Lease => Sha256::digest(&encoded).into(),
         };
@@ -111,7 +112,7 @@ impl Shared {
             .chain_update(&input)
             .finalize()
             .into();
-        let input = self.journal.store(input).await?;
+        let input = self.journal.store(input).await.map_err(|error| journal_failed(&error))?;
         let key = request.key.clone();
         Ok(Draft { tenant, key, request_hash, program, definition_hash, definition_name, durability, input, timeout })
     }
@@ -121,7 +122,7 @@ impl Shared {
         if draft.key.is_empty() {
             return Ok(None);
         }
-        match self.journal.by_key(&draft.tenant, &draft.key).await? {
+        match self.journal.by_key(&draft.tenant, &draft.key).await.map_err(|error| journal_failed(&error))? {
             Some((id, hash)) if hash == draft.request_hash => Ok(Some(Begun::Before(id))),
             Some((id, _)) => Err(conflict(&id)),
             None => Ok(None),
@@ -166,20 +167,20 @@ fn conflict(id: &JobId) -> Error {
     Error::of_field(Reason::Conflict, "key", format_args!("stands for another request: job {id}"))
 }
 
-fn refused(failed: SubmitFailed) -> Error {
+fn refused(failed: CommitError) -> Error {
     match failed {
-        SubmitFailed::TooLarge(why) => Error::invalid("definition", format_args!("the job is too large for the log: {why}")),
-        SubmitFailed::Full => {
+        CommitError::TooLarge(why) => Error::invalid("definition", format_args!("the job is too large for the log: {why}")),
+        CommitError::Full => {
             Error::new(Reason::Overloaded, "the state store has no room for more jobs").retry_after(FULL_RETRY)
         }
-        SubmitFailed::Unavailable(why) => {
-            tracing::debug!(why, "a job was not written");
-            Error::new(Reason::StoreUnavailable, "the state store does not answer: with a key, the job can be asked for again")
-                .retry_after(RETRY)
-        }
-        // Its first record takes no slots.
-        SubmitFailed::SlotsTaken | SubmitFailed::KeyTaken { .. } | SubmitFailed::Fenced => {
-            Error::new(Reason::Internal, "a new job was refused for what it does not have")
+        failed @ (CommitError::Refused(_)
+        | CommitError::Invalid(_)
+        | CommitError::Stale
+        | CommitError::SlotsTaken
+        | CommitError::KeyTaken { .. }
+        | CommitError::Fenced) => {
+            tracing::error!(%failed, "a new job was not written");
+            Error::new(Reason::Internal, "the log refused the job")
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A shard that is lost takes its jobs along at once: dropping a job's entry ends its task, and with it whatever the task had under way.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,9 +13,6 @@ use weft_telemetry::OpenJobs;
 use weft_types::Result;
 
 use super::Program;
-
-/// Ended jobs that are in no log, kept for those who ask what became of them.
-const MAX_RECENT: usize = 4_096;
 
 /// Who waits for what became of a verb.
 pub(super) type Reply = oneshot::Sender<Result<Arc<Record>>>;
@@ -59,18 +56,10 @@ struct OfShard {
     jobs: HashMap<JobId, Entry>,
 }
 
-/// A job that has ended and is in no log.
-#[derive(Clone)]
-pub(super) struct Ended {
-    pub(super) record: Arc<Record>,
-    pub(super) program: Arc<Program>,
-}
-
 #[derive(Default)]
 struct State {
     shards: BTreeMap<u8, OfShard>,
     open: usize,
-    recent: VecDeque<Ended>,
 }
 
 /// Every open job.
@@ -138,28 +127,14 @@ impl Table {
         drop(removed);
     }
 
-    /// Remembers a job that has ended and is in no log, in place of the oldest one.
-    pub(super) fn remember(&self, ended: Ended) {
-        let mut state = self.lock();
-        if state.recent.len() >= MAX_RECENT {
-            state.recent.pop_front();
-        }
-        state.recent.push_back(ended);
-    }
-
-    pub(super) fn recent(&self, id: &JobId) -> Option<Ended> {
-        self.lock().recent.iter().rev().find(|ended| ended.record.id == *id).cloned()
-    }
-
     pub(super) fn get(&self, id: &JobId) -> Option<Handle> {
         self.lock().shards.get(&id.shard())?.jobs.get(id).map(|entry| entry.handle.clone())
     }
 
-    /// The committed records of all open jobs, and of those that ended and are in no log.
+    /// The committed records of all open jobs.
     pub(super) fn records(&self) -> Vec<Arc<Record>> {
         let state = self.lock();
-        let open = state.shards.values().flat_map(|of| of.jobs.values()).filter_map(|entry| entry.handle.record());
-        open.chain(state.recent.iter().map(|ended| Arc::clone(&ended.record))).collect()
+        state.shards.values().flat_map(|of| of.jobs.values()).filter_map(|entry| entry.handle.record()).collect()
     }
 
     /// The numbers of this scheduler's shards.

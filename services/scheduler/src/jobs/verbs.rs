@@ -8,8 +8,9 @@ use weft_proto::weft::jobs::v1::{CancelJobRequest, ResolveJobRequest, SignalJobR
 use weft_saga::{Event, Verb};
 use weft_types::{Deadline, Error, Reason, Result};
 
+use super::error::journal_failed;
 use super::forward::unowned;
-use super::table::{Command, Ended, Handle};
+use super::table::{Command, Handle};
 use super::{Program, Shared, check};
 
 /// A job that there is.
@@ -48,13 +49,10 @@ impl Shared {
         if let Some(handle) = self.table.get(id).filter(|handle| handle.record().is_some()) {
             return Ok(Found::Open(handle));
         }
-        if let Some(Ended { record, program }) = self.table.recent(id) {
-            return Ok(Found::Ended(record, Some(program)));
-        }
-        if let Some(record) = self.journal.ended(id).await? {
+        if let Some(record) = self.journal.ended(id).await.map_err(|error| journal_failed(&error))? {
             // Without its definition it has no names of its steps, and is shown all the same.
-            let program = self.programs.load(&self.journal, record.definition).await.ok();
-            return Ok(Found::Ended(Arc::new(record), program));
+            let program = self.programs.load(&self.journal, &record.definition).await.ok();
+            return Ok(Found::Ended(record, program));
         }
         Err(if recovering { unowned("the job is being taken over") } else { missing() })
     }
@@ -71,7 +69,7 @@ impl Shared {
     /// Gives a waiting step its signal.
     pub(super) async fn signal(&self, id: &JobId, request: SignalJobRequest, by: Deadline) -> Result<(Arc<Record>, Found)> {
         let value = super::json::bytes("value", request.value)?;
-        let value = self.journal.store(value).await?;
+        let value = self.journal.store(value).await.map_err(|error| journal_failed(&error))?;
         self.tell(id, by, |_| Ok(Event::Signal { name: request.name, value })).await
     }
 

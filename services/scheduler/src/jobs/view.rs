@@ -43,7 +43,9 @@ pub(super) fn job(record: &Record, program: Option<&Program>, scheduler: &str, o
     let nodes = record.job.steps.iter().enumerate();
     let steps = nodes.flat_map(|(at, node)| {
         let name = name(at);
-        node.items.iter().enumerate().map(move |(item, run)| step(name.clone(), item, run))
+        // Nothing is there before it is decided how often the step runs.
+        let waiting = node.items.is_empty().then(|| step(name.clone(), 0, &Item::default()));
+        waiting.into_iter().chain(node.items.iter().enumerate().map(move |(item, run)| step(name.clone(), item, run)))
     });
     Job { steps: steps.collect(), output, ..summary(record, scheduler) }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_config::{Section, Setting};
+use weft_scheduler::JobTargets;
 
 /// What a scheduler is told of jobs.
 #[derive(Clone, Debug)]
@@ -16,7 +17,13 @@ pub struct Jobs {
     pub targets: Vec<String>,
 }
 
-pub(super) fn read(section: &mut Section<'_>, targets: &[&str]) -> Jobs {
+/// Reads them; a mesh in one process may call services of its own machine.
+pub(super) fn read(section: &mut Section<'_>, is_alone: bool) -> Jobs {
+    let own = if is_alone { &["127.0.0.1", "[::1]", "localhost"][..] } else { &[] };
+    let own = own.iter().map(|target| (*target).to_owned()).collect();
+    let about = "services that jobs may call: host, host:port, *.domain or *.domain:port; with none jobs call only models";
+    let targets = Setting::new("jobs-targets", own, about)
+        .check("hosts, with ports or without", |targets: &Vec<String>| targets.join(",").parse::<JobTargets>().is_ok());
     Jobs {
         payloads: section.get(Setting::new(
             "jobs-payloads",
@@ -27,10 +34,6 @@ pub(super) fn read(section: &mut Section<'_>, targets: &[&str]) -> Jobs {
             Setting::new("jobs-retention", Duration::from_secs(3_600), "how long a job and its key are known after its end")
                 .within(Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600)),
         ),
-        targets: section.get(Setting::new(
-            "jobs-targets",
-            targets.iter().map(|target| (*target).to_owned()).collect(),
-            "services that jobs may call: host, host:port, *.domain or *.domain:port; with none jobs call only models",
-        )),
+        targets: section.get(targets),
     }
 }

@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use weft_journal::{Record, Shard};
 use weft_saga::{Direction, Event, Fault, Outcome, Ruling, Wanted};
 use weft_telemetry::{Scope, Span, TraceContext};
-use weft_types::SystemClock;
+use weft_types::{Deadline, SystemClock};
 
 use super::flight::{Landed, Work};
 use super::instant;
-use crate::jobs::act::Attempt;
+use crate::jobs::act::{Attempt, Facts};
 use crate::jobs::{Program, Shared};
 
 /// How much longer than its time an attempt may take before it is given up from outside.
@@ -36,13 +36,24 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
     let room = shared.room.take(wanted.direction);
     let outcome = match tokio::time::timeout_at(deadline.into(), room).await {
         // It was never sent.
-        Err(_) => Some((Outcome::FailedClean(fault("DEADLINE_EXCEEDED", "the scheduler had no room for it in time")), None)),
+        Err(_) => Some((Outcome::FailedClean(Fault::new("DEADLINE_EXCEEDED", "the scheduler had no room for it in time")), None)),
         // Whoever may not act does not begin: it may have waited for longer than its shard is safe.
         Ok(_) if !shard.holds(SystemClock::now()) => None,
         Ok(_permit) => {
-            let attempt = Attempt { program: &program, record, wanted: wanted.clone(), epoch: shard.epoch(), deadline, span: span.context() };
+            let attempt = Attempt {
+                plan: &program,
+                facts: facts(&record),
+                step: wanted.step,
+                item: wanted.item,
+                direction: wanted.direction,
+                number: wanted.attempt,
+                epoch: shard.epoch(),
+                deadline: Deadline::after(SystemClock::now(), deadline.saturating_duration_since(SystemClock::now())),
+                trace: span.context(),
+                guards: vec![shard.guard()],
+            };
             let made = tokio::time::timeout_at((deadline + GRACE).into(), shared.actor.attempt(attempt));
-            let late = || (Outcome::Unknown(fault("DEADLINE_EXCEEDED", "its time was over")), None);
+            let late = || (Outcome::Unknown(Fault::new("DEADLINE_EXCEEDED", "its time was over")), None);
             Some(unless_it_panics(made).await.map_or_else(|fault| (Outcome::Unknown(fault), None), |made| made.unwrap_or_else(|_| late())))
         }
     };
@@ -62,15 +73,20 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
 /// Looks at a step's condition and list.
 pub(super) async fn rule(context: Context, step: usize, landing: mpsc::Sender<Landed>) {
     let Context { shared, program, record, .. } = context;
-    let ruling = unless_it_panics(shared.actor.rule(&program, &record, step)).await.unwrap_or_else(Ruling::Invalid);
+    let ruling = unless_it_panics(shared.actor.rule(&program, facts(&record), step)).await.unwrap_or_else(Ruling::Invalid);
     // The job has gone when nobody listens.
     let _ = landing.send((Work::Rule(step), Some(Event::Ruled { step, ruling }))).await;
+}
+
+/// The job as its actions see it.
+pub(super) fn facts(record: &Record) -> Facts<'_> {
+    Facts { id: record.id.as_str(), tenant: &record.tenant, input: &record.input, job: &record.job }
 }
 
 async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|_| {
         tracing::error!("a job's attempt panicked");
-        fault("INTERNAL", "a defect of the scheduler ended it")
+        Fault::new("INTERNAL", "a defect of the scheduler ended it")
     })
 }
 
@@ -78,15 +94,11 @@ async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> 
 pub(super) fn without_output(event: Event, why: &str) -> Event {
     match event {
         Event::Ended { step, item, direction, attempt, outcome: Outcome::Done(Some(_)), place } => {
-            let outcome = Outcome::Unknown(fault("RESOURCE_EXHAUSTED", &format!("its output is too large for the log: {why}")));
+            let outcome = Outcome::Unknown(Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}")));
             Event::Ended { step, item, direction, attempt, outcome, place }
         }
         other => other,
     }
-}
-
-pub(super) fn fault(code: &str, message: &str) -> Fault {
-    Fault { code: code.to_owned(), message: message.chars().take(256).collect() }
 }
 
 const fn direction_name(direction: Direction) -> &'static str {
