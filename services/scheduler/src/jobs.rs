@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
-use weft_journal::Journal;
+use weft_journal::{Journal, Keys};
 use weft_runtime::Tasks;
 use weft_saga::Millis;
 use weft_telemetry::{JobMetrics, Scope};
@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     address: String,
     options: Options,
     journal: Journal,
+    keys: Keys,
     actor: Actor,
     table: Table,
     programs: Programs,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::async_trait;
-use weft_journal::{Journal, Keys, Payloads, Wiring};
+use weft_journal::{Journal, Keys, Payloads, Shard, Wiring};
 use weft_saga::{Fault, Payload};
+use weft_store::Compare;
 use weft_types::SystemClock;
 
 use super::act::{self, Actor};
@@ -27,10 +28,11 @@ impl Jobs {
             retain: options.retention,
             ..weft_journal::Options::new(id.clone(), address.clone())
         };
+        let keys = Keys::new(inner.keys.root());
         let wiring = Wiring {
             store: Arc::clone(&inner.store),
             maintenance: Arc::clone(&inner.maintenance),
-            keys: Keys::new(inner.keys.root()),
+            keys: keys.clone(),
             payloads: options.payloads.as_ref().map_or_else(Payloads::memory, Payloads::folder),
             tasks: tasks.clone(),
             clock: Arc::new(SystemClock),
@@ -44,6 +46,7 @@ impl Jobs {
             room: Room::new(options.max_attempts),
             options,
             journal,
+            keys,
             table: Table::default(),
             programs: Programs::default(),
             peers: Peers::default(),
@@ -56,6 +59,13 @@ impl Jobs {
         inner.scope.metrics().observe_jobs(move || counted.table.count());
         tasks.spawn("job shards", shards::follow(Arc::clone(&shared), owned, tasks.finishing()));
         Self(shared)
+    }
+}
+
+impl Shared {
+    /// What holds in the store while a shard is this scheduler's.
+    pub(super) fn guard(&self, shard: &Shard) -> Compare {
+        Compare::CreateRevision(format!("{}{:02x}", self.keys.owners(), shard.number()), shard.epoch())
     }
 }
 

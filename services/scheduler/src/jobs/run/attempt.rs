@@ -50,7 +50,7 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
                 epoch: shard.epoch(),
                 deadline: Deadline::after(SystemClock::now(), deadline.saturating_duration_since(SystemClock::now())),
                 trace: span.context(),
-                guards: vec![shard.guard()],
+                guards: vec![shared.guard(&shard)],
             };
             let made = tokio::time::timeout_at((deadline + GRACE).into(), shared.actor.attempt(attempt));
             let late = || (Outcome::Unknown(Fault::new("DEADLINE_EXCEEDED", "its time was over")), None);
