@@ -18,6 +18,7 @@ mod figures;
 #[cfg(test)]
 mod fixture;
 mod grpc;
+mod jobs;
 mod observe;
 mod options;
 mod place;
