@@ -41,7 +41,7 @@ const fn code(reason: Reason) -> Code {
         | Reason::Draining
         | Reason::ModelLoading
         | Reason::StoreUnavailable => Code::Unavailable,
-        Reason::StaleEpoch | Reason::PreconditionFailed => Code::FailedPrecondition,
+        Reason::StaleEpoch | Reason::PreconditionFailed | Reason::RejectedByBarrier => Code::FailedPrecondition,
         Reason::Conflict => Code::AlreadyExists,
         Reason::ModelFailed | Reason::Internal => Code::Internal,
     }

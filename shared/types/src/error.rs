@@ -47,6 +47,8 @@ pub enum Reason {
     Conflict,
     /// What the call asks for does not fit how things stand; the message tells how they do.
     PreconditionFailed,
+    /// An action of a job that came too late: it has had no effect, and will have none.
+    RejectedByBarrier,
     /// The model's runtime failed on this input.
     ModelFailed,
     /// A defect in Weft: it is logged with its cause, which the caller does not see.
@@ -66,7 +68,7 @@ pub enum Retry {
 
 impl Reason {
     /// Every reason, for tests that must cover all of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidRequest,
         Self::MessageTooLarge,
         Self::NotFound,
@@ -86,6 +88,7 @@ impl Reason {
         Self::StaleEpoch,
         Self::Conflict,
         Self::PreconditionFailed,
+        Self::RejectedByBarrier,
         Self::ModelFailed,
         Self::Internal,
     ];
@@ -112,6 +115,7 @@ impl Reason {
             Self::StaleEpoch => "STALE_EPOCH",
             Self::Conflict => "CONFLICT",
             Self::PreconditionFailed => "PRECONDITION_FAILED",
+            Self::RejectedByBarrier => "REJECTED_BY_BARRIER",
             Self::ModelFailed => "MODEL_FAILED",
             Self::Internal => "INTERNAL",
         }
@@ -143,6 +147,7 @@ impl Reason {
             | Self::Cancelled
             | Self::Conflict
             | Self::PreconditionFailed
+            | Self::RejectedByBarrier
             | Self::ModelFailed
             | Self::Internal => Retry::Never,
         }

@@ -43,7 +43,8 @@ impl Evidence {
             | Reason::ModelLoading
             | Reason::StaleEpoch
             | Reason::Conflict
-            | Reason::PreconditionFailed => Self::Neutral,
+            | Reason::PreconditionFailed
+            | Reason::RejectedByBarrier => Self::Neutral,
         }
     }
 
