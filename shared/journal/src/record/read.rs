@@ -86,6 +86,8 @@ fn item(message: &state::JobItem) -> Result<Item, Unreadable> {
         state: item_state(message.state())?,
         attempts: message.attempts,
         undo_attempts: message.undo_attempts,
+        probes: message.probes,
+        failures: message.failures,
         unknown: message.unknown,
         not_before: message.not_before,
         until: message.until,

@@ -132,6 +132,10 @@ impl Reading<'_> {
             is_ruled: plan.when.is_some() || plan.list.is_some(),
             parallelism,
             refers: refers(&plan),
+            signal: match &plan.action {
+                Act::Wait(name) => Some(name.clone()),
+                _ => None,
+            },
         };
         Some((engine, plan))
     }
