@@ -7,4 +7,5 @@ pub(crate) mod act;
 pub(crate) mod definition;
 pub(crate) mod template;
 
+pub use definition::Targets;
 pub(crate) use definition::{Plan, Submitted, compile, definition_of};

@@ -51,7 +51,7 @@ use weft_telemetry::Scope;
 use weft_types::SystemClock;
 
 pub use figures::{Figures, VersionFigures};
-pub use options::{ModelControl, Options};
+pub use options::{ModelControl, Options, Targets};
 
 use control::ToLeader;
 use cordon::Expiry;

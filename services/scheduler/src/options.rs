@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use crate::jobs::Targets;
+
 /// Which models are served without anybody asking for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModelControl {
@@ -36,6 +38,8 @@ pub struct Options {
     /// How long the store's history is kept before the leader compacts it; zero keeps it for ever. Whoever was cut off for
     /// longer lists everything again.
     pub history: Duration,
+    /// The services outside the mesh that jobs may call.
+    pub jobs_targets: Targets,
 }
 
 impl Default for Options {
@@ -50,6 +54,7 @@ impl Default for Options {
             failure_backoff_cap: Duration::from_secs(300),
             failure_memory: Duration::from_secs(900),
             history: Duration::from_secs(300),
+            jobs_targets: Targets::default(),
         }
     }
 }
