@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-pub use crate::jobs::Targets;
-
 /// Which models are served without anybody asking for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModelControl {
@@ -38,8 +36,8 @@ pub struct Options {
     /// How long the store's history is kept before the leader compacts it; zero keeps it for ever. Whoever was cut off for
     /// longer lists everything again.
     pub history: Duration,
-    /// The services outside the mesh that jobs may call.
-    pub jobs_targets: Targets,
+    /// Of jobs.
+    pub jobs: crate::jobs::Options,
 }
 
 impl Default for Options {
@@ -54,7 +52,7 @@ impl Default for Options {
             failure_backoff_cap: Duration::from_secs(300),
             failure_memory: Duration::from_secs(900),
             history: Duration::from_secs(300),
-            jobs_targets: Targets::default(),
+            jobs: crate::jobs::Options::default(),
         }
     }
 }

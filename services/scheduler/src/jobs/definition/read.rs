@@ -69,6 +69,11 @@ pub(super) fn plan(message: &JobDefinition) -> Result<Plan> {
     durability(message, &steps, &mut mistakes);
     mistakes.result()?;
     let definition = Definition { steps, undo_budget };
+    let mut mistakes = Mistakes::default();
+    for invalid in definition.check() {
+        mistakes.add(&invalid.field, invalid.problem);
+    }
+    mistakes.result()?;
     Ok(Plan { definition, steps: planned, output })
 }
 
