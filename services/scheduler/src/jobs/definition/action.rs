@@ -7,7 +7,6 @@ use weft_proto::weft::jobs::v1 as jobs;
 use weft_proto::weft::jobs::v1::action::Kind;
 use weft_types::{ModelName, Version};
 
-use super::flow::check_name;
 use super::{Mistakes, schema, targets};
 use crate::jobs::template::{Reader, Root, Template};
 
@@ -134,7 +133,7 @@ pub(super) fn read(field: &str, action: &jobs::Action, reader: &mut Reader<'_>) 
             Some(Act::Unload { model })
         }
         Kind::Wait(it) => {
-            reader.mistakes.check(&format!("{field}.wait.name"), check_name(&it.name));
+            // Whether it is a name is checked with those of steps.
             Some(Act::Wait(it.name.clone()))
         }
         Kind::Compute(it) => {
