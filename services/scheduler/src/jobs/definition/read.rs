@@ -55,7 +55,8 @@ pub(super) fn plan(message: &JobDefinition) -> Result<Plan> {
     let mut steps = Vec::new();
     let mut planned = Vec::new();
     for (index, step) in message.steps.iter().enumerate() {
-        let reading = Reading { field: format!("definition.steps[{index}]"), index, flow: &flow, mistakes: &mut mistakes };
+        let reading =
+            Reading { field: format!("definition.steps[{index}]"), index, flow: &flow, mistakes: &mut mistakes };
         if let Some((step, plan)) = reading.step(step) {
             steps.push(step);
             planned.push(plan);
@@ -68,11 +69,6 @@ pub(super) fn plan(message: &JobDefinition) -> Result<Plan> {
     durability(message, &steps, &mut mistakes);
     mistakes.result()?;
     let definition = Definition { steps, undo_budget };
-    let mut mistakes = Mistakes::default();
-    for invalid in definition.check() {
-        mistakes.add(&invalid.field, invalid.problem);
-    }
-    mistakes.result()?;
     Ok(Plan { definition, steps: planned, output })
 }
 
@@ -85,7 +81,8 @@ fn durability(message: &JobDefinition, steps: &[Step], mistakes: &mut Mistakes) 
         _ => return mistakes.add("definition.durability", "must be none, lease or journaled"),
     };
     if steps.iter().any(|step| !kept.contains(&step.effect)) {
-        let problem = "a step's effect would be lost with the scheduler: must be journaled, or lease if it only reserves";
+        let problem =
+            "a step's effect would be lost with the scheduler: must be journaled, or lease if it only reserves";
         mistakes.add("definition.durability", problem);
     }
 }
@@ -117,6 +114,10 @@ impl Reading<'_> {
             Act::Wait(_) => Kind::Wait,
             _ => Kind::Act,
         };
+        let signal = match &plan.action {
+            Act::Wait(name) => Some(name.clone()),
+            _ => None,
+        };
         let engine = Step {
             name: step.name.clone(),
             needs,
@@ -132,6 +133,7 @@ impl Reading<'_> {
             is_ruled: plan.when.is_some() || plan.list.is_some(),
             parallelism,
             refers: refers(&plan),
+            signal,
         };
         Some((engine, plan))
     }
