@@ -7,6 +7,7 @@ mod flow;
 mod mistakes;
 mod normal;
 mod read;
+pub(crate) mod schema;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,8 @@ use weft_types::{Error, Reason, Result};
 
 pub(crate) use action::{Act, Call, Infer};
 pub(crate) use mistakes::Mistakes;
-pub(crate) use targets::Targets;
+pub(crate) use targets::REFUSAL;
+pub use targets::Targets;
 
 use super::template::{Condition, Template};
 

@@ -149,6 +149,8 @@ impl Draft {
             input: self.input.clone(),
             output: None,
             trace_id: u128::from_str_radix(&trace.trace_id(), 16).unwrap_or_default().to_be_bytes(),
+            span: u64::from_str_radix(&trace.span_id(), 16).unwrap_or_default(),
+            sampled: trace.sampled(),
             job,
         }
     }

@@ -154,5 +154,5 @@ impl Spans {
 
 /// Where a job stands in its trace.
 fn trace(record: &Record) -> Option<TraceContext> {
-    TraceContext::new(record.trace_id, record.span_id, record.sampled)
+    TraceContext::new(record.trace_id, record.span.to_be_bytes(), record.sampled)
 }
