@@ -1,5 +1,7 @@
 //! Every setting of every subcommand, with its default and the reason for it.
 
+mod jobs;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +11,8 @@ use weft_config::{ByteSize, Reader, Section, Setting, Value as _};
 use weft_runtime::ServerOptions;
 use weft_telemetry::LogFormat;
 use weft_types::{ModelName, WorkerId};
+
+pub use jobs::Jobs;
 
 /// What every process has.
 #[derive(Clone, Debug)]
@@ -91,6 +95,8 @@ pub struct Scheduler {
     pub auto: bool,
     /// How long the store's history is kept.
     pub history: Duration,
+    /// Jobs.
+    pub jobs: Jobs,
 }
 
 /// A worker's settings.
@@ -308,6 +314,7 @@ fn read_scheduler(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Sche
             Duration::from_secs(300),
             "how long the store's history is kept before the leader compacts it; 0s keeps it for ever",
         )),
+        jobs: jobs::read(section, listen.is_some()),
     }
 }
 

@@ -46,6 +46,8 @@ impl Record {
             input: payload(message.input.ok_or(Unreadable::Field("input"))?)?,
             output: message.output.map(payload).transpose()?,
             trace_id: fixed(&message.trace_id, "trace_id")?,
+            span: message.span,
+            sampled: message.sampled,
             job,
         })
     }
@@ -86,6 +88,8 @@ fn item(message: &state::JobItem) -> Result<Item, Unreadable> {
         state: item_state(message.state())?,
         attempts: message.attempts,
         undo_attempts: message.undo_attempts,
+        probes: message.probes,
+        failures: message.failures,
         unknown: message.unknown,
         not_before: message.not_before,
         until: message.until,

@@ -375,6 +375,11 @@ pub struct Job {
     pub steps: ::prost::alloc::vec::Vec<JobStep>,
     #[prost(message, repeated, tag = "24")]
     pub signals: ::prost::alloc::vec::Vec<JobSignal>,
+    /// The span that the job was submitted in, and whether its trace is recorded.
+    #[prost(fixed64, tag = "25")]
+    pub span: u64,
+    #[prost(bool, tag = "26")]
+    pub sampled: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobStep {
@@ -405,6 +410,10 @@ pub struct JobItem {
     pub holds: ::prost::alloc::vec::Vec<JobHold>,
     #[prost(message, repeated, tag = "10")]
     pub history: ::prost::alloc::vec::Vec<JobAttempt>,
+    #[prost(uint32, tag = "11")]
+    pub probes: u32,
+    #[prost(uint32, tag = "12")]
+    pub failures: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JobAttempt {

@@ -1,0 +1,249 @@
+//! A service that jobs call: it publishes entries, retracts them, and counts what it did (`tests/proto/weft/example/v1/ledger.proto`).
+//!
+//! It is written as a participant is: each method reads the call's [`Mark`], asks the [`Barrier`], and does what that says. It can be told how calls
+//! that are yet to come shall go wrong. `tests/src/bin/ledger.rs` is a process of its own.
+
+mod book;
+mod client;
+mod faults;
+pub mod messages;
+mod service;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use bytes::Bytes;
+use prost::Message as _;
+use tonic::Status;
+use weft_participant::{Barrier, Entry, Limits, Mark, Pass};
+use weft_proto::status_of;
+use weft_runtime::{Api, Drain, Health, Server, ServerOptions, Tasks};
+use weft_store::EtcdStore;
+use weft_store::etcd::Options;
+use weft_telemetry::Scope;
+use weft_types::{Error, Reason, SystemClock};
+
+pub use self::client::{Client, marked};
+pub use self::service::{NAME, descriptors};
+use book::Book;
+use faults::Plan;
+use messages::{AccountResponse, Fault, FaultKind, PublishResponse, Told};
+
+/// The longest text of an entry.
+const MAX_TEXT_BYTES: usize = 1024;
+
+/// The most rows of the barrier: as many effects as a benchmark makes.
+const ROWS: usize = 4_000_000;
+
+/// Under which rows lie in etcd.
+const PREFIX: &str = "ledger/rows/";
+
+/// What stands between the calls and the entries.
+#[derive(Clone, Debug, Default)]
+pub enum Guard {
+    /// Nothing: every delivery has its effect. For tests that shall see what a barrier is good for.
+    Bare,
+    /// Rows and entries in memory.
+    #[default]
+    Memory,
+    /// Rows in this etcd and entries in this file: both outlive the process.
+    Etcd(String, PathBuf),
+}
+
+/// How a ledger runs.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// Between calls and entries.
+    pub guard: Guard,
+    /// The server's own settings, with its address.
+    pub server: ServerOptions,
+    /// Whether it may be told to end its process.
+    pub may_crash: bool,
+}
+
+/// The service.
+pub struct Ledger {
+    barrier: Option<Barrier>,
+    may_crash: bool,
+    // Held for a lookup or one short line of a file, never across an await.
+    book: Mutex<Book>,
+    plan: Mutex<Plan>,
+}
+
+/// One that serves. It ends with its tasks.
+pub struct Serving {
+    /// `host:port`.
+    pub address: String,
+    /// Ends it when run.
+    pub drain: Drain,
+}
+
+/// Serves until it is drained.
+pub async fn serve(setup: Setup, tasks: &Tasks) -> Result<Serving> {
+    let (health, server) = (Health::default(), Server::bind(setup.server.clone()).await?);
+    let address = server.address().to_string();
+    let ledger = Ledger::open(&setup).await?;
+    let api = Api::new(&health).with(service::Service(Arc::new(ledger))).describe(service::descriptors()?);
+    let drain = server.serve(api, Scope::disabled(), tasks)?;
+    Ok(Serving { address, drain })
+}
+
+impl Ledger {
+    async fn open(setup: &Setup) -> Result<Self> {
+        let limits = Limits { rows: ROWS, ..Limits::default() };
+        let (barrier, book) = match &setup.guard {
+            Guard::Bare => (None, Book::default()),
+            Guard::Memory => (Some(Barrier::in_memory(Arc::new(SystemClock), limits)), Book::default()),
+            Guard::Etcd(url, file) => {
+                let store = Arc::new(EtcdStore::connect(Options::new(vec![url.clone()])).await?);
+                let barrier = Barrier::open(store, Arc::new(SystemClock), PREFIX, limits).await?;
+                (Some(barrier), Book::open(file)?)
+            }
+        };
+        Ok(Self { barrier, may_crash: setup.may_crash, book: Mutex::new(book), plan: Mutex::default() })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn plan(&self, faults: Vec<Fault>) -> Result<(), Error> {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Plan::try_new(faults, self.may_crash)?;
+        Ok(())
+    }
+
+    fn account(&self, prefix: &str) -> AccountResponse {
+        self.book().account(prefix)
+    }
+
+    async fn publish(&self, mark: &Mark, text: String) -> Result<PublishResponse, Status> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(status_of(&Error::invalid("text", format_args!("at most {MAX_TEXT_BYTES} bytes"))));
+        }
+        let fault = self.arrive(mark).await?;
+        let (mut pass, is_new) = match self.enter(mark).await? {
+            Entered::Run(pass) => (pass, true),
+            Entered::Unknown(pass) => (Some(pass), self.book().number(&mark.key).is_none()),
+            Entered::Answer(answer) => return kept(answer),
+            Entered::Nothing => return Err(Status::internal("an action has something to do")),
+        };
+        if is_new {
+            pass = self.effect(mark, fault, pass).await?;
+        }
+        let number = self.book().number(&mark.key).unwrap_or_default();
+        let answer = PublishResponse { number, text };
+        end(pass, &answer).await?;
+        after(fault)?;
+        Ok(answer)
+    }
+
+    async fn retract(&self, mark: &Mark) -> Result<Told, Status> {
+        let fault = self.arrive(mark).await?;
+        let mut pass = match self.enter(mark).await? {
+            Entered::Run(pass) => pass,
+            Entered::Unknown(pass) => Some(pass),
+            Entered::Answer(answer) => return kept(answer),
+            Entered::Nothing => return Ok(Told { yes: Some(false) }),
+        };
+        let is_there = self.book().number(&mark.key).is_some();
+        // Without a barrier nothing is known: it does as it is told.
+        if is_there || pass.is_none() {
+            pass = self.effect(mark, fault, pass).await?;
+        }
+        let answer = Told { yes: Some(is_there) };
+        end(pass, &answer).await?;
+        after(fault)?;
+        Ok(answer)
+    }
+
+    async fn probe(&self, mark: &Mark) -> Result<Told, Status> {
+        let fault = self.arrive(mark).await?;
+        let entered = self.enter(mark).await?;
+        let number = self.book().number(&mark.key);
+        if let Entered::Unknown(pass) = entered {
+            let settled = match number {
+                // The text of the answer is lost with the call that had it.
+                Some(number) => pass.done(PublishResponse { number, text: String::new() }.encode_to_vec().into()).await,
+                None => pass.failed().await,
+            };
+            settled.map_err(|error| status_of(&error))?;
+        }
+        after(fault)?;
+        Ok(Told { yes: Some(number.is_some()) })
+    }
+
+    /// Notes the call, and has it hang or fail where that is planned.
+    async fn arrive(&self, mark: &Mark) -> Result<Option<FaultKind>, Status> {
+        {
+            let mut book = self.book();
+            if book.is_full() {
+                return Err(status_of(&Error::new(Reason::Overloaded, "the ledger is full")));
+            }
+            book.deliver(mark);
+        }
+        let fault = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take(mark);
+        match fault {
+            // Until the deadline or the caller drops the call.
+            Some(FaultKind::Hang) => std::future::pending().await,
+            Some(FaultKind::Unavailable) => Err(lost()),
+            fault => Ok(fault),
+        }
+    }
+
+    async fn enter(&self, mark: &Mark) -> Result<Entered, Status> {
+        let Some(barrier) = &self.barrier else { return Ok(Entered::Run(None)) };
+        Ok(match barrier.enter(mark).await.map_err(|error| status_of(&error))? {
+            Entry::Run(pass) => Entered::Run(Some(pass)),
+            Entry::Unknown(pass) => Entered::Unknown(pass),
+            Entry::Answer(answer) => Entered::Answer(answer),
+            Entry::Nothing => Entered::Nothing,
+        })
+    }
+
+    /// Publishes or retracts, unless it shall fail or the process shall end before or after that.
+    async fn effect(&self, mark: &Mark, fault: Option<FaultKind>, pass: Option<Pass>) -> Result<Option<Pass>, Status> {
+        match fault {
+            Some(FaultKind::CrashBefore) => std::process::abort(),
+            Some(FaultKind::Refuse) => {
+                if let Some(pass) = pass {
+                    pass.failed().await.map_err(|error| status_of(&error))?;
+                }
+                return Err(status_of(&Error::new(Reason::PreconditionFailed, "the ledger refuses, as planned")));
+            }
+            _ => {}
+        }
+        self.book().effect(mark).map_err(|error| Status::internal(error.to_string()))?;
+        if fault == Some(FaultKind::CrashAfter) {
+            std::process::abort();
+        }
+        Ok(pass)
+    }
+}
+
+/// What the barrier says; without one there is no pass.
+enum Entered {
+    Run(Option<Pass>),
+    Unknown(Pass),
+    Answer(Bytes),
+    Nothing,
+}
+
+/// The answer of the first delivery, for a duplicate.
+fn kept<T: prost::Message + Default>(answer: Bytes) -> Result<T, Status> {
+    T::decode(answer).map_err(|_| Status::internal("the kept answer cannot be read"))
+}
+
+async fn end(pass: Option<Pass>, answer: &impl prost::Message) -> Result<(), Status> {
+    let Some(pass) = pass else { return Ok(()) };
+    pass.done(answer.encode_to_vec().into()).await.map_err(|error| status_of(&error))
+}
+
+/// Loses the answer of what has happened, where that is planned.
+fn after(fault: Option<FaultKind>) -> Result<(), Status> {
+    if fault == Some(FaultKind::Unknown) { Err(lost()) } else { Ok(()) }
+}
+
+fn lost() -> Status {
+    Status::unavailable("the answer is lost, as planned")
+}

@@ -1,0 +1,119 @@
+//! The messages of `weft.example.v1`, as `tests/proto` declares them; a test calls the service by its descriptors, so that they agree.
+
+/// See the contract.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PublishRequest {
+    /// At most 1 KiB.
+    #[prost(string, tag = "1")]
+    pub text: String,
+}
+
+/// See the contract.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PublishResponse {
+    /// From 1.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// As it was published.
+    #[prost(string, tag = "2")]
+    pub text: String,
+}
+
+/// Also the request of a probe and the answer to a plan.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Empty {}
+
+/// See the contract; a probe's answer has the same form.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Told {
+    /// Whether there was, or is, an entry.
+    #[prost(bool, optional, tag = "1")]
+    pub yes: Option<bool>,
+}
+
+/// How a call goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
+#[repr(i32)]
+pub enum FaultKind {
+    /// Refused.
+    Unspecified = 0,
+    /// No effect, and it is known.
+    Refuse = 1,
+    /// Nothing until the caller gives up.
+    Hang = 2,
+    /// The process ends before the effect.
+    CrashBefore = 3,
+    /// The process ends after the effect.
+    CrashAfter = 4,
+    /// The effect, and UNAVAILABLE.
+    Unknown = 5,
+    /// No effect, and UNAVAILABLE.
+    Unavailable = 6,
+}
+
+/// See the contract.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Fault {
+    /// Empty means every step.
+    #[prost(string, tag = "1")]
+    pub step: String,
+    /// `action`, `undo` or `probe`.
+    #[prost(string, tag = "2")]
+    pub direction: String,
+    /// How.
+    #[prost(enumeration = "FaultKind", tag = "3")]
+    pub kind: i32,
+    /// 0 means one.
+    #[prost(uint32, tag = "4")]
+    pub times: u32,
+}
+
+/// See the contract.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PlanRequest {
+    /// At most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub faults: Vec<Fault>,
+}
+
+/// See the contract.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct AccountRequest {
+    /// Of keys.
+    #[prost(string, tag = "1")]
+    pub prefix: String,
+}
+
+/// See the contract.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AccountResponse {
+    /// Calls of jobs.
+    #[prost(uint64, tag = "1")]
+    pub deliveries: u64,
+    /// Entries that were published.
+    #[prost(uint64, tag = "2")]
+    pub actions: u64,
+    /// Entries that were retracted.
+    #[prost(uint64, tag = "3")]
+    pub undos: u64,
+    /// In their order.
+    #[prost(message, repeated, tag = "4")]
+    pub effects: Vec<Effect>,
+}
+
+/// See the contract.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Effect {
+    /// The call's idempotency key.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// `action` or `undo`.
+    #[prost(string, tag = "2")]
+    pub direction: String,
+    /// Of the call.
+    #[prost(uint32, tag = "3")]
+    pub attempt: u32,
+    /// Of the call.
+    #[prost(uint64, tag = "4")]
+    pub epoch: u64,
+}

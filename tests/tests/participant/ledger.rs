@@ -1,0 +1,187 @@
+//! The example participant: over gRPC, with each of its faults, and as a process that dies between begin and end.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use tonic::Code;
+use weft_participant::Direction;
+use weft_proto::error_of;
+use weft_runtime::Tasks;
+use weft_tests::calls::until;
+use weft_tests::etcd::Etcd;
+use weft_tests::ledger::messages::{AccountResponse, Fault, FaultKind, PublishResponse};
+use weft_tests::ledger::{Client, Guard, NAME, Serving, Setup, descriptors, marked, serve};
+use weft_tests::port::Port;
+use weft_tests::server::Server;
+use weft_types::Reason;
+
+use super::within;
+
+async fn start(guard: Guard) -> Result<(Client, Serving)> {
+    let serving = serve(Setup { guard, ..Setup::default() }, &Tasks::new()).await?;
+    Ok((Client::new(&serving.address)?, serving))
+}
+
+fn fault(direction: &str, kind: FaultKind) -> Fault {
+    Fault { step: "publish".into(), direction: direction.into(), kind: kind.into(), times: 1 }
+}
+
+fn counts(account: &AccountResponse) -> (u64, u64, u64) {
+    (account.deliveries, account.actions, account.undos)
+}
+
+#[tokio::test]
+async fn each_delivery_counts_and_each_effect_happens_once() -> Result<()> {
+    let (client, _serving) = start(Guard::Memory).await?;
+    let action = |attempt| marked("job/publish", Direction::Action, attempt);
+    let first = client.publish(&action(1)?).await?;
+    assert_eq!(client.publish(&action(2)?).await?, first);
+    assert!(client.deliver(&marked("job/publish", Direction::Probe, 2)?).await?);
+    assert!(client.deliver(&marked("job/publish", Direction::Undo, 1)?).await?);
+    assert!(client.deliver(&marked("job/publish", Direction::Undo, 2)?).await?);
+    assert!(!client.deliver(&marked("job/publish", Direction::Probe, 2)?).await?);
+    let late = client.publish(&action(3)?).await.expect_err("it is late");
+    assert_eq!((late.code(), error_of(&late).reason()), (Code::FailedPrecondition, Reason::RejectedByBarrier));
+    assert!(!client.deliver(&marked("job/notify", Direction::Undo, 1)?).await?, "there was nothing to undo");
+    assert_eq!(counts(&client.account("job/publish").await?), (7, 1, 1));
+    assert_eq!(counts(&client.account("job/").await?), (8, 1, 1));
+    Ok(())
+}
+
+/// What the barrier is good for: the same calls without it.
+#[tokio::test]
+async fn a_bare_ledger_does_what_it_is_told_as_often_as_it_is_told() -> Result<()> {
+    let (client, _serving) = start(Guard::Bare).await?;
+    client.deliver(&marked("job/publish", Direction::Undo, 1)?).await?;
+    for attempt in 1..=2 {
+        client.publish(&marked("job/publish", Direction::Action, attempt)?).await?;
+    }
+    assert_eq!(counts(&client.account("").await?), (3, 2, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_go_wrong_as_planned() -> Result<()> {
+    let (client, _serving) = start(Guard::Memory).await?;
+    let action = |attempt| marked("job/publish[3]", Direction::Action, attempt);
+    let planned = [FaultKind::Unavailable, FaultKind::Refuse, FaultKind::Unknown];
+    client.plan(planned.map(|kind| fault("action", kind)).into()).await?;
+    assert!(client.publish(&marked("job/other", Direction::Action, 1)?).await.is_ok(), "another step is not concerned");
+    let code =
+        async |attempt| Ok::<_, anyhow::Error>(client.publish(&action(attempt)?).await.map_err(|status| status.code()));
+    assert_eq!(code(1).await?, Err(Code::Unavailable));
+    assert_eq!(counts(&client.account("job/publish").await?), (1, 0, 0));
+    assert_eq!(code(2).await?, Err(Code::FailedPrecondition));
+    assert_eq!(code(3).await?, Err(Code::Unavailable));
+    assert_eq!(counts(&client.account("job/publish").await?), (3, 1, 0));
+    assert_eq!(code(4).await?.map(|answer| answer.text), Ok("job/publish[3]".to_owned()));
+    client.plan(vec![fault("undo", FaultKind::Hang)]).await?;
+    let undo = marked("job/publish[3]", Direction::Undo, 1)?;
+    let mut hangs = Box::pin(client.deliver(&undo));
+    let gone = async {
+        until("the call to arrive", async || client.account("job/publish").await.is_ok_and(|seen| seen.deliveries == 5))
+            .await
+    };
+    tokio::select! {
+        ended = &mut hangs => anyhow::bail!("it did not hang: {ended:?}"),
+        seen = gone => seen?,
+    }
+    drop(hangs);
+    assert!(client.deliver(&undo).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn plans_and_marks_are_checked() -> Result<()> {
+    let (client, _serving) = start(Guard::Memory).await?;
+    let field = |status: tonic::Status| (status.code(), error_of(&status).field().map(str::to_owned));
+    let bad = [
+        (fault("sideways", FaultKind::Refuse), "faults[0].direction"),
+        (fault("action", FaultKind::Unspecified), "faults[0].kind"),
+        (Fault { kind: 99, ..fault("action", FaultKind::Refuse) }, "faults[0].kind"),
+        (fault("action", FaultKind::CrashBefore), "faults[0].kind"),
+    ];
+    for (fault, named) in bad {
+        let refused = client.plan(vec![fault]).await.expect_err("refused");
+        assert_eq!(field(refused), (Code::InvalidArgument, Some(named.to_owned())));
+    }
+    let refused = client.plan(vec![fault("action", FaultKind::Refuse); 257]).await.expect_err("refused");
+    assert_eq!(field(refused), (Code::InvalidArgument, Some("faults".to_owned())));
+    Ok(())
+}
+
+/// The messages are written by hand: what the contract says of a method is what the service reads and writes.
+#[test]
+fn the_messages_are_those_of_the_contract() -> Result<()> {
+    let pool = DescriptorPool::decode(descriptors()?)?;
+    let service = pool.get_service_by_name(NAME).context("the service")?;
+    let methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();
+    assert_eq!(methods, ["Publish", "Retract", "Probe", "Plan", "Account"]);
+    let through = |message: &str, bytes: Vec<u8>| -> Result<serde_json::Value> {
+        let descriptor = pool.get_message_by_name(&format!("weft.example.v1.{message}")).context("the message")?;
+        let read = DynamicMessage::decode(descriptor, bytes.as_slice())?;
+        ensure!(read.unknown_fields().next().is_none(), "{message} has a field that the contract does not have");
+        Ok(serde_json::to_value(&read)?)
+    };
+    let published = PublishResponse { number: 7, text: "a".into() }.encode_to_vec();
+    assert_eq!(through("PublishResponse", published)?, serde_json::json!({ "number": "7", "text": "a" }));
+    let told = weft_tests::ledger::messages::Told { yes: Some(false) }.encode_to_vec();
+    assert_eq!(through("ProbeResponse", told.clone())?, serde_json::json!({ "done": false }));
+    assert_eq!(through("RetractResponse", told)?, serde_json::json!({ "retracted": false }));
+    let fault = Fault { step: "a".into(), direction: "undo".into(), kind: FaultKind::CrashAfter.into(), times: 2 };
+    let expected =
+        serde_json::json!({ "step": "a", "direction": "undo", "kind": "FAULT_KIND_CRASH_AFTER", "times": 2 });
+    assert_eq!(through("Fault", fault.encode_to_vec())?, expected);
+    Ok(())
+}
+
+/// The binary over a real etcd, killed between begin and end of an action and of an undo: nothing happens twice, and nothing is left.
+#[tokio::test]
+async fn a_process_that_dies_leaves_no_effect_behind() -> Result<()> {
+    within(Box::pin(async {
+        let (etcd, folder, port) = (Etcd::start().await?, tempfile::tempdir()?, Port::reserve()?);
+        let (address, file) = (port.address().to_string(), folder.path().join("entries"));
+        let launch = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ledger"));
+            command.args([&address, "etcd", &etcd.client_url]).arg(&file);
+            Server::start("ledger", &mut command, folder.path())
+        };
+        let client = Client::new(&address)?;
+        let deliver = async |direction, attempt| {
+            let mark = marked("job/publish", direction, attempt)?;
+            let mut outcome = Ok(false);
+            until("a ledger that answers", async || {
+                outcome = client.deliver(&mark).await;
+                !outcome.as_ref().is_err_and(|status| error_of(status).reason() == Reason::NoReadyReplica)
+            })
+            .await?;
+            Ok::<_, anyhow::Error>(outcome)
+        };
+        let crash = async |direction: &str, kind| {
+            until("a ledger that can be told", async || client.plan(vec![fault(direction, kind)]).await.is_ok()).await
+        };
+        let ledger = launch()?;
+        crash("action", FaultKind::CrashBefore).await?;
+        ensure!(deliver(Direction::Action, 1).await?.is_err(), "it did not die:\n{}", ledger.log());
+        drop(ledger);
+        let ledger = launch()?;
+        crash("action", FaultKind::CrashAfter).await?;
+        ensure!(deliver(Direction::Action, 2).await?.is_err(), "it did not die:\n{}", ledger.log());
+        drop(ledger);
+        let ledger = launch()?;
+        ensure!(deliver(Direction::Action, 3).await??, "it is there");
+        crash("undo", FaultKind::CrashAfter).await?;
+        ensure!(deliver(Direction::Undo, 1).await?.is_err(), "it did not die:\n{}", ledger.log());
+        drop(ledger);
+        let _ledger = launch()?;
+        ensure!(deliver(Direction::Undo, 2).await?.is_ok(), "it is undone");
+        let late = deliver(Direction::Action, 4).await?.err().context("it is late")?;
+        assert_eq!(error_of(&late).reason(), Reason::RejectedByBarrier);
+        let account = client.account("").await?;
+        assert_eq!((account.actions, account.undos), (1, 1), "{account:?}");
+        Ok(())
+    }))
+    .await
+}
