@@ -3,6 +3,7 @@
 //! - [`definition`]: what a job is made of, checked once.
 //! - [`job`]: [`Job`], all that is known of one job. It is what the log keeps; there is no other state.
 //! - [`event`]: what can happen to it.
+//! - [`mermaid`]: jobs as flowcharts, and definitions' edges from flowcharts.
 //!
 //! The engine has no clock, no randomness and no IO: each takes `now` and a random number. What shall be under way is a function of the
 //! job alone, so a scheduler that takes a job over does what its first one would have done.
@@ -10,6 +11,7 @@
 pub mod definition;
 pub mod event;
 pub mod job;
+pub mod mermaid;
 
 pub use definition::{Definition, Effect, Invalid, Join, Kind, Phase, Retry, Step};
 pub use event::{Event, Fault, Outcome, Refused, Ruling, Verb};
