@@ -8,11 +8,13 @@
 pub mod allocations;
 pub mod calls;
 pub mod catalogue;
+pub mod chaos;
 pub mod envoy;
 pub mod etcd;
 pub mod goal;
 pub mod graphs;
 pub mod http;
+pub mod jobs;
 pub mod leaders;
 pub mod ledger;
 pub mod linearizable;

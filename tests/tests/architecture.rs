@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// Which crate of ours may depend on which, lowest layer first. Whatever is not listed is not allowed.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("types", &[]),
     ("policy", &["types"]),
     ("saga", &["types"]),
@@ -24,6 +24,8 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("engine", &["types"]),
     // Its processes are watched by tasks, and tasks are the runtime's; how sequences step is a policy.
     ("engine-native", &["types", "engine", "policy", "runtime"]),
+    // Each of its shards is a task, and tasks are the runtime's.
+    ("journal", &["types", "saga", "proto", "runtime", "store", "telemetry"]),
     // Its connections are tasks, and tasks are the runtime's.
     ("client", &["types", "policy", "proto", "runtime", "store", "telemetry"]),
     ("participant", &["types", "proto", "store"]),
@@ -34,7 +36,7 @@ const SERVICES: [&str; 4] = ["router", "scheduler", "worker", "metrics"];
 
 /// Libraries with one production user that are ports: their other users are their implementations and fakes. The users of `participant` are
 /// services outside of this tree, which jobs call.
-const PORTS: [&str; 4] = ["store", "engine", "engine-native", "participant"];
+const PORTS: [&str; 5] = ["store", "engine", "engine-native", "journal", "participant"];
 
 const TARGETS: [&str; 12] =
     ["help", "run", "test", "check", "lint", "bench", "bench-state", "bench-worker", "fuzz", "doc", "proto", "models"];

@@ -9,6 +9,7 @@ mod mesh {
     mod deadlines;
     mod digits;
     mod hedging;
+    mod jobs;
     mod load;
     mod outliers;
     mod pieces;

@@ -9,6 +9,7 @@ mod processes {
     mod ejection;
     mod envoy;
     mod hostile;
+    mod jobs;
     mod language;
     mod leader;
     mod loss;

@@ -30,7 +30,7 @@ pub(crate) async fn admit(router: &Inner, wanted: &Wanted<'_>, bytes: usize) -> 
             return Ok(None);
         };
         let gate = &target.ready.gate;
-        if let Some(permit) = gate.try_enter(wanted.deadline, now) {
+        if let Some(permit) = gate.try_enter(Band::of(wanted.priority), wanted.deadline, now) {
             return Ok(Some(permit));
         }
         (Arc::clone(gate), asked(wanted, &target, now))

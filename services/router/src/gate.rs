@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tonic::Code;
-use weft_policy::admit::{Asked, Band, Key, Limit, Line, Place, Refusal, Sample};
+use weft_policy::admit::{self, Asked, Band, Key, Limit, Line, Place, Refusal, Sample};
 use weft_proto::duration;
 use weft_proto::orca::Load;
 use weft_proto::weft::router::v1::Admission;
@@ -26,6 +26,9 @@ pub(crate) struct Gate {
     /// Calls under way in the lower half, those that wait in the upper: in one word, so that a call that ends sees who began to wait
     /// before it, and one that begins to wait sees who ended before it.
     word: AtomicU64,
+    /// Calls under way by band. One is counted here after it was in the word and leaves before: who is counted to wait in the word sees
+    /// here who ended before that, and at worst a few calls fewer than there are.
+    bands: [AtomicU32; Band::ALL.len()],
     limit: AtomicU32,
     replicas: AtomicU32,
     /// What a replica told last, two `f32`: the wait in seconds above, its fullness below; no numbers until one has.
@@ -54,6 +57,7 @@ struct Waiter {
 #[must_use = "the place is given back when this is dropped"]
 pub(crate) struct Permit {
     gate: Arc<Gate>,
+    band: Band,
     began: Instant,
     deadline: Deadline,
     is_good: Option<bool>,
@@ -93,6 +97,7 @@ impl Gate {
         let limit = Limit::new(1, now);
         Self {
             word: AtomicU64::new(0),
+            bands: Default::default(),
             limit: AtomicU32::new(limit.calls()),
             replicas: AtomicU32::new(1),
             told: AtomicU64::new(NOTHING),
@@ -106,16 +111,38 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a call, if there is one and nobody waits.
-    pub(crate) fn try_enter(self: &Arc<Self>, deadline: Deadline, now: Instant) -> Option<Permit> {
+    /// A place for a call, if there is one and nobody waits who is as urgent.
+    pub(crate) fn try_enter(self: &Arc<Self>, band: Band, deadline: Deadline, now: Instant) -> Option<Permit> {
         let limit = self.limit.load(Ordering::Relaxed);
         let enter = |word: u64| (waiting(word) == 0 && in_flight(word) < limit).then(|| word + 1);
-        self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter).ok()?;
-        Some(self.permit(deadline, now))
+        let entered = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter).is_ok() || self.pass(band);
+        entered.then(|| self.permit(band, deadline, now))
     }
 
-    fn permit(self: &Arc<Self>, deadline: Deadline, began: Instant) -> Permit {
-        Permit { gate: Arc::clone(self), began, deadline, is_good: None }
+    /// Takes a place beside calls that are less urgent, if only those are in the way.
+    fn pass(&self, band: Band) -> bool {
+        if !self.is_open_to(band, self.limit.load(Ordering::Relaxed)) {
+            return false;
+        }
+        let state = self.lock();
+        let is_first = state.line.as_ref().is_none_or(|line| !line.has_from(band));
+        let passes = is_first && self.is_open_to(band, state.limit.calls());
+        self.word.fetch_add(u64::from(passes), Ordering::AcqRel);
+        passes
+    }
+
+    fn is_open_to(&self, band: Band, limit: u32) -> bool {
+        admit::open_to(limit, self.under_way()).is_some_and(|lowest| band <= lowest)
+    }
+
+    fn under_way(&self) -> [u32; Band::ALL.len()] {
+        self.bands.each_ref().map(|calls| calls.load(Ordering::Acquire))
+    }
+
+    /// The permit of a call that is counted in the word.
+    fn permit(self: &Arc<Self>, band: Band, deadline: Deadline, began: Instant) -> Permit {
+        self.bands[band as usize].fetch_add(1, Ordering::AcqRel);
+        Permit { gate: Arc::clone(self), band, began, deadline, is_good: None }
     }
 
     /// Whether calls wait.
@@ -160,15 +187,21 @@ impl Gate {
     /// Gives free places to those that wait.
     fn serve(self: &Arc<Self>, state: &mut State, told: &mut Told, now: Instant) {
         let (limit, Some(line)) = (state.limit.calls(), &mut state.line) else { return };
-        // While somebody waits, nobody enters but here.
-        while !line.is_empty() && in_flight(self.word.load(Ordering::Acquire)) < limit {
+        // While somebody waits, nobody as urgent enters but here.
+        while !line.is_empty()
+            && let Some(lowest) = admit::open_to(limit, self.under_way())
+        {
             let late = told.late.len();
-            let next = line.pop(&mut told.late, now);
+            let next = line.pop(lowest, &mut told.late, now);
             let went = (told.late.len() - late) as u64 + u64::from(next.is_some());
+            if went == 0 {
+                // Only the less urgent wait.
+                break;
+            }
             let change = u64::from(next.is_some()).wrapping_sub(went * WAITING);
             self.word.fetch_add(change, Ordering::AcqRel);
             told.granted.extend(next.map(|waiter| {
-                let permit = self.permit(waiter.deadline, now);
+                let permit = self.permit(waiter.band, waiter.deadline, now);
                 (waiter, permit)
             }));
         }
@@ -176,6 +209,7 @@ impl Gate {
 
     /// A call has ended.
     fn leave(self: &Arc<Self>, permit: &Permit) {
+        self.bands[permit.band as usize].fetch_sub(1, Ordering::AcqRel);
         let before = self.word.fetch_sub(1, Ordering::AcqRel);
         if waiting(before) == 0 {
             return;

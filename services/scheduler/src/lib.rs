@@ -3,6 +3,7 @@
 //! Placement: `observe` turns the newest snapshot of the mesh into the policy's terms, `failures` remembers what failed to
 //! load where, and `place` writes the difference that the policy finds, under the leader's fence; `figures` tells what calls are like,
 //! `scale` how many replicas they need, and `rollout` leads models from version to version by them. No inference call ever waits for it.
+//! Jobs: `jobs`, with a table of contents of its own; every scheduler runs those of its shards.
 //! Operators' path: `grpc` converts, `control` checks, writes and shows. `events` tells operators what happened; `upkeep` keeps the store small,
 //! and `cordon` forgets cordons of workers that are gone for good.
 //!
@@ -18,6 +19,7 @@ mod figures;
 #[cfg(test)]
 mod fixture;
 mod grpc;
+mod jobs;
 mod observe;
 mod options;
 mod place;
@@ -42,6 +44,7 @@ use weft_proto::weft::control::v1::models_server::ModelsServer;
 use weft_proto::weft::control::v1::rollouts_server::RolloutsServer;
 use weft_proto::weft::control::v1::routes_server::RoutesServer;
 use weft_proto::weft::control::v1::workers_server::WorkersServer;
+use weft_proto::weft::jobs::v1::jobs_server::JobsServer;
 use weft_proto::weft::scheduler::v1::scheduler_server::SchedulerServer;
 use weft_proto::weft::state::v1::Leader;
 use weft_runtime::{Api, Health, Tasks};
@@ -50,6 +53,7 @@ use weft_telemetry::Scope;
 use weft_types::SystemClock;
 
 pub use figures::{Figures, VersionFigures};
+pub use jobs::{Options as JobOptions, Targets as JobTargets};
 pub use options::{ModelControl, Options};
 
 use control::ToLeader;
@@ -58,19 +62,21 @@ use events::{Feed, Herald, Occurred, Untold};
 use failures::Failures;
 use figures::{Gauge, Inquiry};
 use grpc::Surface;
+use jobs::Jobs;
 use place::Placer;
 use rollout::Conductor;
 use scale::{Autoscaler, Scaling};
 use upkeep::Upkeep;
 
 /// The names under which its health is asked for.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "",
     "weft.control.v1.Events",
     "weft.control.v1.Models",
     "weft.control.v1.Rollouts",
     "weft.control.v1.Routes",
     "weft.control.v1.Workers",
+    "weft.jobs.v1.Jobs",
     "weft.scheduler.v1.Scheduler",
 ];
 
@@ -96,6 +102,7 @@ pub struct Wiring {
 #[derive(Clone)]
 pub struct Scheduler {
     inner: Arc<Inner>,
+    jobs: Jobs,
 }
 
 pub(crate) struct Inner {
@@ -167,7 +174,8 @@ impl Scheduler {
         tasks.spawn("rollouts", conductor.run(tasks.stopping()));
         tasks.spawn("upkeep", Upkeep::new(Arc::clone(&inner)).run(tasks.stopping()));
         tasks.spawn("scheduler health", tell_health(inner.mesh.clone(), health, tasks.stopping()));
-        Self { inner }
+        let jobs = Jobs::start(&inner);
+        Self { inner, jobs }
     }
 
     /// Adds the scheduler's services to a server.
@@ -179,6 +187,7 @@ impl Scheduler {
             .with(RoutesServer::new(surface()))
             .with(WorkersServer::new(surface()))
             .with(SchedulerServer::new(surface()))
+            .with(JobsServer::new(self.jobs.clone()))
     }
 
     /// The epoch under which this scheduler leads; `None` while it does not.

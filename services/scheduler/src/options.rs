@@ -36,6 +36,8 @@ pub struct Options {
     /// How long the store's history is kept before the leader compacts it; zero keeps it for ever. Whoever was cut off for
     /// longer lists everything again.
     pub history: Duration,
+    /// Of jobs.
+    pub jobs: crate::jobs::Options,
 }
 
 impl Default for Options {
@@ -50,6 +52,7 @@ impl Default for Options {
             failure_backoff_cap: Duration::from_secs(300),
             failure_memory: Duration::from_secs(900),
             history: Duration::from_secs(300),
+            jobs: crate::jobs::Options::default(),
         }
     }
 }

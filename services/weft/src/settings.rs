@@ -1,5 +1,7 @@
 //! Every setting of every subcommand, with its default and the reason for it.
 
+mod jobs;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +11,8 @@ use weft_config::{ByteSize, Reader, Section, Setting, Value as _};
 use weft_runtime::ServerOptions;
 use weft_telemetry::LogFormat;
 use weft_types::{ModelName, WorkerId};
+
+pub use jobs::Jobs;
 
 /// What every process has.
 #[derive(Clone, Debug)]
@@ -91,6 +95,8 @@ pub struct Scheduler {
     pub auto: bool,
     /// How long the store's history is kept.
     pub history: Duration,
+    /// Jobs.
+    pub jobs: Jobs,
 }
 
 /// A worker's settings.
@@ -108,6 +114,8 @@ pub struct Worker {
     pub zone: String,
     /// `key=value` pairs.
     pub labels: BTreeMap<String, String>,
+    /// Slots of each pool that jobs can reserve.
+    pub slots: BTreeMap<String, u32>,
     /// Requests that wait for one replica.
     pub queue_limit: usize,
     /// How long the drain may wait for replicas to be moved.
@@ -306,6 +314,7 @@ fn read_scheduler(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Sche
             Duration::from_secs(300),
             "how long the store's history is kept before the leader compacts it; 0s keeps it for ever",
         )),
+        jobs: jobs::read(section, listen.is_some()),
     }
 }
 
@@ -313,9 +322,23 @@ fn read_metrics(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Metric
     Metrics { listen: read_listen(section, listen, Some(8002)) }
 }
 
+/// A pool of slots and how many there are.
+fn pool(pair: &str) -> Option<(String, u32)> {
+    let (pool, count) = pair.split_once('=')?;
+    let is_name =
+        |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    let count = count.parse().ok().filter(|count| *count <= 4096)?;
+    (!pool.is_empty() && pool.len() <= 63 && is_name(pool)).then(|| (pool.to_owned(), count))
+}
+
 fn read_worker(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Worker {
     let labels = Setting::new("labels", Vec::new(), "what the operator says of this machine, as key=value")
         .check("key=value pairs", |pairs: &Vec<String>| pairs.iter().all(|pair| pair.contains('=')));
+    let slots =
+        Setting::new("slots", vec!["default=16".to_owned()], "slots that jobs can reserve here, as pool=number")
+            .check("pool=number pairs, the number up to 4096", |pairs: &Vec<String>| {
+                pairs.iter().all(|pair| pool(pair).is_some())
+            });
     Worker {
         listen: read_listen(section, listen, None),
         models: section.get(Setting::new(
@@ -336,6 +359,7 @@ fn read_worker(section: &mut Section<'_>, listen: Option<SocketAddr>) -> Worker 
             .filter_map(|pair| pair.split_once('='))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect(),
+        slots: section.get(slots).iter().filter_map(|pair| pool(pair)).collect(),
         queue_limit: section.get(
             Setting::new(
                 "queue-limit",

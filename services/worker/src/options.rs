@@ -18,6 +18,8 @@ pub struct Options {
     pub zone: String,
     /// What the operator says of it, for placement by label.
     pub labels: BTreeMap<String, String>,
+    /// What jobs can reserve of it: how many slots of each pool.
+    pub slots: BTreeMap<String, u32>,
     /// The model repository; the built-in models are there without one.
     pub models_dir: Option<PathBuf>,
     /// Memory that models may take, in bytes; `None` takes 80 % of what the machine or container has.
@@ -59,6 +61,7 @@ impl Options {
             address: address.into(),
             zone: String::new(),
             labels: BTreeMap::new(),
+            slots: BTreeMap::from([("default".to_owned(), 16)]),
             models_dir: None,
             memory_bytes: None,
             threads: None,

@@ -78,7 +78,9 @@ fn generate(out: &Path) -> Result<()> {
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".inference")
+        // Definitions are hashed as they are encoded, so their maps have an order.
         .btree_map(".xds")
+        .btree_map(".weft.jobs")
         .emit_rerun_if_changed(false)
         .include_file("tree.rs")
         .out_dir(out)

@@ -40,6 +40,8 @@ pub struct Step {
     pub parallelism: u32,
     /// Indices of the steps whose outputs it refers to: all are ancestors.
     pub refers: Vec<usize>,
+    /// Of a step that waits: the signal's name.
+    pub signal: Option<String>,
 }
 
 /// What the engine has to know of an action.

@@ -72,7 +72,8 @@ pub enum Event {
 pub enum Outcome {
     /// It succeeded; of an undo and a release nothing is kept.
     Done(Option<Payload>),
-    /// Only of a probe: the action has had no effect.
+    /// Only of a probe: the action has had no effect, and none of the attempts before the question will have one. Who answers so refuses them from
+    /// then on.
     Absent,
     /// It has certainly had no effect.
     FailedClean(Fault),

@@ -29,7 +29,7 @@ pub struct Job {
     pub takeovers: u32,
     /// One for each step.
     pub steps: Vec<Node>,
-    /// Signals that came before somebody waited for them, at most one of each name that the definition waits for.
+    /// Signals that came, at most one of each name that the definition waits for: whatever waits for the name gets it.
     pub signals: Vec<(String, Payload)>,
 }
 
@@ -38,7 +38,8 @@ pub struct Job {
 pub struct Node {
     /// Whether its condition and list have been decided.
     pub ruled: bool,
-    /// One for a plain step, from the beginning; for a list as many as it has, once it is ruled.
+    /// One for a plain step, from the beginning; of a step with a condition or a list none until it is ruled, and then as many as it runs, or a
+    /// skipped one. One that could not be ruled, and has to run, has one that is stuck.
     pub items: Vec<Item>,
 }
 
@@ -49,13 +50,17 @@ pub struct Item {
     pub state: StepState,
     /// How many attempts of the action there have been.
     pub attempts: u32,
-    /// How many of the undo, since it began or an operator last asked for it.
+    /// How many of the undo.
     pub undo_attempts: u32,
+    /// How often it was asked what became of an attempt.
+    pub probes: u32,
+    /// How many attempts and questions have failed since it began in its present direction, or an operator last asked for it.
+    pub failures: u32,
     /// Some attempt may have had its effect: a clean failure after it proves nothing.
     pub unknown: bool,
     /// Not before this moment may the next attempt begin.
     pub not_before: Millis,
-    /// When the attempt that is under way has to end.
+    /// When the attempt that is under way has to end; 0 while none is.
     pub until: Millis,
     /// What came of it.
     pub output: Option<Payload>,
@@ -112,7 +117,7 @@ pub enum StepState {
     Undoing,
     /// It has no effect any more.
     Undone,
-    /// Its undo, or its way forward after the pivot, waits for an operator.
+    /// Its undo, or a way forward that has no way back, has failed so often that it waits for an operator. It is tried again once in a while.
     Stuck,
 }
 
@@ -204,4 +209,13 @@ pub struct Fault {
     pub code: String,
     /// At most 256 bytes.
     pub message: String,
+}
+
+impl Fault {
+    /// A fault whose message is cut to 256 bytes.
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(256));
+        Self { code: code.to_owned(), message }
+    }
 }

@@ -17,7 +17,7 @@ pub use context::TraceContext;
 pub use export::{Error, Options, Telemetry};
 pub use log::{LogError, LogFormat, init_logs, logged};
 pub use metrics::{
-    AdmissionMetrics, CacheMetrics, CacheOutcome, InFlight, Metrics, ModelMetrics, ShadowMetrics, ShadowOutcome,
+    AdmissionMetrics, CacheMetrics, CacheOutcome, InFlight, JobMetrics, Metrics, ModelMetrics, OpenJobs, ShadowMetrics, ShadowOutcome,
     SnapshotState, Stage, Tokens, names, status_name,
 };
 pub use scope::Scope;

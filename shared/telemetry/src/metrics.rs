@@ -2,6 +2,7 @@
 
 mod admission;
 mod cache;
+mod jobs;
 mod shadow;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 pub use admission::AdmissionMetrics;
 pub use cache::{CacheMetrics, CacheOutcome};
+pub use jobs::{JobMetrics, OpenJobs};
 pub use shadow::{ShadowMetrics, ShadowOutcome};
 
 use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _, UpDownCounter};
@@ -87,6 +89,18 @@ pub mod names {
     pub const SNAPSHOT_RETAINED: &str = "weft.snapshot.retained";
     /// Records in the store that cannot be read.
     pub const SNAPSHOT_UNDECODABLE: &str = "weft.snapshot.undecodable";
+    /// Open jobs that a scheduler runs, by state.
+    pub const JOBS_OPEN: &str = "weft.jobs.open";
+    /// Open jobs that wait for an operator.
+    pub const JOBS_STUCK: &str = "weft.jobs.stuck";
+    /// Committed transitions of jobs.
+    pub const JOB_TRANSITIONS: &str = "weft.job.transitions";
+    /// Attempts of jobs' steps, by direction and outcome.
+    pub const JOB_ATTEMPTS: &str = "weft.job.attempts";
+    /// Open jobs that were taken over from another scheduler.
+    pub const JOB_TAKEOVERS: &str = "weft.job.takeovers";
+    /// Seconds from a job's submission to its end, by the state in which it ended.
+    pub const JOB_DURATION: &str = "weft.job.duration";
 
     /// The attribute with a model's name.
     pub const MODEL: &str = "model";
@@ -108,6 +122,10 @@ pub mod names {
     pub const DETECTION_METHOD: &str = "grpc.lb.outlier_detection.detection_method";
     /// The attribute with why an outlier was not ejected (gRFC A91).
     pub const UNENFORCED_REASON: &str = "grpc.lb.outlier_detection.unenforced_reason";
+    /// The attribute with the state of a job.
+    pub const STATE: &str = "state";
+    /// The attribute with the direction of an attempt: `action`, `undo` or `probe`.
+    pub const DIRECTION: &str = "direction";
     /// The attribute with the [`super::Stage`] of a deadline's refusal.
     pub const STAGE: &str = "stage";
 }

@@ -54,11 +54,11 @@ async fn stands_at(caller: &Caller, model: &str, in_flight: usize, waiting: [u32
     .await
 }
 
-/// A worker that answers nobody, and calls that take all of its places.
-async fn full(mesh: &Mesh, caller: &Caller) -> Result<(Tap, Vec<Call>)> {
+/// A worker that answers nobody, and calls of a priority that take all of its places.
+async fn full(mesh: &Mesh, caller: &Caller, priority: i64) -> Result<(Tap, Vec<Call>)> {
     let tap = Tap::silent(mesh, "quiet").await?;
     caller.wait_ready("quiet").await?;
-    let held = (0..START).map(|_| call(caller, "quiet", (0, "first", 590))).collect::<Result<Vec<Call>>>()?;
+    let held = (0..START).map(|_| call(caller, "quiet", (priority, "first", 590))).collect::<Result<Vec<Call>>>()?;
     stands_at(caller, "quiet", START, [0; 3]).await?;
     until("all to arrive", async || tap.told(timeout::HEADER).len() == START).await?;
     Ok((tap, held))
@@ -75,7 +75,7 @@ fn arrived(tap: &Tap) -> Vec<u64> {
 async fn the_most_urgent_goes_first_and_who_leaves_is_forgotten() -> Result<()> {
     let mesh = Mesh::start(&[]).await?;
     let caller = mesh.caller()?;
-    let (tap, mut held) = full(&mesh, &caller).await?;
+    let (tap, mut held) = full(&mesh, &caller, 1).await?;
     let mut waiting = vec![call(&caller, "quiet", (9, "a", 200))?];
     stands_at(&caller, "quiet", START, [0, 0, 1]).await?;
     waiting.push(call(&caller, "quiet", (0, "a", 350))?);
@@ -97,11 +97,33 @@ async fn the_most_urgent_goes_first_and_who_leaves_is_forgotten() -> Result<()> 
     mesh.stop().await
 }
 
+/// The worker orders by band, and stops what is less urgent: it can only do so with calls that it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_urgent_call_does_not_wait_for_places_that_less_urgent_ones_have() -> Result<()> {
+    let mesh = Mesh::start(&[]).await?;
+    let caller = mesh.caller()?;
+    let (tap, mut held) = full(&mesh, &caller, 9).await?;
+    let mut others = vec![call(&caller, "quiet", (9, "a", 200))?];
+    stands_at(&caller, "quiet", START, [0, 0, 1]).await?;
+    for (count, (priority, seconds)) in (1..).zip([(1, 400), (0, 350)]) {
+        others.push(call(&caller, "quiet", (priority, "a", seconds))?);
+        stands_at(&caller, "quiet", START + count, [0, 0, 1]).await?;
+        until("it to arrive", async || arrived(&tap).len() == count).await?;
+    }
+    held.truncate(START - 2);
+    stands_at(&caller, "quiet", START, [0, 0, 1]).await?;
+    held.pop();
+    until("the last", async || arrived(&tap) == [400, 350, 200]).await?;
+    drop((held, others));
+    stands_at(&caller, "quiet", 0, [0; 3]).await?;
+    mesh.stop().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_is_not_behind_the_queue_of_another() -> Result<()> {
     let mesh = Mesh::start(&[]).await?;
     let caller = mesh.caller()?;
-    let (tap, mut held) = full(&mesh, &caller).await?;
+    let (tap, mut held) = full(&mesh, &caller, 1).await?;
     let mut waiting = (0..20).map(|_| call(&caller, "quiet", (0, "many", 200))).collect::<Result<Vec<Call>>>()?;
     stands_at(&caller, "quiet", START, [0, 20, 0]).await?;
     waiting.push(call(&caller, "quiet", (0, "one", 400))?);
@@ -120,7 +142,7 @@ async fn a_tenant_is_not_behind_the_queue_of_another() -> Result<()> {
 async fn too_many_are_told_to_come_again_and_the_urgent_still_wait() -> Result<()> {
     let mesh = Mesh::start(&["--router-queue-limit", "2"]).await?;
     let caller = mesh.caller()?;
-    let (tap, mut held) = full(&mesh, &caller).await?;
+    let (tap, mut held) = full(&mesh, &caller, 1).await?;
     let first = [call(&caller, "quiet", (0, "a", 200))?, call(&caller, "quiet", (0, "a", 200))?];
     stands_at(&caller, "quiet", START, [0, 2, 0]).await?;
     let refused = call(&caller, "quiet", (0, "a", 200))?.outcome().await?.expect_err("there is no room");

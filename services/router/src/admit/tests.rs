@@ -28,10 +28,15 @@ fn asking(tenant: u64, left: Duration) -> Asked {
     Asked { band: Band::of(tenant % 4), tenant, deadline, needs: Duration::ZERO }
 }
 
-/// Every place that there is.
-fn fill(gate: &Arc<Gate>) -> VecDeque<Permit> {
+/// Every place that there is for a band.
+fn fill_with(gate: &Arc<Gate>, band: Band) -> VecDeque<Permit> {
     let now = SystemClock::now();
-    std::iter::from_fn(|| gate.try_enter(Deadline::after(now, LONG), now)).collect()
+    std::iter::from_fn(|| gate.try_enter(band, Deadline::after(now, LONG), now)).collect()
+}
+
+/// Every place that there is for anybody.
+fn fill(gate: &Arc<Gate>) -> VecDeque<Permit> {
+    fill_with(gate, Band::Critical)
 }
 
 fn waiting(gate: &Gate) -> u32 {
@@ -60,12 +65,50 @@ fn a_place_that_is_given_back_goes_to_who_waits() {
     let mut held = fill(&gate);
     assert_eq!(gate.view().limit as usize, held.len());
     let mut turn = gate.wait(asking(0, LONG), 10, &room, now).expect("there is room");
-    assert!((&mut turn).now_or_never().is_none() && gate.try_enter(Deadline::after(now, LONG), now).is_none());
+    assert!(
+        (&mut turn).now_or_never().is_none()
+            && gate.try_enter(Band::Critical, Deadline::after(now, LONG), now).is_none()
+    );
     held.pop_front().expect("there are some").end(Code::Ok);
     let permit = turn.now_or_never().expect("it is its turn").expect("it has a place");
     assert_eq!((room.taken(), waiting(&gate), gate.view().in_flight as usize), ((0, 0), 0, held.len() + 1));
     drop((permit, held));
     assert_eq!(gate.view().in_flight, 0);
+}
+
+/// Neither where nobody waits nor where others do; and once they are there, nobody below takes a place until all are within the limit again.
+#[test]
+fn the_urgent_do_not_wait_for_places_of_the_others() {
+    let (gate, room, now) = (gate(), room(10, 1_000), SystemClock::now());
+    let deadline = Deadline::after(now, LONG);
+    let mut held = fill_with(&gate, Band::Sheddable);
+    let limit = held.len();
+    assert_eq!(gate.view().limit as usize, limit);
+    let urgent = gate.try_enter(Band::Critical, deadline, now).expect("nobody is as urgent");
+    let mut turn = gate.wait(asking(3, LONG), 0, &room, now).expect("there is room");
+    assert!((&mut turn).now_or_never().is_none(), "those of its band have all places");
+    let default = gate.try_enter(Band::Default, deadline, now).expect("nobody waits who is as urgent");
+    assert_eq!((gate.view().in_flight as usize, room.taken()), (limit + 2, (1, 0)));
+    held.truncate(limit - 2);
+    assert!((&mut turn).now_or_never().is_none(), "there are as many as there may be");
+    drop(urgent);
+    drop(turn.now_or_never().expect("it is its turn").expect("it has a place"));
+    drop((held, default));
+    assert_eq!(gate.view().in_flight, 0);
+}
+
+/// However many the urgent are: among themselves they keep within the limit.
+#[test]
+fn the_urgent_wait_for_each_other() {
+    let (gate, room, now) = (gate(), room(10, 1_000), SystemClock::now());
+    let below = fill_with(&gate, Band::Default);
+    let mut urgent = fill_with(&gate, Band::Critical);
+    assert_eq!((below.len(), urgent.len()), (gate.view().limit as usize, gate.view().limit as usize));
+    let mut turn = gate.wait(asking(1, LONG), 0, &room, now).expect("there is room");
+    drop(below);
+    assert!((&mut turn).now_or_never().is_none());
+    urgent.pop_front();
+    assert!(turn.now_or_never().is_some_and(|turn| turn.is_ok()));
 }
 
 /// One that was given its turn and has gone meanwhile gives it to the next; more replicas let more in at once.
@@ -109,7 +152,7 @@ async fn everyone_gets_a_turn_or_an_answer() {
     let call = async |caller: u64, turn: u64| {
         let now = SystemClock::now();
         let asked = asking(caller, LONG);
-        let permit = match gate.try_enter(asked.deadline, now) {
+        let permit = match gate.try_enter(asked.band, asked.deadline, now) {
             Some(permit) => permit,
             None => match gate.wait(asked, 10, &room, now) {
                 // Some go away while they wait.
@@ -143,19 +186,20 @@ proptest! {
     #[test]
     fn nothing_is_held_at_rest(steps in proptest::collection::vec((0u8..7, any::<u8>(), 0u64..50), 0..500)) {
         let (gate, room) = (gate(), room(40, 2_000));
-        let (mut held, mut turns) = (fill(&gate), VecDeque::new());
+        let mut held: VecDeque<_> = fill(&gate).into_iter().map(|permit| (Band::Critical, permit)).collect();
+            let mut turns = VecDeque::new();
         for (kind, at, left) in steps {
             let now = SystemClock::now();
             let asked = asking(u64::from(at), if left > 40 { Duration::ZERO } else { LONG });
             match kind {
-                0..=2 => match gate.try_enter(asked.deadline, now) {
-                    Some(permit) => held.push_back(permit),
-                    None => turns.extend(gate.wait(asked, usize::from(at), &room, now).ok()),
+                0..=2 => match gate.try_enter(asked.band, asked.deadline, now) {
+                    Some(permit) => held.push_back((asked.band, permit)),
+                    None => turns.extend(gate.wait(asked, usize::from(at), &room, now).ok().map(|turn| (asked.band, turn))),
                 },
                 3 => drop(turns.remove(usize::from(at) % turns.len().max(1))),
-                4 => if let Some(permit) = held.pop_front() { permit.end(Code::Ok) },
-                5 => if let Some(permit) = held.pop_back() { permit.end(Code::DeadlineExceeded) },
-                _ => if let Some(permit) = held.pop_front() {
+                4 => if let Some((_, permit)) = held.pop_front() { permit.end(Code::Ok) },
+                5 => if let Some((_, permit)) = held.pop_back() { permit.end(Code::DeadlineExceeded) },
+                _ => if let Some((_, permit)) = held.pop_front() {
                     // As where a handler panics.
                     let planted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                         let _permit = permit;
@@ -164,14 +208,17 @@ proptest! {
                     prop_assert!(planted.is_err());
                 },
             }
-            turns.retain_mut(|turn: &mut Turn| match turn.now_or_never() {
-                Some(Ok(permit)) => { held.push_back(permit); false }
+            turns.retain_mut(|(band, turn): &mut (Band, Turn)| match turn.now_or_never() {
+                Some(Ok(permit)) => { held.push_back((*band, permit)); false }
                 Some(Err(_)) => false,
                 None => true,
             });
             let view = gate.view();
             prop_assert_eq!((view.in_flight as usize, waiting(&gate) as usize), (held.len(), turns.len()));
-            prop_assert!(turns.is_empty() || view.in_flight >= view.limit, "a place is free and somebody waits");
+            for (band, _) in &turns {
+                let as_urgent = held.iter().filter(|(other, _)| other <= band).count();
+                prop_assert!(as_urgent >= view.limit as usize, "a place is free and somebody waits");
+            }
         }
         drop((held, turns));
         prop_assert_eq!((gate.view().in_flight, waiting(&gate), room.taken()), (0, 0, (0, 0)));

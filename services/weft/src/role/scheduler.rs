@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use weft_runtime::Api;
-use weft_scheduler::{ModelControl, Options, Scheduler, Wiring};
+use weft_scheduler::{JobOptions, ModelControl, Options, Scheduler, Wiring};
 
 use super::{Bound, Role};
 use crate::process::Process;
@@ -20,6 +20,12 @@ pub async fn scheduler(process: &Process, settings: settings::Scheduler) -> Resu
         model_control: if settings.auto { ModelControl::Auto } else { ModelControl::Explicit },
         election_ttl: process.common.lease_ttl,
         history: settings.history,
+        jobs: JobOptions {
+            payloads: settings.jobs.payloads,
+            retention: settings.jobs.retention,
+            targets: settings.jobs.targets.join(",").parse().map_err(anyhow::Error::msg)?,
+            ..JobOptions::default()
+        },
         ..Options::default()
     };
     let wiring = Wiring {

@@ -17,6 +17,7 @@ pub async fn worker(process: &Process, settings: settings::Worker) -> Result<Rol
     let options = Options {
         zone: settings.zone,
         labels: settings.labels,
+        slots: settings.slots,
         models_dir: settings.models,
         memory_bytes: settings.memory.map(weft_config::ByteSize::get),
         threads: settings.threads,

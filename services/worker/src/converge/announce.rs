@@ -42,6 +42,7 @@ impl Announcer {
             registered_at: Some(weft_proto::timestamp(now)),
             devices: shared.machine.devices(shared.memory_bytes),
             topology: Some(shared.machine.topology()),
+            slots: options.slots.clone().into_iter().collect(),
         };
         Self { presence, keys: shared.keys.clone(), record, told: None }
     }

@@ -121,6 +121,11 @@ impl<T> Line<T> {
         self.bands[band as usize].len()
     }
 
+    /// Whether somebody waits who is at least as urgent.
+    pub fn has_from(&self, band: Band) -> bool {
+        self.bands.iter().take(band as usize + 1).any(|calls| calls.len() > 0)
+    }
+
     /// How long those that wait take to be served.
     pub fn wait(&self) -> Duration {
         self.standing.wait(self.len())
@@ -187,11 +192,11 @@ impl<T> Line<T> {
         (displaced, freed)
     }
 
-    /// The next call to be served. Those whose turn has come too late are put into `late`.
-    pub fn pop(&mut self, late: &mut Vec<T>, now: Instant) -> Option<T> {
+    /// The next call to be served, of this band or above. Those whose turn has come too late are put into `late`.
+    pub fn pop(&mut self, lowest: Band, late: &mut Vec<T>, now: Instant) -> Option<T> {
         loop {
             let latest_first = self.latest_first(now);
-            let calls = self.bands.iter_mut().find(|calls| calls.len() > 0)?;
+            let calls = self.bands.iter_mut().take(lowest as usize + 1).find(|calls| calls.len() > 0)?;
             let (tenant, (deadline, _), held) = calls.pop(latest_first)?;
             if deadline.expired(now) || held.needs > deadline.remaining(now) {
                 calls.refund(tenant);

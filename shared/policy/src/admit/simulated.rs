@@ -221,7 +221,7 @@ impl World {
         self.in_flight -= 1;
         let mut late = Vec::new();
         while self.in_flight < self.limit.calls() {
-            let Some(next) = self.line.pop(&mut late, now) else { break };
+            let Some(next) = self.line.pop(Band::Sheddable, &mut late, now) else { break };
             self.begin(next);
         }
         late.into_iter().for_each(|call| self.count(call, |outcome| outcome.refused += 1));

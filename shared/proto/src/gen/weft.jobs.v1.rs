@@ -2,7 +2,9 @@
 /// A directed acyclic graph of steps. It is checked when a job is submitted, and pinned by its hash for the whole of the job's life.
 ///
 /// Wherever a value is a template, a string that begins with `$` stands for what it refers to: `$input.a.b` (the job's input), `$steps.x.a\[0\]`
-/// (the output of a step before this one), `$item` and `$index` (in a step with `for_each`), `$job.id`; `$$` begins a string with one `$`.
+/// (the output of a step before this one), `$item` and `$index` (in a step with `for_each`), `$job.id`; `$$` begins a string with one `$`. A field
+/// that is no plain name is written `\["a.b"\]`. `{"$first": \[...\]}` stands for the first of several that is there: the output of whichever step an
+/// `any` has not waited for in vain. What is not there otherwise fails the step; a condition takes it for null.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobDefinition {
     /// For people, and a filter of ListJobs: letters, digits, `.`, `_`, `-`; at most 128.
@@ -42,11 +44,12 @@ pub struct Step {
     pub phase: i32,
     #[prost(message, optional, tag = "7")]
     pub action: ::core::option::Option<Action>,
-    /// Takes back what the action did; required of an external step before the pivot.
+    /// Takes back what the action did; required of an external step before the pivot, but for `load`, which knows how. `$output` is what the action
+    /// made, or null where nobody knows what became of it.
     #[prost(message, optional, tag = "8")]
     pub undo: ::core::option::Option<Action>,
-    /// Tells whether the action has had its effect, where its outcome is unknown: it succeeds with `{"done": true|false}` in its output. Without it
-    /// the action is repeated with the same idempotency key.
+    /// Tells whether the action has had its effect, where its outcome is unknown: it succeeds with `{"done": true|false}` in its output, and with
+    /// `"output"` beside it tells what the action made. Without a probe the action is repeated with the same idempotency key.
     #[prost(message, optional, tag = "9")]
     pub probe: ::core::option::Option<Action>,
     #[prost(message, optional, tag = "10")]
@@ -133,8 +136,8 @@ pub struct Infer {
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
     /// Templates by the input's name. Each becomes a tensor in the Open Inference Protocol's JSON: `{"datatype": "FP32", "shape": \[1, 4\], "data": \[...\]}`.
-    #[prost(map = "string, message", tag = "3")]
-    pub inputs: ::std::collections::HashMap<
+    #[prost(btree_map = "string, message", tag = "3")]
+    pub inputs: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost_types::Value,
     >,
@@ -145,7 +148,8 @@ pub struct Infer {
     #[prost(message, optional, tag = "5")]
     pub parameters: ::core::option::Option<::prost_types::Struct>,
 }
-/// Calls a unary method of another service. Its output is the response in protobuf's JSON.
+/// Calls a unary method of another service, one of those that the schedulers' setting `--jobs-targets` lists. Its output is the response in protobuf's
+/// JSON, with fields that are unset at their defaults, and 64-bit integers as numbers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Call {
     /// `host:port` of the service, without TLS.
@@ -184,16 +188,16 @@ pub struct Release {
     #[prost(string, tag = "1")]
     pub step: ::prost::alloc::string::String,
 }
-/// Asks that a model be held, and waits until it is ready.
+/// Asks that a model be held, and waits until it is ready. Where demand decides how many replicas there are, it is woken, and one is enough.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadModel {
     #[prost(string, tag = "1")]
     pub model: ::prost::alloc::string::String,
-    /// Unset means 1.
+    /// How many workers shall be ready, 1 to 1,000; unset means 1.
     #[prost(uint32, tag = "2")]
     pub replicas: u32,
 }
-/// Asks that a model not be held any more.
+/// Asks that a model not be held any more, whoever asked for it. As the undo of a load it takes back only what that asked for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnloadModel {
     #[prost(string, tag = "1")]
@@ -285,7 +289,7 @@ impl Join {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Effect {
-    /// As `pure`.
+    /// What fits the action: `external` for call, load and unload, `reserve` for reserve, else `pure`.
     Unspecified = 0,
     /// Nothing: it may be repeated, and needs no undo.
     Pure = 1,

@@ -124,9 +124,10 @@ pub struct ZoneView {
 /// Calls of this router to one model and version.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Admission {
-    /// As many may be under way at once.
+    /// As many may be under way at once, each with those of its band and above: less urgent ones take no place from it.
     #[prost(uint32, tag = "1")]
     pub limit: u32,
+    /// Those under way, of all bands.
     #[prost(uint32, tag = "2")]
     pub in_flight: u32,
     /// Those that wait for their turn, by priority band.

@@ -76,6 +76,9 @@ pub struct Worker {
     /// How its processors and memory lie.
     #[prost(message, optional, tag = "20")]
     pub topology: ::core::option::Option<Topology>,
+    /// What jobs can reserve of it: how many slots of each pool. With none, nothing can be reserved here.
+    #[prost(map = "string, uint32", tag = "21")]
+    pub slots: ::std::collections::HashMap<::prost::alloc::string::String, u32>,
 }
 /// A device of a worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -313,4 +316,402 @@ pub struct Cordon {
     /// Since when the worker is not registered, as the scheduler's leader found; unset while it is.
     #[prost(message, optional, tag = "5")]
     pub absent_since: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// `saga/<shard>/<id>` while the job runs, `done/<shard>/<id>` once it has ended; written by the shard's owner.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Job {
+    /// Grows when older builds must not touch a record any more; 1.
+    #[prost(uint32, tag = "1")]
+    pub format: u32,
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    /// The caller's idempotency key; empty when there is none.
+    #[prost(string, tag = "4")]
+    pub key: ::prost::alloc::string::String,
+    /// SHA-256 of the request that the key stands for.
+    #[prost(bytes = "vec", tag = "5")]
+    pub request_hash: ::prost::alloc::vec::Vec<u8>,
+    /// SHA-256 of the definition: `def/<hash>`.
+    #[prost(bytes = "vec", tag = "6")]
+    pub definition: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "7")]
+    pub definition_name: ::prost::alloc::string::String,
+    #[prost(enumeration = "JobDurability", tag = "8")]
+    pub durability: i32,
+    #[prost(message, optional, tag = "9")]
+    pub input: ::core::option::Option<JobPayload>,
+    #[prost(message, optional, tag = "10")]
+    pub output: ::core::option::Option<JobPayload>,
+    /// W3C trace id, 16 bytes.
+    #[prost(bytes = "vec", tag = "11")]
+    pub trace_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(enumeration = "JobStatus", tag = "12")]
+    pub state: i32,
+    #[prost(uint64, tag = "13")]
+    pub revision: u64,
+    #[prost(bool, tag = "14")]
+    pub paused: bool,
+    /// Why it waits for an operator; unset while it does not.
+    #[prost(string, optional, tag = "15")]
+    pub stuck: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "16")]
+    pub failure: ::core::option::Option<JobFault>,
+    #[prost(bool, tag = "17")]
+    pub decided: bool,
+    #[prost(uint64, tag = "18")]
+    pub created_at: u64,
+    #[prost(uint64, tag = "19")]
+    pub deadline: u64,
+    #[prost(uint64, optional, tag = "20")]
+    pub undo_since: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "21")]
+    pub ended_at: ::core::option::Option<u64>,
+    #[prost(uint32, tag = "22")]
+    pub takeovers: u32,
+    /// In the definition's order.
+    #[prost(message, repeated, tag = "23")]
+    pub steps: ::prost::alloc::vec::Vec<JobStep>,
+    #[prost(message, repeated, tag = "24")]
+    pub signals: ::prost::alloc::vec::Vec<JobSignal>,
+    /// The span that the job was submitted in, and whether its trace is recorded.
+    #[prost(fixed64, tag = "25")]
+    pub span: u64,
+    #[prost(bool, tag = "26")]
+    pub sampled: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobStep {
+    #[prost(bool, tag = "1")]
+    pub ruled: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub items: ::prost::alloc::vec::Vec<JobItem>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobItem {
+    #[prost(enumeration = "JobItemState", tag = "1")]
+    pub state: i32,
+    #[prost(uint32, tag = "2")]
+    pub attempts: u32,
+    #[prost(uint32, tag = "3")]
+    pub undo_attempts: u32,
+    #[prost(bool, tag = "4")]
+    pub unknown: bool,
+    #[prost(uint64, tag = "5")]
+    pub not_before: u64,
+    #[prost(uint64, tag = "6")]
+    pub until: u64,
+    #[prost(message, optional, tag = "7")]
+    pub output: ::core::option::Option<JobPayload>,
+    #[prost(message, optional, tag = "8")]
+    pub place: ::core::option::Option<JobPlace>,
+    #[prost(message, repeated, tag = "9")]
+    pub holds: ::prost::alloc::vec::Vec<JobHold>,
+    #[prost(message, repeated, tag = "10")]
+    pub history: ::prost::alloc::vec::Vec<JobAttempt>,
+    #[prost(uint32, tag = "11")]
+    pub probes: u32,
+    #[prost(uint32, tag = "12")]
+    pub failures: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobAttempt {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    #[prost(enumeration = "JobDirection", tag = "2")]
+    pub direction: i32,
+    #[prost(uint64, tag = "3")]
+    pub started_at: u64,
+    #[prost(uint64, optional, tag = "4")]
+    pub ended_at: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "5")]
+    pub budget: u64,
+    /// Unset while it runs.
+    #[prost(enumeration = "JobEnding", tag = "6")]
+    pub outcome: i32,
+    #[prost(message, optional, tag = "7")]
+    pub fault: ::core::option::Option<JobFault>,
+    #[prost(message, optional, tag = "8")]
+    pub place: ::core::option::Option<JobPlace>,
+    #[prost(fixed64, tag = "9")]
+    pub span: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobPlace {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobHold {
+    #[prost(string, tag = "1")]
+    pub pool: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub worker: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub number: u32,
+    #[prost(bool, tag = "4")]
+    pub confirmed: bool,
+}
+/// A value: JSON text, here or in the object store.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobPayload {
+    #[prost(oneof = "job_payload::Place", tags = "1, 2")]
+    pub place: ::core::option::Option<job_payload::Place>,
+}
+/// Nested message and enum types in `JobPayload`.
+pub mod job_payload {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Place {
+        #[prost(bytes, tag = "1")]
+        Inline(::prost::alloc::vec::Vec<u8>),
+        #[prost(message, tag = "2")]
+        Stored(super::StoredPayload),
+    }
+}
+/// JSON text in the object store, by its content.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StoredPayload {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub len: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobFault {
+    #[prost(string, tag = "1")]
+    pub code: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobSignal {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub value: ::core::option::Option<JobPayload>,
+}
+/// `member/<id>` and `own/<shard>`, under the scheduler's lease; the create revision of the second is the fence of its owner.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobOwner {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// host:port of its gRPC server.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+}
+/// `slot/<pool>/<worker>/<number>`: there while a job has the slot.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobSlot {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub confirmed: bool,
+}
+/// `idem/<hash of tenant and key>`: there as long as the job is known.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobKey {
+    #[prost(string, tag = "1")]
+    pub job: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub request_hash: ::prost::alloc::vec::Vec<u8>,
+}
+/// `def/<hash>`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobDefinitionRecord {
+    /// What the hash is of.
+    #[prost(bytes = "vec", tag = "1")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
+    /// When a job was last submitted with it, told coarsely.
+    #[prost(uint64, tag = "2")]
+    pub used_at: u64,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum JobDurability {
+    Unspecified = 0,
+    None = 1,
+    Lease = 2,
+    Journaled = 3,
+}
+impl JobDurability {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JOB_DURABILITY_UNSPECIFIED",
+            Self::None => "JOB_DURABILITY_NONE",
+            Self::Lease => "JOB_DURABILITY_LEASE",
+            Self::Journaled => "JOB_DURABILITY_JOURNALED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOB_DURABILITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "JOB_DURABILITY_NONE" => Some(Self::None),
+            "JOB_DURABILITY_LEASE" => Some(Self::Lease),
+            "JOB_DURABILITY_JOURNALED" => Some(Self::Journaled),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum JobStatus {
+    Unspecified = 0,
+    Running = 1,
+    Compensating = 2,
+    Completed = 3,
+    Compensated = 4,
+    Abandoned = 5,
+}
+impl JobStatus {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JOB_STATUS_UNSPECIFIED",
+            Self::Running => "JOB_STATUS_RUNNING",
+            Self::Compensating => "JOB_STATUS_COMPENSATING",
+            Self::Completed => "JOB_STATUS_COMPLETED",
+            Self::Compensated => "JOB_STATUS_COMPENSATED",
+            Self::Abandoned => "JOB_STATUS_ABANDONED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOB_STATUS_UNSPECIFIED" => Some(Self::Unspecified),
+            "JOB_STATUS_RUNNING" => Some(Self::Running),
+            "JOB_STATUS_COMPENSATING" => Some(Self::Compensating),
+            "JOB_STATUS_COMPLETED" => Some(Self::Completed),
+            "JOB_STATUS_COMPENSATED" => Some(Self::Compensated),
+            "JOB_STATUS_ABANDONED" => Some(Self::Abandoned),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum JobItemState {
+    Unspecified = 0,
+    Idle = 1,
+    Started = 2,
+    Probing = 3,
+    Done = 4,
+    FailedClean = 5,
+    Unknown = 6,
+    Skipped = 7,
+    Undoing = 8,
+    Undone = 9,
+    Stuck = 10,
+}
+impl JobItemState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JOB_ITEM_STATE_UNSPECIFIED",
+            Self::Idle => "JOB_ITEM_STATE_IDLE",
+            Self::Started => "JOB_ITEM_STATE_STARTED",
+            Self::Probing => "JOB_ITEM_STATE_PROBING",
+            Self::Done => "JOB_ITEM_STATE_DONE",
+            Self::FailedClean => "JOB_ITEM_STATE_FAILED_CLEAN",
+            Self::Unknown => "JOB_ITEM_STATE_UNKNOWN",
+            Self::Skipped => "JOB_ITEM_STATE_SKIPPED",
+            Self::Undoing => "JOB_ITEM_STATE_UNDOING",
+            Self::Undone => "JOB_ITEM_STATE_UNDONE",
+            Self::Stuck => "JOB_ITEM_STATE_STUCK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOB_ITEM_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "JOB_ITEM_STATE_IDLE" => Some(Self::Idle),
+            "JOB_ITEM_STATE_STARTED" => Some(Self::Started),
+            "JOB_ITEM_STATE_PROBING" => Some(Self::Probing),
+            "JOB_ITEM_STATE_DONE" => Some(Self::Done),
+            "JOB_ITEM_STATE_FAILED_CLEAN" => Some(Self::FailedClean),
+            "JOB_ITEM_STATE_UNKNOWN" => Some(Self::Unknown),
+            "JOB_ITEM_STATE_SKIPPED" => Some(Self::Skipped),
+            "JOB_ITEM_STATE_UNDOING" => Some(Self::Undoing),
+            "JOB_ITEM_STATE_UNDONE" => Some(Self::Undone),
+            "JOB_ITEM_STATE_STUCK" => Some(Self::Stuck),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum JobDirection {
+    Unspecified = 0,
+    Action = 1,
+    Undo = 2,
+    Probe = 3,
+}
+impl JobDirection {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JOB_DIRECTION_UNSPECIFIED",
+            Self::Action => "JOB_DIRECTION_ACTION",
+            Self::Undo => "JOB_DIRECTION_UNDO",
+            Self::Probe => "JOB_DIRECTION_PROBE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOB_DIRECTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "JOB_DIRECTION_ACTION" => Some(Self::Action),
+            "JOB_DIRECTION_UNDO" => Some(Self::Undo),
+            "JOB_DIRECTION_PROBE" => Some(Self::Probe),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum JobEnding {
+    Unspecified = 0,
+    Done = 1,
+    FailedClean = 2,
+    Unknown = 3,
+}
+impl JobEnding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JOB_ENDING_UNSPECIFIED",
+            Self::Done => "JOB_ENDING_DONE",
+            Self::FailedClean => "JOB_ENDING_FAILED_CLEAN",
+            Self::Unknown => "JOB_ENDING_UNKNOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOB_ENDING_UNSPECIFIED" => Some(Self::Unspecified),
+            "JOB_ENDING_DONE" => Some(Self::Done),
+            "JOB_ENDING_FAILED_CLEAN" => Some(Self::FailedClean),
+            "JOB_ENDING_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
 }

@@ -32,7 +32,7 @@ impl World {
     }
 
     fn pop(&mut self) -> Option<usize> {
-        self.line.pop(&mut Vec::new(), self.now)
+        self.line.pop(Band::Sheddable, &mut Vec::new(), self.now)
     }
 
     /// Serves one for each millisecond while somebody comes for each one served, until the queue stands.
@@ -99,8 +99,27 @@ fn what_cannot_be_in_time_is_refused_at_once_or_when_its_turn_comes() {
     assert!(world.line.push(needs, (0, 1), FREE, world.now).outcome.is_ok());
     world.now += 21 * MS;
     let mut late = Vec::new();
-    assert!(world.line.pop(&mut late, world.now).is_some());
+    assert!(world.line.pop(Band::Sheddable, &mut late, world.now).is_some());
     assert_eq!(late.len(), 2, "one has expired, one has less left than it needs");
+}
+
+/// Also where those above turn out to be too late: their place is not one for those below.
+#[test]
+fn who_is_below_the_lowest_band_stays() {
+    let mut world = World::new();
+    let long = 3_600_000 * MS;
+    for (band, left) in [(Band::Critical, MS), (Band::Default, long), (Band::Sheddable, long)] {
+        world.push(band, 1, left).expect("there is room");
+    }
+    assert!(world.line.has_from(Band::Critical));
+    world.now += 2 * MS;
+    let mut late = Vec::new();
+    assert_eq!(world.line.pop(Band::Critical, &mut late, world.now), None);
+    assert_eq!((late, world.line.len()), (vec![0], 2));
+    assert_eq!([Band::Critical, Band::Default].map(|band| world.line.has_from(band)), [false, true]);
+    let served = [Band::Default, Band::Default, Band::Sheddable]
+        .map(|lowest| world.line.pop(lowest, &mut Vec::new(), world.now));
+    assert_eq!(served, [Some(1), None, Some(2)]);
 }
 
 /// Where calls come too late, those with the earliest deadline would each be too late in turn.
@@ -173,7 +192,7 @@ proptest! {
                 }
                 2 => {
                     let mut late = Vec::new();
-                    let served = world.line.pop(&mut late, world.now);
+                    let served = world.line.pop(Band::Sheddable, &mut late, world.now);
                     for gone in late.into_iter().chain(served) {
                         prop_assert!(there.remove(&gone));
                     }

@@ -1,0 +1,26 @@
+//! What callers of jobs are told when the journal fails.
+
+use std::time::Duration;
+
+use weft_types::{Error, Reason};
+
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The failure of a read or of keeping something.
+pub(super) fn journal_failed(error: &weft_journal::Error) -> Error {
+    use weft_journal::Error as Failed;
+    match error {
+        Failed::Store(error) => crate::error::store_failed(error),
+        Failed::TooLarge { len, limit } => {
+            Error::new(Reason::MessageTooLarge, format!("a value has {len} bytes, and at most {limit} are kept"))
+        }
+        Failed::Unreadable(_) | Failed::Missing | Failed::Corrupt => {
+            tracing::warn!(%error, "something of a job cannot be read");
+            Error::new(Reason::Internal, "what the log refers to cannot be read")
+        }
+        Failed::Folder(_) => {
+            tracing::warn!(%error, "payloads cannot be used");
+            Error::new(Reason::StoreUnavailable, "long values cannot be kept at the moment").retry_after(RETRY)
+        }
+    }
+}

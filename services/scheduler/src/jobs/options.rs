@@ -1,0 +1,33 @@
+//! What can be set about jobs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::definition::Targets;
+
+/// A scheduler's settings of jobs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Open jobs; one more is refused. A job takes some kilobytes, and 100 more for each inline value.
+    pub max_open: usize,
+    /// Attempts under way at once, on the way forward and on the way back each.
+    pub max_attempts: usize,
+    /// Where long values are kept; `None` in memory, where they end with the process.
+    pub payloads: Option<PathBuf>,
+    /// How long a job and its key are known after its end.
+    pub retention: Duration,
+    /// The services that jobs may call.
+    pub targets: Targets,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_open: 50_000,
+            max_attempts: 1_024,
+            payloads: None,
+            retention: Duration::from_secs(3_600),
+            targets: Targets::default(),
+        }
+    }
+}

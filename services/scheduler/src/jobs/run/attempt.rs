@@ -1,0 +1,158 @@
+//! What a job has done by others: attempts of its actions, and the look at a condition.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
+use weft_journal::{Record, Shard};
+use weft_saga::{Direction, Event, Fault, Outcome, Ruling, Wanted};
+use weft_telemetry::{Scope, Span, TraceContext};
+use weft_types::{Deadline, SystemClock};
+
+use super::flight::{Landed, Work};
+use super::instant;
+use crate::jobs::act::{Attempt, Facts};
+use crate::jobs::{Program, Shared};
+
+/// How much longer than its time an attempt may take before it is given up from outside.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// What an attempt is made with: the record as it was committed with the attempt's beginning.
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) shard: Shard,
+    pub(super) program: Arc<Program>,
+    pub(super) record: Arc<Record>,
+}
+
+/// Makes an attempt, once there is room for it, and says how it ended. Dropping it ends the attempt.
+pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, landing: mpsc::Sender<Landed>) {
+    let Context { shared, shard, program, record } = context;
+    let deadline = instant(wanted.until);
+    let room = shared.room.take(wanted.direction);
+    let outcome = match tokio::time::timeout_at(deadline.into(), room).await {
+        // It was never sent.
+        Err(_) => Some((Outcome::FailedClean(Fault::new("DEADLINE_EXCEEDED", "the scheduler had no room for it in time")), None)),
+        // Whoever may not act does not begin: it may have waited for longer than its shard is safe.
+        Ok(_) if !shard.holds(SystemClock::now()) => None,
+        Ok(_permit) => {
+            let attempt = Attempt {
+                plan: &program,
+                facts: facts(&record),
+                step: wanted.step,
+                item: wanted.item,
+                direction: wanted.direction,
+                number: wanted.attempt,
+                epoch: shard.epoch(),
+                deadline: Deadline::after(SystemClock::now(), deadline.saturating_duration_since(SystemClock::now())),
+                trace: span.context(),
+                guards: vec![shared.guard(&shard)],
+            };
+            let made = tokio::time::timeout_at((deadline + GRACE).into(), shared.actor.attempt(attempt));
+            let late = || (Outcome::Unknown(Fault::new("DEADLINE_EXCEEDED", "its time was over")), None);
+            Some(unless_it_panics(made).await.map_or_else(|fault| (Outcome::Unknown(fault), None), |made| made.unwrap_or_else(|_| late())))
+        }
+    };
+    let event = outcome.map(|(outcome, place)| {
+        shared.metrics.record_attempt(direction_name(wanted.direction), outcome_name(&outcome));
+        if let Outcome::FailedClean(fault) | Outcome::Unknown(fault) = &outcome {
+            span.fail(fault.code.clone());
+        }
+        let Wanted { step, item, direction, attempt, .. } = wanted;
+        Event::Ended { step, item, direction, attempt, outcome, place }
+    });
+    drop(span);
+    // The job has gone when nobody listens.
+    let _ = landing.send((Work::Attempt(wanted), event)).await;
+}
+
+/// Looks at a step's condition and list.
+pub(super) async fn rule(context: Context, step: usize, landing: mpsc::Sender<Landed>) {
+    let Context { shared, program, record, .. } = context;
+    let ruling = unless_it_panics(shared.actor.rule(&program, facts(&record), step)).await.unwrap_or_else(Ruling::Invalid);
+    // The job has gone when nobody listens.
+    let _ = landing.send((Work::Rule(step), Some(Event::Ruled { step, ruling }))).await;
+}
+
+/// The job as its actions see it.
+pub(super) fn facts(record: &Record) -> Facts<'_> {
+    Facts { id: record.id.as_str(), tenant: &record.tenant, input: &record.input, job: &record.job }
+}
+
+async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|_| {
+        tracing::error!("a job's attempt panicked");
+        Fault::new("INTERNAL", "a defect of the scheduler ended it")
+    })
+}
+
+/// What is left of an event that is too large for the log: an effect that may be, and nothing that came of it.
+pub(super) fn without_output(event: Event, why: &str) -> Event {
+    match event {
+        Event::Ended { step, item, direction, attempt, outcome: Outcome::Done(Some(_)), place } => {
+            let outcome = Outcome::Unknown(Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}")));
+            Event::Ended { step, item, direction, attempt, outcome, place }
+        }
+        other => other,
+    }
+}
+
+const fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Action => "action",
+        Direction::Undo => "undo",
+        Direction::Probe => "probe",
+    }
+}
+
+const fn outcome_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done(_) => "done",
+        Outcome::Absent => "absent",
+        Outcome::FailedClean(_) => "failed_clean",
+        Outcome::Unknown(_) => "unknown",
+    }
+}
+
+/// Which attempt a span is of.
+type Key = (usize, usize, Direction, u32);
+
+/// The spans of attempts that are recorded and not begun. They start with the transition that records them, so that the record can
+/// tell their ids, and cover its commit.
+#[derive(Default)]
+pub(super) struct Spans(BTreeMap<Key, Span>);
+
+impl Spans {
+    /// Begins a span for each attempt that the record tells of and that is new.
+    pub(super) fn begin(&mut self, scope: &Scope, program: &Program, record: &mut Record) {
+        let Some(trace) = trace(record).filter(TraceContext::sampled) else { return };
+        for (step, node) in record.job.steps.iter_mut().enumerate() {
+            for (item, run) in node.items.iter_mut().enumerate() {
+                for attempt in run.history.iter_mut().filter(|attempt| attempt.outcome.is_none() && attempt.span == 0) {
+                    let span = self.0.entry((step, item, attempt.direction, attempt.number)).or_insert_with(|| {
+                        let name = program.definition.steps.get(step).map_or("job step", |step| step.name.as_str());
+                        scope.start_client(name, Some(&trace))
+                    });
+                    if span.is_recording() {
+                        attempt.span = u64::from_str_radix(&span.context().span_id(), 16).unwrap_or(0);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The span of an attempt that begins; one without a record of it where the trace is not sampled, or where another scheduler recorded it.
+    pub(super) fn take(&mut self, scope: &Scope, record: &Record, wanted: &Wanted) -> Span {
+        let key = (wanted.step, wanted.item, wanted.direction, wanted.attempt);
+        self.0.remove(&key).unwrap_or_else(|| scope.start_client("job step", trace(record).as_ref()))
+    }
+}
+
+/// Where a job stands in its trace.
+fn trace(record: &Record) -> Option<TraceContext> {
+    TraceContext::new(record.trace_id, record.span.to_be_bytes(), record.sampled)
+}

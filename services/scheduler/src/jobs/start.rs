@@ -1,0 +1,95 @@
+//! What jobs are made of when a scheduler starts.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tonic::async_trait;
+use weft_journal::{Journal, Keys, Payloads, Shard, Wiring};
+use weft_saga::{Fault, Payload};
+use weft_store::Compare;
+use weft_types::SystemClock;
+
+use super::act::{self, Actor};
+use super::forward::Peers;
+use super::programs::Programs;
+use super::room::Room;
+use super::table::Table;
+use super::{Jobs, MAX_WATCHES, Shared, shards};
+use crate::Inner;
+
+impl Jobs {
+    /// Runs the jobs of the shards that this scheduler gets, until the tasks stop.
+    pub(crate) fn start(inner: &Arc<Inner>) -> Self {
+        let (options, tasks) = (inner.options.jobs.clone(), inner.tasks.clone());
+        let (id, address) = (inner.options.id.clone(), inner.options.address.clone());
+        let settings = weft_journal::Options {
+            lease_ttl: inner.options.election_ttl,
+            retain: options.retention,
+            ..weft_journal::Options::new(id.clone(), address.clone())
+        };
+        let keys = Keys::new(inner.keys.root());
+        let wiring = Wiring {
+            store: Arc::clone(&inner.store),
+            maintenance: Arc::clone(&inner.maintenance),
+            keys: keys.clone(),
+            payloads: options.payloads.as_ref().map_or_else(Payloads::memory, Payloads::folder),
+            tasks: tasks.clone(),
+            clock: Arc::new(SystemClock),
+        };
+        let (journal, owned) = Journal::start(settings, wiring);
+        let kept = Arc::new(Kept(journal.clone()));
+        let shared = Arc::new(Shared {
+            id,
+            address,
+            actor: Actor::new(Arc::clone(inner), kept, options.targets.clone()),
+            room: Room::new(options.max_attempts),
+            options,
+            journal,
+            keys,
+            table: Table::default(),
+            programs: Programs::default(),
+            peers: Peers::default(),
+            watchers: Arc::new(Semaphore::new(MAX_WATCHES)),
+            metrics: inner.scope.metrics().jobs(),
+            scope: inner.scope.clone(),
+            tasks: tasks.clone(),
+        });
+        let counted = Arc::clone(&shared);
+        inner.scope.metrics().observe_jobs(move || counted.table.count());
+        tasks.spawn("job shards", shards::follow(Arc::clone(&shared), owned, tasks.finishing()));
+        Self(shared)
+    }
+}
+
+impl Shared {
+    /// What holds in the store while a shard is this scheduler's.
+    pub(super) fn guard(&self, shard: &Shard) -> Compare {
+        Compare::CreateRevision(format!("{}{:02x}", self.keys.owners(), shard.number()), shard.epoch())
+    }
+}
+
+/// The journal as actions keep values in it.
+struct Kept(Journal);
+
+#[async_trait]
+impl act::Payloads for Kept {
+    async fn load(&self, payload: &Payload) -> Result<Bytes, Fault> {
+        self.0.load(payload).await.map_err(|error| fault(&error))
+    }
+
+    async fn store(&self, text: Bytes) -> Result<Payload, Fault> {
+        self.0.store(text).await.map_err(|error| fault(&error))
+    }
+}
+
+/// Why a step has no value, as its job tells it: without paths and addresses.
+fn fault(error: &weft_journal::Error) -> Fault {
+    let (code, message) = match error {
+        weft_journal::Error::TooLarge { .. } => ("OUT_OF_RANGE", "a value is longer than values may be"),
+        weft_journal::Error::Missing | weft_journal::Error::Corrupt => ("DATA_LOSS", "a value of the job is not there any more"),
+        _ => ("UNAVAILABLE", "values cannot be read or kept at the moment"),
+    };
+    tracing::debug!(%error, "a value of a job");
+    Fault::new(code, message)
+}

@@ -1,0 +1,188 @@
+//! How a job begins: checked, its definition and its input put where they can be found again, and answered when it is in the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use rand::RngExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+use weft_journal::{CommitError, Durability, JobId, Record};
+use weft_proto::weft::jobs::v1::SubmitJobRequest;
+use weft_runtime::Call;
+use weft_saga::{Event, Job};
+use weft_types::{Error, Reason, Result};
+
+use super::definition::{Submitted, definition_of};
+use super::error::journal_failed;
+use super::forward::unowned;
+use super::run::{self, First};
+use super::{Program, Shared, check, json, millis};
+
+const MAX_INPUT_BYTES: usize = 256 << 10;
+/// How long to wait for room among the open jobs, or for the store.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait for room in the store, which compaction makes.
+const FULL_RETRY: Duration = Duration::from_secs(30);
+/// How often a job goes to another shard because its own went away before the first record was in the log.
+const TRIES: usize = 3;
+
+/// What became of a submission.
+pub(super) enum Begun {
+    /// It is a job of this scheduler.
+    Here(Arc<Record>, Arc<Program>),
+    /// The same request was submitted before; the job may be another scheduler's.
+    Before(JobId),
+    /// This scheduler has no shard: another one shall begin it.
+    Elsewhere(String),
+}
+
+/// A job before it has an id.
+struct Draft {
+    tenant: String,
+    key: String,
+    request_hash: [u8; 32],
+    program: Arc<Program>,
+    definition_hash: weft_journal::Hash,
+    definition_name: String,
+    durability: Durability,
+    input: weft_saga::Payload,
+    timeout: u64,
+}
+
+impl Shared {
+    /// Begins a job, unless its key stands for one.
+    pub(super) async fn submit(self: &Arc<Self>, request: &SubmitJobRequest, call: &Call, is_forwarded: bool) -> Result<Begun> {
+        let Some(mut shard) = self.journal.shard_for_new() else { return self.elsewhere(is_forwarded) };
+        let draft = self.draft(request).await?;
+        if let Some(known) = self.known(&draft).await? {
+            return Ok(known);
+        }
+        if self.table.open() >= self.options.max_open {
+            return Err(Error::new(Reason::Overloaded, "the scheduler runs as many jobs as it may").retry_after(RETRY));
+        }
+        for _ in 0..TRIES {
+            let id = self.journal.new_id(&shard);
+            let record = Arc::new(draft.record(id, call));
+            let (reply, committed) = oneshot::channel();
+            run::open(self, &shard, &draft.program, record, First::Submitted(reply));
+            match committed.await {
+                Ok(Ok(record)) => return Ok(Begun::Here(record, draft.program)),
+                Ok(Err(CommitError::KeyTaken { id, same: true })) => return Ok(Begun::Before(id)),
+                Ok(Err(CommitError::KeyTaken { id, same: false })) => return Err(conflict(&id)),
+                // Nothing of it is in the log: its shard went to another scheduler first.
+                Ok(Err(CommitError::Fenced)) | Err(_) => {}
+                Ok(Err(failed)) => return Err(refused(failed)),
+            }
+            let Some(next) = self.journal.shard_for_new() else { return self.elsewhere(is_forwarded) };
+            shard = next;
+        }
+        Err(unowned("shards move between schedulers at the moment"))
+    }
+
+    fn elsewhere(&self, is_forwarded: bool) -> Result<Begun> {
+        let (others, _) = self.others();
+        match others.len() {
+            0 => Err(unowned("no scheduler runs jobs at the moment")),
+            _ if is_forwarded => Err(unowned("this scheduler runs no jobs at the moment")),
+            count => Ok(Begun::Elsewhere(others[rand::rng().random_range(0..count)].clone())),
+        }
+    }
+
+    async fn draft(&self, request: &SubmitJobRequest) -> Result<Draft> {
+        if request.input.as_ref().is_some_and(|input| input.encoded_len() > MAX_INPUT_BYTES) {
+            return Err(Error::invalid("input", format_args!("must be at most {MAX_INPUT_BYTES} bytes")));
+        }
+        let tenant = check::tenant(&request.tenant)?;
+        check::key(&request.key)?;
+        let timeout = u64::try_from(check::timeout(request)?.as_millis()).unwrap_or(u64::MAX);
+        let Submitted { plan, message, encoded } = definition_of(request, &self.options.targets)?;
+        let durability = durability(message.durability);
+        let definition_hash = match durability {
+            Durability::Journaled => self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?,
+            // No other scheduler will ever look for it.
+            Durability::None | Durability::Lease => Sha256::digest(&encoded).into(),
+        };
+        let definition_name = message.name.clone();
+        let program = self.programs.keep(definition_hash, plan, message);
+        let input = json::object("input", &request.input.clone().unwrap_or_default())?;
+        let request_hash = Sha256::new()
+            .chain_update(definition_hash)
+            .chain_update(timeout.to_be_bytes())
+            .chain_update(&input)
+            .finalize()
+            .into();
+        let input = self.journal.store(input).await.map_err(|error| journal_failed(&error))?;
+        let key = request.key.clone();
+        Ok(Draft { tenant, key, request_hash, program, definition_hash, definition_name, durability, input, timeout })
+    }
+
+    /// The job that the key stands for, if it does.
+    async fn known(&self, draft: &Draft) -> Result<Option<Begun>> {
+        if draft.key.is_empty() {
+            return Ok(None);
+        }
+        match self.journal.by_key(&draft.tenant, &draft.key).await.map_err(|error| journal_failed(&error))? {
+            Some((id, hash)) if hash == draft.request_hash => Ok(Some(Begun::Before(id))),
+            Some((id, _)) => Err(conflict(&id)),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Draft {
+    fn record(&self, id: JobId, call: &Call) -> Record {
+        let now = millis();
+        let definition = &self.program.definition;
+        let mut job = Job::new(definition, now, now.saturating_add(self.timeout));
+        // What is due at once is in the first record, so that it waits for one commit. A new job takes it.
+        let _ = job.apply(definition, &Event::Tick, now, rand::rng().random());
+        let trace = &call.trace;
+        Record {
+            id,
+            tenant: self.tenant.clone(),
+            key: self.key.clone(),
+            request_hash: self.request_hash,
+            definition: self.definition_hash,
+            definition_name: self.definition_name.clone(),
+            durability: self.durability,
+            input: self.input.clone(),
+            output: None,
+            trace_id: u128::from_str_radix(&trace.trace_id(), 16).unwrap_or_default().to_be_bytes(),
+            span: u64::from_str_radix(&trace.span_id(), 16).unwrap_or_default(),
+            sampled: trace.sampled(),
+            job,
+        }
+    }
+}
+
+const fn durability(asked: i32) -> Durability {
+    match asked {
+        1 => Durability::None,
+        2 => Durability::Lease,
+        // The definition has been checked.
+        _ => Durability::Journaled,
+    }
+}
+
+fn conflict(id: &JobId) -> Error {
+    Error::of_field(Reason::Conflict, "key", format_args!("stands for another request: job {id}"))
+}
+
+fn refused(failed: CommitError) -> Error {
+    match failed {
+        CommitError::TooLarge(why) => Error::invalid("definition", format_args!("the job is too large for the log: {why}")),
+        CommitError::Full => {
+            Error::new(Reason::Overloaded, "the state store has no room for more jobs").retry_after(FULL_RETRY)
+        }
+        failed @ (CommitError::Refused(_)
+        | CommitError::Invalid(_)
+        | CommitError::Stale
+        | CommitError::SlotsTaken
+        | CommitError::KeyTaken { .. }
+        | CommitError::Fenced) => {
+            tracing::error!(%failed, "a new job was not written");
+            Error::new(Reason::Internal, "the log refused the job")
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What callers and operators do with a job that there is.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use weft_journal::{JobId, Record};
+use weft_proto::weft::jobs::v1::{CancelJobRequest, ResolveJobRequest, SignalJobRequest, Verb as Asked};
+use weft_saga::{Event, Verb};
+use weft_types::{Deadline, Error, Reason, Result};
+
+use super::error::journal_failed;
+use super::forward::unowned;
+use super::table::{Command, Handle};
+use super::{Program, Shared, check};
+
+/// A job that there is.
+pub(super) enum Found {
+    Open(Handle),
+    /// With what shows it, where that can still be had.
+    Ended(Arc<Record>, Option<Arc<Program>>),
+}
+
+impl Found {
+    pub(super) fn program(&self) -> Option<&Arc<Program>> {
+        match self {
+            Self::Open(handle) => handle.program.as_ref(),
+            Self::Ended(_, program) => program.as_ref(),
+        }
+    }
+
+    /// The job as it is in the log.
+    pub(super) fn record(&self) -> Result<Arc<Record>> {
+        match self {
+            Self::Open(handle) => handle.record().ok_or_else(missing),
+            Self::Ended(record, _) => Ok(Arc::clone(record)),
+        }
+    }
+}
+
+fn missing() -> Error {
+    Error::new(Reason::NotFound, "id: no such job")
+}
+
+impl Shared {
+    /// A job of a shard that is this scheduler's, or one that has ended.
+    pub(super) async fn find(&self, id: &JobId) -> Result<Found> {
+        // Asked before the table: a job that is not there now may only have come later, or ended.
+        let recovering = self.table.is_recovering(id.shard());
+        if let Some(handle) = self.table.get(id).filter(|handle| handle.record().is_some()) {
+            return Ok(Found::Open(handle));
+        }
+        if let Some(record) = self.journal.ended(id).await.map_err(|error| journal_failed(&error))? {
+            // Without its definition it has no names of its steps, and is shown all the same.
+            let program = self.programs.load(&self.journal, &record.definition).await.ok();
+            return Ok(Found::Ended(record, program));
+        }
+        Err(if recovering { unowned("the job is being taken over") } else { missing() })
+    }
+
+    /// Undoes a job.
+    pub(super) async fn cancel(&self, id: &JobId, request: &CancelJobRequest, by: Deadline) -> Result<(Arc<Record>, Found)> {
+        let reason = match check::reason(&request.reason) {
+            none if none.is_empty() => "cancelled by its caller".to_owned(),
+            reason => reason,
+        };
+        self.tell(id, by, |_| Ok(Event::Cancel { reason })).await
+    }
+
+    /// Gives a waiting step its signal.
+    pub(super) async fn signal(&self, id: &JobId, request: SignalJobRequest, by: Deadline) -> Result<(Arc<Record>, Found)> {
+        let value = super::json::bytes("value", request.value)?;
+        let value = self.journal.store(value).await.map_err(|error| journal_failed(&error))?;
+        self.tell(id, by, |_| Ok(Event::Signal { name: request.name, value })).await
+    }
+
+    /// Does what an operator wants.
+    pub(super) async fn resolve(&self, id: &JobId, request: &ResolveJobRequest, by: Deadline) -> Result<(Arc<Record>, Found)> {
+        self.tell(id, by, |program| Ok(Event::Resolve(verb(request, program)?))).await
+    }
+
+    /// Has a job take an event, and waits for the commit.
+    async fn tell(&self, id: &JobId, by: Deadline, event: impl FnOnce(&Program) -> Result<Event>) -> Result<(Arc<Record>, Found)> {
+        let found = self.find(id).await?;
+        let Found::Open(handle) = &found else {
+            return Err(Error::new(Reason::PreconditionFailed, "the job has ended"));
+        };
+        let Some(program) = &handle.program else {
+            return Err(Error::new(Reason::PreconditionFailed, "this build of the scheduler cannot run the job"));
+        };
+        let (reply, answer) = oneshot::channel();
+        handle.commands.try_send(Command { event: event(program)?, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::new(Reason::Overloaded, "too many calls wait for this job"),
+            mpsc::error::TrySendError::Closed(_) => unowned("the job has just ended or moved, or stands still"),
+        })?;
+        match tokio::time::timeout_at(by.instant().into(), answer).await {
+            Ok(Ok(outcome)) => Ok((outcome?, found)),
+            Ok(Err(_)) => Err(unowned("the job has just ended or moved: look what became of it")),
+            Err(_) => Err(Error::new(Reason::DeadlineRunning, "the deadline passed before it was in the log")),
+        }
+    }
+}
+
+/// The verb, with the index of the step that it names.
+fn verb(request: &ResolveJobRequest, program: &Program) -> Result<Verb> {
+    let step = |name: &str| {
+        let found = program.definition.steps.iter().position(|step| step.name == name);
+        found.ok_or_else(|| Error::invalid("step", "is none of the job"))
+    };
+    let reason = || match check::reason(&request.reason) {
+        none if none.trim().is_empty() => Err(Error::invalid("reason", "must say why")),
+        reason => Ok(reason),
+    };
+    match Asked::try_from(request.verb) {
+        Ok(Asked::Pause) => Ok(Verb::Pause),
+        Ok(Asked::Resume) => Ok(Verb::Resume),
+        Ok(Asked::Retry) if request.step.is_empty() => Ok(Verb::Retry(None)),
+        Ok(Asked::Retry) => Ok(Verb::Retry(Some(step(&request.step)?))),
+        Ok(Asked::Skip) => {
+            let item = usize::try_from(request.item).unwrap_or(usize::MAX);
+            Ok(Verb::Skip { step: step(&request.step)?, item, reason: reason()? })
+        }
+        Ok(Asked::Abandon) => Ok(Verb::Abandon { reason: reason()? }),
+        Ok(Asked::Unspecified) | Err(_) => Err(Error::invalid("verb", "must be one of PAUSE, RESUME, RETRY, SKIP and ABANDON")),
+    }
+}

@@ -1,0 +1,39 @@
+//! A scheduler's settings of jobs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use weft_config::{Section, Setting};
+use weft_scheduler::JobTargets;
+
+/// What a scheduler is told of jobs.
+#[derive(Clone, Debug)]
+pub struct Jobs {
+    /// Where long values are kept; `None` in one process's memory.
+    pub payloads: Option<PathBuf>,
+    /// How long a job is known after its end.
+    pub retention: Duration,
+    /// The services that jobs may call.
+    pub targets: Vec<String>,
+}
+
+/// Reads them; a mesh in one process may call services of its own machine.
+pub(super) fn read(section: &mut Section<'_>, is_alone: bool) -> Jobs {
+    let own = if is_alone { &["127.0.0.1", "[::1]", "localhost"][..] } else { &[] };
+    let own = own.iter().map(|target| (*target).to_owned()).collect();
+    let about = "services that jobs may call: host, host:port, *.domain or *.domain:port; with none jobs call only models";
+    let targets = Setting::new("jobs-targets", own, about)
+        .check("hosts, with ports or without", |targets: &Vec<String>| targets.join(",").parse::<JobTargets>().is_ok());
+    Jobs {
+        payloads: section.get(Setting::new(
+            "jobs-payloads",
+            None,
+            "folder that all schedulers share, for values of jobs above 4 KiB; unset keeps them in memory, where they end with the process",
+        )),
+        retention: section.get(
+            Setting::new("jobs-retention", Duration::from_secs(3_600), "how long a job and its key are known after its end")
+                .within(Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600)),
+        ),
+        targets: section.get(targets),
+    }
+}

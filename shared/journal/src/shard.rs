@@ -1,0 +1,78 @@
+//! A shard, for whoever runs its jobs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use weft_store::{Fence, LeaseId, Revision};
+
+use crate::change::Transition;
+use crate::error::CommitError;
+use crate::record::Record;
+use crate::writer::Request;
+
+/// A shard that this scheduler owns or owned. Clones share it.
+#[derive(Clone)]
+pub struct Shard {
+    pub(crate) state: Arc<State>,
+}
+
+pub(crate) struct State {
+    pub(crate) number: u8,
+    pub(crate) term: Term,
+    /// When its owner's key came into being: the fence.
+    pub(crate) epoch: Revision,
+    pub(crate) fence: watch::Receiver<Option<Fence>>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    /// It is over, for whatever reason.
+    pub(crate) is_closed: AtomicBool,
+    /// It is about to move to another scheduler.
+    pub(crate) is_leaving: AtomicBool,
+    /// Jobs in it that would not survive a move.
+    pub(crate) volatile: AtomicUsize,
+}
+
+/// A time during which this scheduler was a member without a break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Term {
+    /// When its member's key came into being.
+    pub(crate) revision: Revision,
+    /// What everything of it hangs on.
+    pub(crate) lease: LeaseId,
+}
+
+impl Shard {
+    /// Which of the 256.
+    pub fn number(&self) -> u8 {
+        self.state.number
+    }
+
+    /// Grows with each owner of the shard. Participants refuse a lower one than they have seen.
+    pub fn epoch(&self) -> i64 {
+        self.state.epoch
+    }
+
+    /// Whether nobody else can own it at `now`, if clocks run at about one rate. While it does not hold, nothing may be begun.
+    pub fn holds(&self, now: Instant) -> bool {
+        let fence = self.state.fence.borrow();
+        let in_term =
+            fence.as_ref().is_some_and(|fence| fence.create_revision == self.state.term.revision && fence.holds(now));
+        in_term && !self.state.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Writes a transition of a job: `before` is what the last one wrote, `None` for a new job. It is in the log when this
+    /// returns. Transitions of different jobs that come while a write is under way go together in the next one.
+    ///
+    /// A caller that stops waiting does not undo it.
+    pub async fn commit(&self, before: Option<Arc<Record>>, after: Arc<Record>) -> Result<(), CommitError> {
+        if after.id.shard() != self.state.number {
+            return Err(CommitError::Invalid("the job belongs to another shard".into()));
+        }
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Commit { transition: Transition { before, after }, answer };
+        self.state.requests.send(request).await.map_err(|_| CommitError::Fenced)?;
+        // The writer drops what it has not written when the shard is lost.
+        answered.await.unwrap_or(Err(CommitError::Fenced))
+    }
+}

@@ -1,0 +1,233 @@
+//! Journaled jobs while the schedulers that run them are killed and paused: none is lost, and none of their effects happens twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures_util::future::try_join_all;
+use serde_json::json;
+use weft_client::Keys;
+use weft_proto::weft::jobs::v1::{Job, JobState, Phase, Step, SubmitJobRequest};
+use weft_runtime::Tasks;
+use weft_store::{EtcdStore, Range, Store, etcd};
+use weft_types::SystemClock;
+
+use crate::calls::until;
+use crate::etcd::Etcd;
+use crate::jobs::{Client, compute, definition, publish, request, reserve};
+use crate::ledger::{self, Setup, messages::Effect};
+use crate::process::Weft;
+
+const CLUSTER: &str = "chaos";
+/// How long a shard outlives its scheduler.
+const LEASE_TTL: &str = "2s";
+/// How long schedulers are let alone between two blows at the most, should no job end meanwhile.
+const CALM: Duration = Duration::from_secs(20);
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Jobs.
+    pub jobs: usize,
+    /// How many of them are open at once.
+    pub open: usize,
+    /// Schedulers.
+    pub schedulers: usize,
+    /// How many are killed, and started again.
+    pub kills: usize,
+    /// How many are stopped where they stand until their lease is over, and then go on.
+    pub pauses: usize,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Jobs that went to their end.
+    pub completed: usize,
+    /// Jobs that were undone.
+    pub compensated: usize,
+    /// Effects in the other service, undos included.
+    pub effects: usize,
+    /// Calls that the other service got.
+    pub deliveries: u64,
+    /// What must never be.
+    pub violations: Vec<String>,
+    /// From the first submission to the last end.
+    pub took: Duration,
+}
+
+/// Schedulers that come and go over one etcd.
+pub struct Schedulers {
+    etcd: Etcd,
+    running: Vec<Weft>,
+    store: Arc<dyn Store>,
+    keys: Keys,
+}
+
+impl Schedulers {
+    /// Starts so many.
+    pub async fn start(count: usize) -> Result<Self> {
+        let etcd = Etcd::start().await?;
+        let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(etcd::Options::new(vec![etcd.client_url.clone()])).await?);
+        let mut schedulers = Self { etcd, running: Vec::new(), store, keys: Keys::new(CLUSTER) };
+        for number in 0..count {
+            let started = schedulers.launch("scheduler", number)?;
+            schedulers.running.push(started);
+        }
+        Ok(schedulers)
+    }
+
+    /// One more process of the same mesh.
+    pub fn launch(&self, command: &str, number: usize) -> Result<Weft> {
+        let id = format!("{command}-{number}");
+        let flags = ["--etcd", &self.etcd.client_url, "--cluster", CLUSTER, "--lease-ttl", LEASE_TTL, "--id", &id];
+        let own: &[&str] = if command == "scheduler" { &["--jobs-targets", "127.0.0.1"] } else { &[] };
+        Weft::start(command, &[&flags[..], own].concat())
+    }
+
+    /// Where one of them answers.
+    pub fn address(&self, number: usize) -> &str {
+        &self.running[number % self.running.len()].address
+    }
+
+    /// Kills one and starts it again.
+    pub fn kill(&mut self, number: usize) -> Result<()> {
+        let number = number % self.running.len();
+        self.running[number].kill()?;
+        self.running[number] = self.launch("scheduler", number)?;
+        Ok(())
+    }
+
+    /// Stops one where it stands until the store has forgotten it, and lets it go on.
+    pub async fn pause(&self, number: usize) -> Result<()> {
+        let number = number % self.running.len();
+        let id = format!("scheduler-{number}");
+        self.running[number].signal("STOP")?;
+        let gone = until("a lease to end", async || {
+            let key = Range::Key(self.keys.service("scheduler", &id));
+            self.store.read(key).await.is_ok_and(|listing| listing.entries.is_empty())
+        });
+        let outcome = gone.await;
+        self.running[number].signal("CONT")?;
+        outcome
+    }
+
+    /// Keys that begin so, below the cluster's.
+    pub async fn keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let range = Range::Prefix(format!("{}{prefix}", self.keys.root()));
+        Ok(self.store.read(range).await?.entries.into_iter().map(|entry| entry.key).collect())
+    }
+}
+
+/// Runs the jobs, and strikes the schedulers while they run.
+pub async fn run(size: Size) -> Result<Figures> {
+    let mut schedulers = Schedulers::start(size.schedulers).await?;
+    let (worker, router, tasks) = (schedulers.launch("worker", 0)?, schedulers.launch("router", 0)?, Tasks::new());
+    let ledger = ledger::serve(Setup::default(), &tasks).await?;
+    let (account, client) = (ledger::Client::new(&ledger.address)?, Client::new(&router.address)?);
+    let begun = SystemClock::now();
+    let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let callers = (0..size.open).map(|_| async {
+        let mut jobs = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= size.jobs {
+                return anyhow::Ok(jobs);
+            }
+            let asked = asked(number, &ledger.address);
+            let id = client.submit(&asked).await.with_context(|| format!("job {number}"))?.id;
+            jobs.push(client.ended(&id).await.with_context(|| format!("job {number}: {id}"))?);
+            ended.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let strikes = strike(&mut schedulers, size, &ended);
+    let (jobs, ()) = tokio::try_join!(try_join_all(callers), strikes)?;
+    let took = SystemClock::now().saturating_duration_since(begun);
+    let jobs: Vec<Job> = jobs.into_iter().flatten().collect();
+    let told = account.account("").await?;
+    let mut figures = judge(&jobs, &told.effects, size);
+    (figures.deliveries, figures.took) = (told.deliveries, took);
+    for slot in schedulers.keys("slot/").await? {
+        figures.violations.push(format!("nobody gave back {slot}"));
+    }
+    for open in schedulers.keys("saga/").await? {
+        figures.violations.push(format!("a job that has ended is still there: {open}"));
+    }
+    drop((worker, router));
+    tasks.finish(Duration::from_secs(5)).await;
+    Ok(figures)
+}
+
+/// Kills and pauses them in turn, each time once some more jobs have ended.
+async fn strike(schedulers: &mut Schedulers, size: Size, ended: &AtomicUsize) -> Result<()> {
+    let strikes = size.kills + size.pauses;
+    for strike in 0..strikes {
+        let goal = size.jobs * (strike + 1) / (strikes + 2);
+        // A strike that waits for jobs which wait for it would wait for ever.
+        let enough = async {
+            while ended.load(Ordering::Relaxed) < goal {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(CALM, enough).await;
+        let pauses = strike % 2 == 1 && strike / 2 < size.pauses || strike >= 2 * size.kills;
+        if pauses { schedulers.pause(strike).await? } else { schedulers.kill(strike)? }
+    }
+    Ok(())
+}
+
+/// One of three kinds: with a pivot, with slots and two calls side by side, and one that cannot finish.
+fn asked(number: usize, target: &str) -> SubmitJobRequest {
+    let text = json!(number);
+    let text = json!(text.to_string());
+    let pivot = |needs: &[&str]| Step { phase: Phase::Pivot.into(), ..publish("decide", needs, target, &text) };
+    let steps = match number % 3 {
+        0 => vec![publish("first", &[], target, &text), pivot(&["first"])],
+        1 => {
+            let sides = ["left", "right"].map(|name| publish(name, &["slot"], target, &text));
+            [reserve("slot", &[], "default", 1)].into_iter().chain(sides).chain([pivot(&["left", "right"])]).collect()
+        }
+        _ => vec![
+            reserve("slot", &[], "default", 1),
+            publish("first", &["slot"], target, &text),
+            compute("fails", &["first"], &json!("$input.missing")),
+            pivot(&["fails"]),
+        ],
+    };
+    request(definition("chaos", steps), &format!("chaos-{number}"))
+}
+
+/// What the other service did, against what became of the jobs.
+fn judge(jobs: &[Job], effects: &[Effect], size: Size) -> Figures {
+    let mut figures = Figures { effects: effects.len(), ..Figures::default() };
+    let mut net: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    for effect in effects {
+        let (actions, undos) = net.entry(effect.key.as_str()).or_default();
+        *(if effect.direction == "undo" { undos } else { actions }) += 1;
+    }
+    let mut known = std::collections::BTreeSet::new();
+    for job in jobs {
+        known.insert(job.id.as_str());
+        let external = job.steps.iter().map(|step| step.name.as_str()).filter(|name| !["slot", "fails"].contains(name));
+        let of_step = |name: &str| net.get(format!("{}/{name}", job.id).as_str()).copied().unwrap_or_default();
+        let is_right: fn((u32, u32)) -> bool = match job.state() {
+            JobState::Completed => |net| net == (1, 0),
+            _ => |net| net.0 == net.1 && net.0 <= 1,
+        };
+        match job.state() {
+            JobState::Completed => figures.completed += 1,
+            JobState::Compensated => figures.compensated += 1,
+            other => figures.violations.push(format!("{} ended as {other:?}", job.id)),
+        }
+        let wrong = external.filter(|name| !is_right(of_step(name)));
+        figures.violations.extend(wrong.map(|name| format!("{}/{name}: {:?} in {:?}", job.id, of_step(name), job.state())));
+    }
+    let strangers = net.keys().filter(|key| !key.split('/').next().is_some_and(|job| known.contains(job)));
+    figures.violations.extend(strangers.map(|key| format!("{key} is of no job that was submitted")));
+    if known.len() != size.jobs {
+        figures.violations.push(format!("{} jobs for {} submissions", known.len(), size.jobs));
+    }
+    figures
+}
