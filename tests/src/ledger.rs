@@ -28,7 +28,7 @@ pub use self::client::{Client, marked};
 pub use self::service::{NAME, descriptors};
 use book::Book;
 use faults::Plan;
-use messages::{AccountResponse, Fault, FaultKind, PublishResponse, Told};
+use messages::{AccountRequest, AccountResponse, Fault, FaultKind, PublishResponse, Told};
 
 /// The longest text of an entry.
 const MAX_TEXT_BYTES: usize = 1024;
@@ -113,8 +113,8 @@ impl Ledger {
         Ok(())
     }
 
-    fn account(&self, prefix: &str) -> AccountResponse {
-        self.book().account(prefix)
+    fn account(&self, request: &AccountRequest) -> AccountResponse {
+        self.book().account(request)
     }
 
     async fn publish(&self, mark: &Mark, text: String) -> Result<PublishResponse, Status> {

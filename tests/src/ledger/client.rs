@@ -49,9 +49,14 @@ impl Client {
         self.call("Plan", PlanRequest { faults }, None).await.map(|Empty {}| ())
     }
 
-    /// What came of the calls of a job.
+    /// What came of the calls of a job, with every effect.
     pub async fn account(&self, prefix: &str) -> Result<AccountResponse, Status> {
-        self.call("Account", AccountRequest { prefix: prefix.to_owned() }, None).await
+        self.call("Account", AccountRequest { prefix: prefix.to_owned(), effects: true }, None).await
+    }
+
+    /// How much came of all calls.
+    pub async fn totals(&self) -> Result<AccountResponse, Status> {
+        self.call("Account", AccountRequest::default(), None).await
     }
 
     async fn call<Q, A>(&self, method: &str, message: Q, mark: Option<&Mark>) -> Result<A, Status>

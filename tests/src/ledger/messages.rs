@@ -82,6 +82,9 @@ pub struct AccountRequest {
     /// Of keys.
     #[prost(string, tag = "1")]
     pub prefix: String,
+    /// Adds every effect.
+    #[prost(bool, tag = "2")]
+    pub effects: bool,
 }
 
 /// See the contract.
@@ -96,7 +99,7 @@ pub struct AccountResponse {
     /// Entries that were retracted.
     #[prost(uint64, tag = "3")]
     pub undos: u64,
-    /// In their order.
+    /// In their order, where they were asked for.
     #[prost(message, repeated, tag = "4")]
     pub effects: Vec<Effect>,
 }

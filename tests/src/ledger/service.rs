@@ -93,7 +93,7 @@ impl Ledger {
     }
 
     async fn on_account(self: Arc<Self>, request: Request<AccountRequest>) -> Result<AccountResponse, Status> {
-        Ok(self.account(&request.into_inner().prefix))
+        Ok(self.account(request.get_ref()))
     }
 }
 
