@@ -9,7 +9,8 @@ use weft_client::Channel;
 use weft_participant::{Direction, Key, Mark};
 
 use super::messages::{
-    AccountRequest, AccountResponse, Empty, Fault, PlanRequest, PublishRequest, PublishResponse, Told,
+    AccountRequest, AccountResponse, Empty, Fault, PlanRequest, ProbeResponse, PublishRequest, PublishResponse,
+    RetractResponse,
 };
 use crate::calls::Caller;
 
@@ -34,14 +35,21 @@ impl Client {
     pub async fn deliver(&self, mark: &Mark) -> Result<bool, Status> {
         match mark.direction {
             Direction::Action => self.publish(mark).await.map(|_| true),
-            Direction::Undo => Ok(self.call("Retract", Empty {}, Some(mark)).await.map(|told: Told| told.yes())?),
-            Direction::Probe => Ok(self.call("Probe", Empty {}, Some(mark)).await.map(|told: Told| told.yes())?),
+            Direction::Undo => {
+                self.call("Retract", Empty {}, Some(mark)).await.map(|told: RetractResponse| told.retracted())
+            }
+            Direction::Probe => self.probe(mark).await.map(|told| told.done()),
         }
     }
 
     /// The action.
     pub async fn publish(&self, mark: &Mark) -> Result<PublishResponse, Status> {
         self.call("Publish", PublishRequest { text: mark.key.as_str().to_owned() }, Some(mark)).await
+    }
+
+    /// The probe.
+    pub async fn probe(&self, mark: &Mark) -> Result<ProbeResponse, Status> {
+        self.call("Probe", Empty {}, Some(mark)).await
     }
 
     /// Has calls that are yet to come go wrong.
