@@ -8,8 +8,16 @@
 
 #[path = "saga/build.rs"]
 mod build;
+#[path = "saga/coverage.rs"]
+mod coverage;
+#[path = "saga/exhaustive.rs"]
+mod exhaustive;
+#[path = "saga/hostile.rs"]
+mod hostile;
 #[path = "saga/judge.rs"]
 mod judge;
+#[path = "saga/matrix.rs"]
+mod matrix;
 #[path = "saga/plain.rs"]
 mod plain;
 #[path = "saga/random.rs"]

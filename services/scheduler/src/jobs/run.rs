@@ -102,7 +102,7 @@ pub(super) fn open(
         };
         let task = shared.tasks.attach(runner.run(first));
         let handle = Handle { program: Some(Arc::clone(program)), commands, newest: seen };
-        Entry { handle, task: Some(task), parked: None }
+        Entry { handle, _task: Some(task), _parked: None }
     })
 }
 

@@ -314,7 +314,7 @@ impl Item {
     /// The attempt that is under way has ended.
     pub(super) fn close(&mut self, now: Millis, ending: Ending, fault: Option<&Fault>, place: Option<&Place>) {
         self.until = 0;
-        if let Some(attempt) = self.history.last_mut().filter(|attempt| attempt.outcome.is_none()) {
+        if let Some(attempt) = self.history.iter_mut().rev().find(|attempt| attempt.outcome.is_none()) {
             attempt.ended_at = Some(now);
             attempt.outcome = Some(ending);
             attempt.fault = fault.cloned();

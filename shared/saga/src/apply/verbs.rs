@@ -65,18 +65,16 @@ impl Transition<'_> {
             return Err(Refused::NotStuck);
         }
         let (now, back) = (self.now, self.step(step).phase == Phase::Pre);
-        let node = &mut self.job.steps[step];
-        if !node.ruled {
-            *node = Node {
-                ruled: true,
-                items: vec![Item { history: node.items.swap_remove(item).history, ..Item::skipped() }],
-            };
+        let direction = if back { Direction::Undo } else { Direction::Action };
+        self.item(step, item).note(now, direction, reason);
+        if !self.job.steps[step].ruled {
+            let history = std::mem::take(&mut self.item(step, item).history);
+            self.job.steps[step] = Node { ruled: true, items: vec![Item { history, ..Item::skipped() }] };
         } else if back {
-            node.items[item].undone();
+            self.item(step, item).undone();
         } else {
             self.succeed(step, item, None, None);
         }
-        self.item(step, item).note(now, if back { Direction::Undo } else { Direction::Action }, reason);
         Ok(true)
     }
 

@@ -68,7 +68,13 @@ pub(crate) fn any_definition(choices: &mut Choices) -> Definition {
             let after: Vec<usize> = (before + 1..before + 1 + index).collect();
             let mut needs = vec![before];
             needs.extend(choices.some_of(&after));
-            steps.push(post(&format!("post{index}"), &needs));
+            let name = format!("post{index}");
+            let after = if choices.one_in(5) {
+                Step { phase: Phase::Post, ..wait(&name, &needs) }
+            } else {
+                post(&name, &needs)
+            };
+            steps.push(Step { is_ruled: choices.one_in(4), ..after });
         }
     }
     for index in 0..choices.pick(3) {
@@ -76,7 +82,7 @@ pub(crate) fn any_definition(choices: &mut Choices) -> Definition {
         let name = format!("final{index}");
         steps.push(match reserving.get(choices.pick(reserving.len() + 1)) {
             Some(&of) => release(&name, of),
-            None => last(&name, &[0]),
+            None => Step { is_ruled: choices.one_in(3), ..last(&name, &[0]) },
         });
     }
     definition(steps)
