@@ -5,7 +5,7 @@ TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
 CARGO := tests/scripts/native.sh cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench bench-router bench-scheduler bench-state bench-worker fuzz doc proto models sim
+.PHONY: help run test check lint bench bench-jobs bench-router bench-scheduler bench-state bench-worker fuzz doc proto models sim
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ bench-scheduler: ## a scheduler that places thousands of replicas, leaders kille
 
 sim: ## up to ten thousand workers and a million calls per second in virtual time, against other ways to run them; PART=mixed for some scenarios
 	$(CARGO) bench --profile release -p weft-policy --bench sim -- $(or $(PART),all)
+
+bench-jobs: ## jobs of three steps beside Restate's, from one at a time to many; PART=restate for some parts, FULL=1 for longer
+	$(CARGO) build --release --workspace --bins
+	tests/scripts/peers.sh restate
+	$(CARGO) bench --profile release -p weft-tests --bench jobs -- $(PART) $(if $(FULL),--full)
 
 bench-router: ## the router against other proxies, under skew, overload, faults and many connections; PART=skew for some parts, FULL=1 for longer
 	$(CARGO) build --release --workspace --bins

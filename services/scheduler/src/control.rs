@@ -5,6 +5,7 @@
 
 mod check;
 mod cordon;
+mod holds;
 mod members;
 mod rollouts;
 mod view;
@@ -26,6 +27,7 @@ use crate::Inner;
 use crate::error::store_failed;
 use crate::observe::world;
 pub(crate) use cordon::Wish;
+pub(crate) use holds::Hold;
 use view::View;
 pub(crate) use wake::ToLeader;
 
@@ -36,7 +38,9 @@ impl Inner {
     /// Creates or replaces a model's desired state.
     pub(crate) async fn apply_model(&self, model: Option<Model>, deadline: Deadline) -> Result<ModelView> {
         let name = check::model(model.as_ref())?;
-        self.save(self.keys.model(&name), &model.unwrap_or_default(), deadline).await?;
+        // What is applied is the operator's, also where a job had asked for it before.
+        let model = Model { jobs: None, ..model.unwrap_or_default() };
+        self.save(self.keys.model(&name), &model, deadline).await?;
         // Another caller may have deleted it again by now; then there is no more to tell than its name.
         Ok(self.view()?.model(&name).unwrap_or_default())
     }

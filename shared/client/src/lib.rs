@@ -20,4 +20,4 @@ pub use hop::{outgoing, prepare, within};
 pub use keys::Keys;
 pub use mesh::{Found, Record, ReplicaKey, Snapshot};
 pub use saved::SavedFile;
-pub use unary::unary;
+pub use unary::{unary, unary_up_to};

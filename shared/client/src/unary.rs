@@ -17,6 +17,18 @@ pub async fn unary(
     path: PathAndQuery,
     request: Request<Message>,
 ) -> Result<Response<Message>, Status> {
+    unary_up_to(channel, path, request, usize::MAX).await
+}
+
+/// The same with a server that is not trusted: an answer of more than `longest` bytes, with its prefix, is INTERNAL.
+///
+/// So is every answer that cannot be read, whatever is wrong with it: other codes would tell of a call that was not made.
+pub async fn unary_up_to(
+    channel: &Channel,
+    path: PathAndQuery,
+    request: Request<Message>,
+    longest: usize,
+) -> Result<Response<Message>, Status> {
     let (metadata, extensions, message) = request.into_parts();
     let mut request = http::Request::new(message.into_body(None));
     *request.method_mut() = Method::POST;
@@ -31,11 +43,12 @@ pub async fn unary(
     if code_in(&headers).is_some_and(|code| code != Code::Ok) {
         return Err(told(&headers));
     }
-    let mut received = Received::read(body).await?;
+    let mut received = Received::read_up_to(body, longest).await?;
     let trailers = received.trailers.take().unwrap_or_default();
     ended(&headers, &trailers, parts.status)?;
     headers.extend(trailers);
-    let mut response = Response::new(received.message()?);
+    let message = received.message().map_err(|status| Status::internal(status.message()))?;
+    let mut response = Response::new(message);
     *response.metadata_mut() = MetadataMap::from_headers(headers);
     *response.extensions_mut() = parts.extensions;
     Ok(response)

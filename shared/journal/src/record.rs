@@ -2,7 +2,7 @@
 
 mod read;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod write;
 
 use weft_saga::{Hold, Job, Payload};
@@ -51,6 +51,10 @@ pub struct Record {
     pub output: Option<Payload>,
     /// W3C trace id.
     pub trace_id: [u8; 16],
+    /// The span that it was submitted in; 0 where there is none.
+    pub span: u64,
+    /// Whether its trace is recorded.
+    pub sampled: bool,
     /// Where it stands.
     pub job: Job,
 }

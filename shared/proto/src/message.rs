@@ -50,7 +50,16 @@ pub struct Received {
 
 impl Received {
     /// Reads a body to its end. A second message is refused as soon as it begins, so that no more is kept than one may be long.
-    pub async fn read<B>(mut body: B) -> Result<Self, Status>
+    pub async fn read<B>(body: B) -> Result<Self, Status>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<tonic::codegen::StdError>,
+    {
+        Self::read_up_to(body, usize::MAX).await
+    }
+
+    /// The same for a message of at most `longest` bytes with its prefix: a longer one is refused before it is read, where its prefix tells.
+    pub async fn read_up_to<B>(mut body: B, longest: usize) -> Result<Self, Status>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<tonic::codegen::StdError>,
@@ -58,7 +67,12 @@ impl Received {
         let mut received = Self::default();
         while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             match frame.map_err(|error| Status::from_error(error.into()))?.into_data() {
-                Ok(data) => received.add(data)?,
+                Ok(data) => {
+                    received.add(data)?;
+                    if received.length >= PREFIX && received.promised() > longest {
+                        return Err(Status::internal(format!("the message is longer than {longest} bytes")));
+                    }
+                }
                 Err(frame) => received.trailers = frame.into_trailers().ok(),
             }
         }

@@ -7,9 +7,10 @@ mod flow;
 mod mistakes;
 mod normal;
 mod read;
+pub(crate) mod schema;
 mod targets;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -19,7 +20,8 @@ use weft_types::{Error, Reason, Result};
 
 pub(crate) use action::{Act, Call, Infer};
 pub(crate) use mistakes::Mistakes;
-pub(crate) use targets::Targets;
+pub(crate) use targets::REFUSAL;
+pub use targets::Targets;
 
 use super::template::{Condition, Template};
 

@@ -46,6 +46,8 @@ impl Record {
             input: payload(message.input.ok_or(Unreadable::Field("input"))?)?,
             output: message.output.map(payload).transpose()?,
             trace_id: fixed(&message.trace_id, "trace_id")?,
+            span: message.span,
+            sampled: message.sampled,
             job,
         })
     }

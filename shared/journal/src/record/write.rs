@@ -36,6 +36,8 @@ impl Record {
             input: Some(payload(&self.input)),
             output: self.output.as_ref().map(payload),
             trace_id: self.trace_id.to_vec(),
+            span: self.span,
+            sampled: self.sampled,
             state: status(job.state).into(),
             revision: job.revision,
             paused: job.paused,

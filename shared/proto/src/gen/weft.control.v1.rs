@@ -145,6 +145,31 @@ pub struct Model {
     /// Unset: `replicas` stands. Set: `replicas` must be 0, and demand decides between these bounds.
     #[prost(message, optional, tag = "7")]
     pub autoscaling: ::core::option::Option<Autoscaling>,
+    /// Set by schedulers: what jobs have asked for, which is in `replicas`. Whoever applies a model takes it over from them.
+    #[prost(message, optional, tag = "8")]
+    pub jobs: ::core::option::Option<JobHolds>,
+}
+/// What jobs want of a model, beside what was applied.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobHolds {
+    /// At most 64: beyond, what the oldest asked for stays.
+    #[prost(message, repeated, tag = "1")]
+    pub holds: ::prost::alloc::vec::Vec<JobHold>,
+    /// `replicas` without them.
+    #[prost(uint32, tag = "2")]
+    pub applied_replicas: u32,
+    /// Nobody applied the model: it goes with the last of them.
+    #[prost(bool, tag = "3")]
+    pub created: bool,
+}
+/// What one step of a job wants.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobHold {
+    /// `<job>/<step>`, with `/<item>` where the step has a list.
+    #[prost(string, tag = "1")]
+    pub step: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub replicas: u32,
 }
 /// A replica as the mesh sees it now.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

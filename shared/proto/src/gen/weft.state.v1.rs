@@ -375,6 +375,11 @@ pub struct Job {
     pub steps: ::prost::alloc::vec::Vec<JobStep>,
     #[prost(message, repeated, tag = "24")]
     pub signals: ::prost::alloc::vec::Vec<JobSignal>,
+    /// The span that the job was submitted in, and whether its trace is recorded.
+    #[prost(fixed64, tag = "25")]
+    pub span: u64,
+    #[prost(bool, tag = "26")]
+    pub sampled: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobStep {

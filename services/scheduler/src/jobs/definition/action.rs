@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::MethodDescriptor;
 use weft_proto::weft::jobs::v1 as jobs;
 use weft_proto::weft::jobs::v1::action::Kind;
 use weft_types::{ModelName, Version};
 
-use super::flow::check_name;
-use super::{Mistakes, targets};
+use super::{Mistakes, schema, targets};
 use crate::jobs::template::{Reader, Root, Template};
 
 const MAX_INPUTS: usize = 64;
@@ -134,7 +133,7 @@ pub(super) fn read(field: &str, action: &jobs::Action, reader: &mut Reader<'_>) 
             Some(Act::Unload { model })
         }
         Kind::Wait(it) => {
-            reader.mistakes.check(&format!("{field}.wait.name"), check_name(&it.name));
+            // Whether it is a name is checked with those of steps.
             Some(Act::Wait(it.name.clone()))
         }
         Kind::Compute(it) => {
@@ -222,18 +221,7 @@ fn describe(set: &[u8], service: &str, method: &str) -> Result<MethodDescriptor,
     if set.len() > MAX_DESCRIPTOR_BYTES {
         return Err(format!("must be at most {MAX_DESCRIPTOR_BYTES} bytes"));
     }
-    let pool = DescriptorPool::decode(set).map_err(|error| format!("is no FileDescriptorSet: {error}"))?;
-    unary(&pool, service, method)
-}
-
-/// The method of a pool, unless it streams.
-pub(crate) fn unary(pool: &DescriptorPool, service: &str, method: &str) -> Result<MethodDescriptor, String> {
-    let found = pool.get_service_by_name(service).ok_or("the service is not described")?;
-    let found = found.methods().find(|found| found.name() == method).ok_or("the service has no such method")?;
-    match found.is_client_streaming() || found.is_server_streaming() {
-        true => Err("the method streams: only unary methods can be called".to_owned()),
-        false => Ok(found),
-    }
+    schema::unary(&schema::decode(set)?, service, method)
 }
 
 fn pools(field: &str, reserve: &jobs::Reserve, mistakes: &mut Mistakes) -> Vec<(String, u32)> {

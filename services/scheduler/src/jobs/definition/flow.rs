@@ -18,25 +18,12 @@ pub(super) struct Flow<'a> {
 }
 
 impl<'a> Flow<'a> {
-    /// Reads names and edges; a cycle is a mistake.
+    /// Reads names and edges.
     pub(super) fn read(steps: &'a [Step], mistakes: &mut Mistakes) -> Self {
-        let mut names = BTreeMap::new();
-        for (index, step) in steps.iter().enumerate() {
-            let field = format!("definition.steps[{index}].name");
-            mistakes.check(&field, check_name(&step.name));
-            if names.insert(step.name.as_str(), index).is_some() {
-                mistakes.add(&field, "is another step's name, too");
-            }
-        }
+        let names = steps.iter().enumerate().map(|(index, step)| (step.name.as_str(), index)).collect();
         let needs: Vec<Vec<usize>> =
             steps.iter().enumerate().map(|(index, step)| needs(index, step, &names, mistakes)).collect();
-        let before = before(&needs);
-        for (index, before) in before.iter().enumerate() {
-            if before.get(index) == Some(&true) {
-                mistakes.add(&format!("definition.steps[{index}].needs"), "the step would wait for itself");
-            }
-        }
-        Self { names, needs, before }
+        Self { names, before: before(&needs), needs }
     }
 }
 
@@ -54,35 +41,26 @@ fn needs(index: usize, step: &Step, names: &BTreeMap<&str, usize>, mistakes: &mu
     needs
 }
 
-/// What is before each step, by going along the edges until nothing is added: at most as often as the longest way has steps.
+/// What is before each step: what it needs, and what is before that. Steps in a circle have nothing before them; that is told elsewhere.
 fn before(needs: &[Vec<usize>]) -> Vec<Vec<bool>> {
     let mut before = vec![vec![false; needs.len()]; needs.len()];
-    loop {
-        let mut changed = false;
-        for (index, needs) in needs.iter().enumerate() {
-            for need in needs {
-                let theirs = before[*need].clone();
-                for (step, is_before) in theirs.into_iter().enumerate() {
-                    if (is_before || step == *need) && !before[index][step] {
-                        before[index][step] = true;
-                        changed = true;
-                    }
-                }
+    let mut left: Vec<usize> = needs.iter().map(Vec::len).collect();
+    let mut free: Vec<usize> = (0..needs.len()).filter(|step| left[*step] == 0).collect();
+    // Each step is taken once, after all that it needs (Kahn, 1962).
+    while let Some(done) = free.pop() {
+        for step in (0..needs.len()).filter(|step| needs[*step].binary_search(&done).is_ok()) {
+            let theirs = before[done].clone();
+            for (own, is_before) in before[step].iter_mut().zip(theirs) {
+                *own |= is_before;
+            }
+            before[step][done] = true;
+            left[step] -= 1;
+            if left[step] == 0 {
+                free.push(step);
             }
         }
-        if !changed {
-            return before;
-        }
     }
-}
-
-/// A name of a step or a signal.
-pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
-    let fits = |letter: u8| letter.is_ascii_alphanumeric() || b"_-".contains(&letter);
-    match (1..=63).contains(&name.len()) && name.bytes().all(fits) {
-        true => Ok(()),
-        false => Err("must be 1 to 63 letters, digits, '_' or '-'"),
-    }
+    before
 }
 
 /// Puts the edges of a flowchart in place of the steps' needs.

@@ -73,7 +73,10 @@ impl FromStr for Pattern {
         let rest = if is_domain { &text[1..] } else { text };
         let probe = if is_domain { format!("x{rest}") } else { rest.to_owned() };
         let authority: Authority = probe.parse().map_err(|_| wrong())?;
-        if probe.contains(['@', '*']) || authority.host().is_empty() || (authority.port().is_none() && probe.ends_with(':')) {
+        if probe.contains(['@', '*'])
+            || authority.host().is_empty()
+            || (authority.port().is_none() && probe.ends_with(':'))
+        {
             return Err(wrong());
         }
         let port = authority.port().map(|port| port.as_str().parse()).transpose().map_err(|_| wrong())?;

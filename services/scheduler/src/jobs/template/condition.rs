@@ -48,7 +48,9 @@ impl Condition {
         match (self.left.render(values)?, self.right.render(values)?) {
             (Value::Number(left), Value::Number(right)) => Ok(order(&left, &right)),
             (Value::String(left), Value::String(right)) => Ok(left.cmp(&right)),
-            _ => Err(Problem::Unfit("only two numbers or two strings are larger or smaller than each other".to_owned())),
+            _ => {
+                Err(Problem::Unfit("only two numbers or two strings are larger or smaller than each other".to_owned()))
+            }
         }
     }
 }

@@ -146,7 +146,11 @@ impl Reader<'_> {
                 Some(name) if name == "id" && !written.has_parts() => Root::Job,
                 _ => return Err("of the job there is only $job.id".to_owned()),
             },
-            _ => return Err("must begin with $input, $steps, $item, $index, $output or $job; $$ stands for a $".to_owned()),
+            _ => {
+                return Err(
+                    "must begin with $input, $steps, $item, $index, $output or $job; $$ stands for a $".to_owned()
+                );
+            }
         };
         Ok(Template::Reference(written.from(root)))
     }

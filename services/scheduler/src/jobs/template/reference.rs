@@ -104,7 +104,8 @@ fn parts(mut rest: &str) -> Result<Vec<Part>, String> {
 }
 
 fn bracket(rest: &str) -> Result<(Part, &str), String> {
-    const WRONG: &str = "after a ']' there must be '.', '[' or the end, and in brackets a number or a field as [\"field\"]";
+    const WRONG: &str =
+        "after a ']' there must be '.', '[' or the end, and in brackets a number or a field as [\"field\"]";
     let inside = rest.strip_prefix('[').ok_or(WRONG)?;
     if inside.starts_with('"') {
         let mut fields = serde_json::Deserializer::from_str(inside).into_iter::<String>();

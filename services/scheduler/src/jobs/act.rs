@@ -1,0 +1,257 @@
+//! What steps do: one attempt at a time, with an outcome of three values.
+//!
+//! Until a request leaves, a failure is clean. From then on it is clean only where the other side proves that nothing was done
+//! (`outcome`). An attempt ends when its future is dropped: the call that it waits for is cancelled with it.
+
+mod call;
+mod channels;
+mod infer;
+mod outcome;
+mod reflection;
+mod tensor;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tonic::async_trait;
+use weft_saga::{Direction, Fault, Job, Outcome, Payload, Place, Ruling};
+use weft_store::Compare;
+use weft_telemetry::TraceContext;
+use weft_types::Deadline;
+
+use super::definition::{Act, MAX_ITEMS, Plan, Targets};
+use super::template::{self, Problem};
+use crate::Inner;
+use crate::control::Hold;
+use channels::Channels;
+use outcome::Failure;
+use reflection::Schemas;
+
+/// Where values are kept that are too large for a job's record.
+#[async_trait]
+pub(crate) trait Payloads: Send + Sync {
+    /// Reads one.
+    async fn load(&self, payload: &Payload) -> Result<Bytes, Fault>;
+    /// Keeps JSON text, in the record or beside it.
+    async fn store(&self, text: Bytes) -> Result<Payload, Fault>;
+}
+
+/// A job as its actions see it.
+#[derive(Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    /// Its id.
+    pub(crate) id: &'a str,
+    /// Whose it is.
+    pub(crate) tenant: &'a str,
+    /// Its input.
+    pub(crate) input: &'a Payload,
+    /// Where it stands, as committed.
+    pub(crate) job: &'a Job,
+}
+
+/// One attempt.
+pub(crate) struct Attempt<'a> {
+    /// What the job does.
+    pub(crate) plan: &'a Plan,
+    /// Where it stands.
+    pub(crate) facts: Facts<'a>,
+    /// The step.
+    pub(crate) step: usize,
+    /// Which of its items.
+    pub(crate) item: usize,
+    /// Which way.
+    pub(crate) direction: Direction,
+    /// The attempt's number, from 1.
+    pub(crate) number: u32,
+    /// The term of the scheduler that makes it.
+    pub(crate) epoch: i64,
+    /// When it has to end.
+    pub(crate) deadline: Deadline,
+    /// The span of the attempt.
+    pub(crate) trace: &'a TraceContext,
+    /// What must hold in the store for a record to be changed for the job: that this scheduler still owns it.
+    pub(crate) guards: Vec<Compare>,
+}
+
+impl Attempt<'_> {
+    /// The same for every attempt of the action, its undo and its probe: `<job>/<step>`, with the item where there is a list.
+    fn key(&self) -> String {
+        let name = self.plan.definition.steps.get(self.step).map_or("", |step| step.name.as_str());
+        let listed = self.plan.steps.get(self.step).is_some_and(|planned| planned.list.is_some());
+        match listed {
+            true => format!("{}/{name}/{}", self.facts.id, self.item),
+            false => format!("{}/{name}", self.facts.id),
+        }
+    }
+
+    fn act(&self) -> Option<&Act> {
+        let planned = self.plan.steps.get(self.step)?;
+        match self.direction {
+            Direction::Action => Some(&planned.action),
+            Direction::Undo => planned.undo.as_ref(),
+            Direction::Probe => planned.probe.as_ref(),
+        }
+    }
+}
+
+/// What an attempt came to, and who did it.
+struct Made {
+    value: Option<Value>,
+    place: Option<Place>,
+}
+
+impl From<Value> for Made {
+    fn from(value: Value) -> Self {
+        Self { value: Some(value), place: None }
+    }
+}
+
+/// Does what steps say. Clones share their connections and what they know of other services.
+#[derive(Clone)]
+pub(crate) struct Actor(Arc<Shared>);
+
+struct Shared {
+    inner: Arc<Inner>,
+    payloads: Arc<dyn Payloads>,
+    targets: Targets,
+    routers: Channels,
+    services: Channels,
+    schemas: Schemas,
+}
+
+impl Actor {
+    pub(crate) fn new(inner: Arc<Inner>, payloads: Arc<dyn Payloads>, targets: Targets) -> Self {
+        let (routers, services) = (Channels::of_mesh(inner.tasks.clone()), Channels::outside(inner.tasks.clone()));
+        Self(Arc::new(Shared { inner, payloads, targets, routers, services, schemas: Schemas::default() }))
+    }
+
+    /// Whether and how often a step runs.
+    pub(crate) async fn rule(&self, plan: &Plan, facts: Facts<'_>, step: usize) -> Ruling {
+        self.ruling(plan, facts, step).await.unwrap_or_else(Ruling::Invalid)
+    }
+
+    async fn ruling(&self, plan: &Plan, facts: Facts<'_>, step: usize) -> Result<Ruling, Fault> {
+        let Some(planned) = plan.steps.get(step) else { return Ok(Ruling::Run(1)) };
+        if let Some(when) = &planned.when {
+            let mut roots = Default::default();
+            when.roots(&mut roots);
+            let values = self.values(plan, facts, &roots).await?;
+            if !when.holds(&values).map_err(|problem| unfit(&problem))? {
+                return Ok(Ruling::Skip);
+            }
+        }
+        match &planned.list {
+            None => Ok(Ruling::Run(1)),
+            Some(_) => self
+                .list(plan, facts, step)
+                .await
+                .map(|list| Ruling::Run(u32::try_from(list.len()).unwrap_or(u32::MAX))),
+        }
+    }
+
+    /// What a step runs for.
+    async fn list(&self, plan: &Plan, facts: Facts<'_>, step: usize) -> Result<Vec<Value>, Fault> {
+        let Some(list) = plan.steps.get(step).and_then(|planned| planned.list.as_ref()) else { return Ok(Vec::new()) };
+        let mut roots = Default::default();
+        list.roots(&mut roots);
+        let values = self.values(plan, facts, &roots).await?;
+        match list.render(&values).map_err(|problem| unfit(&problem))? {
+            Value::Array(items) if items.len() <= MAX_ITEMS => Ok(items),
+            Value::Array(_) => Err(Fault::new("INVALID_ARGUMENT", format!("for_each has more than {MAX_ITEMS} items"))),
+            _ => Err(Fault::new("INVALID_ARGUMENT", "for_each is no list")),
+        }
+    }
+
+    /// The job's output.
+    pub(crate) async fn output(&self, plan: &Plan, facts: Facts<'_>) -> Result<Option<Payload>, Fault> {
+        let Some(output) = &plan.output else { return Ok(None) };
+        let mut roots = Default::default();
+        output.roots(&mut roots);
+        let values = self.values(plan, facts, &roots).await?;
+        let value = output.render(&values).map_err(|problem| unfit(&problem))?;
+        self.keep(&value).await.map(Some)
+    }
+
+    /// Makes one attempt. Dropping the future ends it.
+    pub(crate) async fn attempt(&self, attempt: Attempt<'_>) -> (Outcome, Option<Place>) {
+        let Some(act) = attempt.act() else {
+            let fault = Fault::new("INTERNAL", "the step has no such action");
+            return (Outcome::FailedClean(fault), None);
+        };
+        match self.run(&attempt, act).await {
+            Ok(Made { value, place }) => (self.done(attempt.direction, value).await, place),
+            Err(Failure { fault, is_clean: true }) => (Outcome::FailedClean(fault), None),
+            Err(Failure { fault, is_clean: false }) => (Outcome::Unknown(fault), None),
+        }
+    }
+
+    async fn run(&self, attempt: &Attempt<'_>, act: &Act) -> Result<Made, Failure> {
+        let late = || Failure::clean("DEADLINE_EXCEEDED", "its time was over before it began");
+        let values = self.values_for(attempt, act);
+        let values = tokio::time::timeout_at(attempt.deadline.instant().into(), values).await.map_err(|_| late())?;
+        let values = values.map_err(|fault| Failure { fault, is_clean: true })?;
+        match act {
+            Act::Compute(template) => Ok(template.render(&values)?.into()),
+            Act::Infer(infer) => self.infer(attempt, infer, &values).await,
+            Act::Call(call) => self.call(attempt, call, &values).await,
+            Act::Load { model, replicas } => {
+                let hold = self.hold(attempt, model.clone());
+                self.0.inner.hold_model(&hold, *replicas, attempt.trace).await?;
+                Ok(Value::from(serde_json::json!({ "model": model.as_str() })).into())
+            }
+            Act::GiveBack { model } => {
+                self.0.inner.give_back_model(&self.hold(attempt, model.clone())).await?;
+                Ok(Value::Null.into())
+            }
+            Act::Unload { model } => {
+                self.0.inner.unload_model(&self.hold(attempt, model.clone())).await?;
+                Ok(Value::from(serde_json::json!({ "model": model.as_str() })).into())
+            }
+            Act::Reserve(_) | Act::Release(_) | Act::Wait(_) => {
+                Err(Failure::clean("INTERNAL", "slots and signals are not for an attempt"))
+            }
+        }
+    }
+
+    fn hold(&self, attempt: &Attempt<'_>, model: weft_types::ModelName) -> Hold {
+        Hold { model, step: attempt.key(), guards: attempt.guards.clone(), deadline: attempt.deadline }
+    }
+
+    /// The outcome of something that succeeded.
+    async fn done(&self, direction: Direction, value: Option<Value>) -> Outcome {
+        match (direction, value) {
+            (Direction::Undo, _) | (Direction::Action, None) => Outcome::Done(None),
+            (Direction::Action, Some(value)) => {
+                self.keep(&value).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
+            }
+            (Direction::Probe, told) => self.found(told).await,
+        }
+    }
+
+    /// What a probe found.
+    async fn found(&self, told: Option<Value>) -> Outcome {
+        let told = told.unwrap_or_default();
+        match (told.get("done"), told.get("output")) {
+            (Some(Value::Bool(false)), _) => Outcome::Absent,
+            (Some(Value::Bool(true)), None | Some(Value::Null)) => Outcome::Done(None),
+            (Some(Value::Bool(true)), Some(output)) => {
+                self.keep(output).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
+            }
+            _ => Outcome::Unknown(Fault::new("INTERNAL", "the probe's answer has no 'done' that is true or false")),
+        }
+    }
+
+    async fn keep(&self, value: &Value) -> Result<Payload, Fault> {
+        template::check_size(value).map_err(|problem| Fault::new("OUT_OF_RANGE", problem.to_string()))?;
+        let text = serde_json::to_vec(value).map_err(|error| Fault::new("INTERNAL", error.to_string()))?;
+        self.0.payloads.store(text.into()).await
+    }
+}
+
+fn unfit(problem: &Problem) -> Fault {
+    Fault::new("INVALID_ARGUMENT", problem.to_string())
+}
