@@ -70,7 +70,8 @@ impl Schedulers {
     /// Starts so many.
     pub async fn start(count: usize) -> Result<Self> {
         let etcd = Etcd::start().await?;
-        let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(etcd::Options::new(vec![etcd.client_url.clone()])).await?);
+        let store: Arc<dyn Store> =
+            Arc::new(EtcdStore::connect(etcd::Options::new(vec![etcd.client_url.clone()])).await?);
         let mut schedulers = Self { etcd, running: Vec::new(), store, keys: Keys::new(CLUSTER) };
         for number in 0..count {
             let started = schedulers.launch("scheduler", number)?;
@@ -222,7 +223,9 @@ fn judge(jobs: &[Job], effects: &[Effect], size: Size) -> Figures {
             other => figures.violations.push(format!("{} ended as {other:?}", job.id)),
         }
         let wrong = external.filter(|name| !is_right(of_step(name)));
-        figures.violations.extend(wrong.map(|name| format!("{}/{name}: {:?} in {:?}", job.id, of_step(name), job.state())));
+        figures
+            .violations
+            .extend(wrong.map(|name| format!("{}/{name}: {:?} in {:?}", job.id, of_step(name), job.state())));
     }
     let strangers = net.keys().filter(|key| !key.split('/').next().is_some_and(|job| known.contains(job)));
     figures.violations.extend(strangers.map(|key| format!("{key} is of no job that was submitted")));

@@ -46,8 +46,8 @@ use programs::{Program, Programs};
 use room::Room;
 use table::Table;
 
-pub(crate) use grpc::Jobs;
 pub use definition::Targets;
+pub(crate) use grpc::Jobs;
 pub use options::Options;
 
 /// Watches of jobs at once on one scheduler.

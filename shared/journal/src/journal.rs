@@ -233,6 +233,13 @@ impl Shared {
         self.quarantined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Forgets what is known of a shard that has another owner now.
+    pub(crate) fn leave(&self, shard: u8) {
+        self.retained().leave(shard);
+        let prefixes = [self.keys.jobs(shard), self.keys.ended_of(shard)];
+        self.quarantined().retain(|key, _| !prefixes.iter().any(|prefix| key.starts_with(prefix)));
+    }
+
     /// Sets a record aside that cannot be read. All others go on.
     pub(crate) fn quarantine(&self, key: String, error: String) {
         tracing::error!(key, error, "a job's record cannot be read and is left alone");

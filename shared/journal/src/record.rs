@@ -2,7 +2,7 @@
 
 mod read;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod write;
 
 use weft_saga::{Hold, Job, Payload};

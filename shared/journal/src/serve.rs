@@ -51,7 +51,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, shard: Shard, requests: mpsc::Rec
         shared.remove(&shard);
     }
     shard.state.is_closed.store(true, Ordering::Release);
-    shared.retained().leave(won.number);
+    shared.leave(won.number);
     // Whoever runs its jobs stops before anybody else can own it, unless that has happened already.
     drop(shared.owned.send(Owned::Lost(won.number)).await);
     end

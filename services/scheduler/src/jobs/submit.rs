@@ -52,7 +52,12 @@ struct Draft {
 
 impl Shared {
     /// Begins a job, unless its key stands for one.
-    pub(super) async fn submit(self: &Arc<Self>, request: &SubmitJobRequest, call: &Call, is_forwarded: bool) -> Result<Begun> {
+    pub(super) async fn submit(
+        self: &Arc<Self>,
+        request: &SubmitJobRequest,
+        call: &Call,
+        is_forwarded: bool,
+    ) -> Result<Begun> {
         let Some(mut shard) = self.journal.shard_for_new() else { return self.elsewhere(is_forwarded) };
         let draft = self.draft(request).await?;
         if let Some(known) = self.known(&draft).await? {
@@ -99,7 +104,9 @@ impl Shared {
         let Submitted { plan, message, encoded } = definition_of(request, &self.options.targets)?;
         let durability = durability(message.durability);
         let definition_hash = match durability {
-            Durability::Journaled => self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?,
+            Durability::Journaled => {
+                self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?
+            }
             // No other scheduler will ever look for it.
             Durability::None | Durability::Lease => Sha256::digest(&encoded).into(),
         };
@@ -171,7 +178,9 @@ fn conflict(id: &JobId) -> Error {
 
 fn refused(failed: CommitError) -> Error {
     match failed {
-        CommitError::TooLarge(why) => Error::invalid("definition", format_args!("the job is too large for the log: {why}")),
+        CommitError::TooLarge(why) => {
+            Error::invalid("definition", format_args!("the job is too large for the log: {why}"))
+        }
         CommitError::Full => {
             Error::new(Reason::Overloaded, "the state store has no room for more jobs").retry_after(FULL_RETRY)
         }

@@ -1,1 +1,62 @@
-//! Tests.
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn both() -> (tempfile::TempDir, [Payloads; 2]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let payloads = [Payloads::folder(folder.path().join("payloads")), Payloads::memory()];
+    (folder, payloads)
+}
+
+fn now() -> SystemTime {
+    weft_types::SystemClock::wall()
+}
+
+#[tokio::test]
+async fn contents_read_back() {
+    let (_folder, both) = both();
+    for payloads in both {
+        let text = Bytes::from(vec![b'x'; 10_000]);
+        let payload = payloads.put(text.clone(), now()).await.expect("it is kept");
+        assert_eq!(payload, Payload::Stored { sha256: sha256(&text), len: 10_000 });
+        assert_eq!(payloads.put(text.clone(), now()).await.expect("again"), payload);
+        assert_eq!(payloads.get(&payload).await.expect("it is there"), text);
+        assert_eq!(payloads.get(&Payload::Inline(b"1".to_vec())).await.expect("it is there"), "1");
+        let absent = Payload::Stored { sha256: [9; 32], len: 1 };
+        assert!(matches!(payloads.get(&absent).await, Err(Error::Missing)));
+        let longer = Payload::Stored { sha256: sha256(&text), len: 10_001 };
+        assert!(matches!(payloads.get(&longer).await, Err(Error::Corrupt)));
+        let long = Bytes::from(vec![0; MAX_PAYLOAD + 1]);
+        assert!(matches!(payloads.put(long, now()).await, Err(Error::TooLarge { .. })));
+    }
+}
+
+#[tokio::test]
+async fn damage_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let payloads = Payloads::folder(folder.path());
+    let payload = payloads.put(Bytes::from_static(b"a value of some length"), now()).await.expect("it is kept");
+    let path = path(folder.path(), &sha256(b"a value of some length"));
+    fs::write(path, b"another value, as long").expect("it is written");
+    assert!(matches!(payloads.get(&payload).await, Err(Error::Corrupt)));
+}
+
+#[tokio::test]
+async fn only_what_is_old_and_not_needed_goes() {
+    let (_folder, both) = both();
+    for payloads in both {
+        let text = |number: u8| Bytes::from(vec![number; 100]);
+        let mut kept = Vec::new();
+        for number in 0..3 {
+            kept.push(payloads.put(text(number), now()).await.expect("it is kept"));
+        }
+        let needed = Arc::new(|hash: &Hash| *hash == sha256(&[0; 100]));
+        let young = payloads.sweep(now() - HOUR, needed.clone()).await.expect("it works");
+        assert_eq!(young, 0, "all are young");
+        assert_eq!(payloads.sweep(now() + HOUR, needed.clone()).await.expect("it works"), 2);
+        assert!(payloads.get(&kept[0]).await.is_ok());
+        assert!(matches!(payloads.get(&kept[1]).await, Err(Error::Missing)));
+    }
+    let nowhere = Payloads::folder("/nowhere/at/all");
+    assert_eq!(nowhere.sweep(now(), Arc::new(|_| false)).await.expect("nothing to do"), 0);
+}

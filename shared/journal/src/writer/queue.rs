@@ -108,3 +108,69 @@ impl Queue {
 
 /// The jobs of a shard that have not ended, as they stand in the log.
 pub(crate) type Live = HashMap<JobId, Arc<Record>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::record;
+
+    fn transition(number: u128, from: Option<u64>, to: u64) -> Transition {
+        let at = |revision: u64| {
+            let mut record = record(number);
+            record.job.revision = revision;
+            Arc::new(record)
+        };
+        Transition { before: from.map(at), after: at(to) }
+    }
+
+    fn push(queue: &mut Queue, transition: Transition) -> oneshot::Receiver<Result<(), CommitError>> {
+        let (answer, answered) = oneshot::channel();
+        queue.push(transition, answer);
+        answered
+    }
+
+    /// What is to be written of each job, in order.
+    fn waiting(queue: &Queue) -> Vec<(Option<u64>, u64)> {
+        let revisions = |work: &Work| match work {
+            Work::Move { transition: Transition { before, after }, .. } => {
+                (before.as_ref().map(|before| before.job.revision), after.job.revision)
+            }
+            Work::Chore { .. } => (None, 0),
+        };
+        queue.places().iter().filter_map(|place| queue.get(*place)).map(revisions).collect()
+    }
+
+    #[test]
+    fn what_belongs_to_one_job_becomes_one_write() {
+        let mut queue = Queue::default();
+        let mut first = push(&mut queue, transition(1, None, 1));
+        let mut other = push(&mut queue, transition(2, Some(4), 5));
+        let mut second = push(&mut queue, transition(1, Some(1), 2));
+        assert_eq!(waiting(&queue), [(None, 2), (Some(4), 5)]);
+        let place = queue.places()[0];
+        queue.remove(place).expect("it is there").answer(&Ok(()));
+        assert_eq!((first.try_recv(), second.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
+        assert!(other.try_recv().is_err());
+        // What comes now goes by itself.
+        let _third = push(&mut queue, transition(1, Some(2), 3));
+        assert_eq!(waiting(&queue), [(Some(4), 5), (Some(2), 3)]);
+    }
+
+    #[test]
+    fn two_that_were_decided_side_by_side_do_not_follow_each_other() {
+        let mut queue = Queue::default();
+        let _first = push(&mut queue, transition(1, Some(1), 2));
+        let mut second = push(&mut queue, transition(1, Some(1), 2));
+        assert_eq!(second.try_recv(), Ok(Err(CommitError::Stale)));
+        assert_eq!(waiting(&queue), [(Some(1), 2)]);
+    }
+
+    #[test]
+    fn what_is_put_back_goes_first() {
+        let mut queue = Queue::default();
+        let _first = push(&mut queue, transition(1, Some(1), 2));
+        queue.push_front(Work::Chore { change: Change::default(), forgets: Vec::new() });
+        assert_eq!(waiting(&queue), [(None, 0), (Some(1), 2)]);
+        assert_eq!((queue.len(), queue.is_empty()), (2, false));
+    }
+}
