@@ -188,6 +188,30 @@ fn all_mistakes_are_told_at_once_and_no_more_than_can_be_read() {
     assert_eq!(long.expect_err("too long").reason(), Reason::MessageTooLarge);
 }
 
+#[test]
+fn a_flowchart_tells_what_steps_wait_for() {
+    let steps = json!([compute("c", &[], json!("$steps.a")), compute("a", &[], json!(1)), compute("b", &[], json!(1))]);
+    let request = |flowchart: &str, steps: &Value| SubmitJobRequest {
+        definition: Some(message(job(steps.clone()))),
+        flowchart: flowchart.to_owned(),
+        ..SubmitJobRequest::default()
+    };
+    let submit = |request: &SubmitJobRequest| definition_of(request, &Targets::default());
+    let drawn = submit(&request("flowchart LR\n a & b --> c", &steps)).expect("a definition");
+    assert_eq!(drawn.plan.definition.steps[0].needs, [1, 2]);
+    let mut written = steps.clone();
+    written[0]["needs"] = json!(["a", "b"]);
+    assert_eq!(
+        submit(&request("", &written)).expect("a definition").encoded,
+        drawn.encoded,
+        "drawn or written, it is the same"
+    );
+    let error = submit(&request("flowchart LR\n a --> b", &steps)).expect_err("a step is missing");
+    assert_eq!(error.field(), Some("flowchart"));
+    let error = submit(&request("flowchart LR\n a & b --> c", &written)).expect_err("both");
+    assert_eq!(error.field(), Some("definition.steps[0].needs"));
+}
+
 /// As many edges as fit: 32,000 among 256 steps. What is before what is found in one look at each.
 #[test]
 fn the_largest_graph_is_looked_at_once() {

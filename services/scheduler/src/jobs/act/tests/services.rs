@@ -61,11 +61,11 @@ impl Models for Participant {
     }
 
     async fn list_models(&self, _: Request<ListModelsRequest>) -> Result<Response<ListModelsResponse>, Status> {
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 
     async fn delete_model(&self, _: Request<DeleteModelRequest>) -> Result<Response<DeleteModelResponse>, Status> {
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 }
 
