@@ -46,9 +46,9 @@ bench-scheduler: ## a scheduler that places thousands of replicas, leaders kille
 sim: ## up to ten thousand workers and a million calls per second in virtual time, against other ways to run them; PART=mixed for some scenarios
 	$(CARGO) bench --profile release -p weft-policy --bench sim -- $(or $(PART),all)
 
-bench-jobs: ## jobs of three steps beside Restate's, from one at a time to many; PART=restate for some parts, FULL=1 for longer
+bench-jobs: ## jobs of three steps beside Restate's, schedulers killed under thousands of them; PART=chaos for some parts, FULL=1 for longer
 	$(CARGO) build --release --workspace --bins
-	tests/scripts/peers.sh restate
+	$(if $(findstring restate,$(or $(PART),restate)),tests/scripts/peers.sh restate)
 	$(CARGO) bench --profile release -p weft-tests --bench jobs -- $(PART) $(if $(FULL),--full)
 
 bench-router: ## the router against other proxies, under skew, overload, faults and many connections; PART=skew for some parts, FULL=1 for longer

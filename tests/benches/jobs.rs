@@ -1,9 +1,13 @@
-//! Jobs of three steps, each a call to a ledger, beside the same jobs in Restate. Name parts (`restate`) to run them alone; `-- --small` is a trial
-//! run, `-- --full` a longer one.
+//! Jobs of three steps, each a call to a ledger, beside the same jobs in Restate (`restate`, `speed`); how soon another scheduler goes on with the jobs
+//! of one that was killed (`takeover`), and what becomes of thousands while schedulers come and go (`chaos`). Name parts to run them alone; `-- --small`
+//! is a trial run, `-- --full` a longer one.
 
 mod jobs {
+    pub(crate) mod chaos;
     pub(crate) mod figures;
     pub(crate) mod restate;
+    pub(crate) mod speed;
+    pub(crate) mod takeover;
 }
 
 use std::io::Write as _;
@@ -11,19 +15,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use jobs::figures::{self, Load, Way};
-use jobs::restate;
+use jobs::{chaos, restate, speed, takeover};
 use weft_tests::process::binary;
 
-const PARTS: [&str; 1] = ["restate"];
+const PARTS: [&str; 4] = ["restate", "speed", "takeover", "chaos"];
 
 /// Jobs under way at any time.
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
 
 fn main() -> Result<()> {
-    let (mut parts, mut lasting) = (Vec::new(), Duration::from_secs(10));
+    let (mut parts, mut lasting, mut small) = (Vec::new(), Duration::from_secs(10), false);
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
-            "--small" => lasting = Duration::from_millis(300),
+            "--small" => (lasting, small) = (Duration::from_millis(300), true),
             "--full" => lasting = Duration::from_secs(60),
             part if PARTS.contains(&part) => parts.push(argument),
             // Cargo says it to every benchmark.
@@ -45,7 +49,21 @@ fn main() -> Result<()> {
                 Err(reason) => tell(&format!("restate is missing: {reason:#}\n"))?,
             }
         }
-        tell(&figures::table(&ways))
+        let mut goals = Vec::new();
+        if wanted("speed") {
+            let (found, of_speed) = speed::run(&loads).await?;
+            ways.extend(found);
+            goals.extend(of_speed);
+        }
+        tell(&figures::table(&ways))?;
+        if wanted("takeover") {
+            goals.extend(takeover::run(small).await?);
+        }
+        if wanted("chaos") {
+            goals.extend(chaos::run(small).await?);
+        }
+        let lines: String = goals.iter().map(|goal| goal.line() + "\n").collect();
+        tell(&format!("\n{lines}"))
     })
 }
 

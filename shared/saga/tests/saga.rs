@@ -8,6 +8,8 @@
 
 #[path = "saga/build.rs"]
 mod build;
+#[path = "saga/checks.rs"]
+mod checks;
 #[path = "saga/coverage.rs"]
 mod coverage;
 #[path = "saga/exhaustive.rs"]
@@ -22,6 +24,8 @@ mod matrix;
 mod plain;
 #[path = "saga/random.rs"]
 mod random;
+#[path = "saga/regressions.rs"]
+mod regressions;
 #[path = "saga/shapes.rs"]
 mod shapes;
 #[path = "saga/world.rs"]

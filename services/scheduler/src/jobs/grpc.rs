@@ -61,7 +61,9 @@ impl Jobs {
         let record = found.record().map_err(told)?;
         let job = self.shown(&record, found.program()).await;
         let definition = found.program().filter(|_| message.definition).map(|program| program.message.clone());
-        Ok(Response::new(GetJobResponse { job, flowchart: String::new(), definition }))
+        let chart = |program: &Arc<Program>| weft_saga::mermaid::render(&program.definition, &record.job);
+        let flowchart = found.program().filter(|_| message.flowchart).map(chart).unwrap_or_default();
+        Ok(Response::new(GetJobResponse { job, flowchart, definition }))
     }
 }
 

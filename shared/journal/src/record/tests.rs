@@ -35,6 +35,8 @@ pub(crate) fn record(number: u128) -> Record {
         input: Payload::Inline(b"{}".to_vec()),
         output: None,
         trace_id: [3; 16],
+        span: 4,
+        sampled: true,
         job,
     }
 }
@@ -88,11 +90,13 @@ fn item() -> impl Strategy<Value = Item> {
         StepState::Undone,
         StepState::Stuck,
     ];
-    let numbers = (any::<u32>(), any::<u32>(), any::<bool>(), any::<u64>(), any::<u64>());
+    let numbers = (any::<[u32; 4]>(), any::<bool>(), any::<u64>(), any::<u64>());
     let rest = (of(payload()), of(place()), vec(hold(), 0..3), vec(attempt(), 0..3));
     (proptest::sample::select(states), numbers, rest).prop_map(|(state, numbers, (output, place, holds, history))| {
-        let (attempts, undo_attempts, unknown, not_before, until) = numbers;
-        Item { state, attempts, undo_attempts, unknown, not_before, until, output, place, holds, history }
+        let ([attempts, undo_attempts, probes, failures], unknown, not_before, until) = numbers;
+        let item =
+            Item { state, attempts, undo_attempts, probes, failures, unknown, not_before, until, ..Item::default() };
+        Item { output, place, holds, history, ..item }
     })
 }
 
@@ -134,14 +138,15 @@ fn job() -> impl Strategy<Value = Job> {
 fn any_record() -> impl Strategy<Value = Record> {
     let durability = proptest::sample::select(vec![Durability::None, Durability::Lease, Durability::Journaled]);
     let texts = (".{0,10}", ".{0,10}", "[a-z]{0,10}");
-    let hashes = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 16]>());
+    let hashes = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 16]>(), any::<u64>(), any::<bool>());
     let id = (any::<u8>(), 0u64..1 << 48, any::<u128>());
     (id, texts, hashes, (durability, payload(), of(payload())), job()).prop_map(|(id, texts, hashes, rest, job)| {
         let (tenant, key, definition_name) = texts;
-        let (request_hash, definition, trace_id) = hashes;
+        let (request_hash, definition, trace_id, span, sampled) = hashes;
         let (durability, input, output) = rest;
         let id = JobId::new(id.0, id.1, id.2);
-        Record { id, tenant, key, request_hash, definition, definition_name, durability, input, output, trace_id, job }
+        let named = Record { id, tenant, key, definition_name, ..record(0) };
+        Record { request_hash, definition, durability, input, output, trace_id, span, sampled, job, ..named }
     })
 }
 

@@ -123,6 +123,11 @@ fn reads_what_people_write() {
 }
 
 #[test]
+fn the_last_label_of_a_node_counts() {
+    assert_eq!(edges("flowchart TD; x[b]; x[a] --> b", &["a", "b"]), Ok(vec![vec![], vec![0]]));
+}
+
+#[test]
 fn mistakes_are_told_with_their_place() {
     let cases = [
         ("", (1, 1), "expected 'flowchart"),
@@ -132,6 +137,7 @@ fn mistakes_are_told_with_their_place() {
         ("flowchart TD a", (1, 14), "expected '-->'"),
         ("flowchart TD\n  a --- b", (2, 5), "other links"),
         ("flowchart TD\n  a -.-> b", (2, 5), "other links"),
+        ("flowchart TD\n  a[\"\u{e9}\"] --- b", (2, 10), "other links"),
         ("flowchart TD\n  a ==> b", (2, 5), "other links"),
         ("flowchart TD\n  a <--> b", (2, 5), "other links"),
         ("flowchart TD\n  a --x b", (2, 5), "other links"),

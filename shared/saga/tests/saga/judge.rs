@@ -62,7 +62,7 @@ impl Judge<'_> {
     }
 
     fn commit(&mut self, commit: &Commit) {
-        let Commit { event, before, after, now } = commit;
+        let Commit { event, before, after, .. } = commit;
         self.takeovers += u32::from(*event == Event::TakenOver);
         self.hold(!before.state.has_ended(), || "S1: an ended job has changed".to_owned());
         self.hold(after.revision == before.revision + 1, || "S11: revisions grow by one".to_owned());
@@ -83,7 +83,6 @@ impl Judge<'_> {
         if matches!(event, Event::Cancel { .. }) {
             self.hold(!before.decided && !deciding(self.definition, before), || "S9: cancelled too late".to_owned());
         }
-        let _ = now;
     }
 
     fn item(&mut self, commit: &Commit, (step, at): (usize, usize), was: &Item, item: &Item) {
@@ -279,7 +278,7 @@ impl Judge<'_> {
             let recorded = item.is_some_and(|item| match entry.direction {
                 Direction::Action => item.state == StepState::Started && item.attempts == entry.attempt,
                 Direction::Undo => item.state == StepState::Undoing && item.undo_attempts == entry.attempt,
-                Direction::Probe => item.state == StepState::Probing && item.probes == entry.attempt,
+                Direction::Probe => item.state == StepState::Probing && item.attempts == entry.attempt,
             });
             self.hold(recorded, || format!("S10: {entry:?} is not in the log"));
         }
@@ -325,10 +324,8 @@ impl Judge<'_> {
 
 /// Nothing of it is open.
 fn settled(job: &Job, step: usize) -> bool {
-    let open = |item: &Item| match item.state {
-        StepState::Done | StepState::FailedClean | StepState::Skipped | StepState::Undone => false,
-        _ => true,
-    };
+    use StepState::{Done, FailedClean, Skipped, Undone};
+    let open = |item: &Item| !matches!(item.state, Done | FailedClean | Skipped | Undone);
     job.steps[step].ruled && !job.steps[step].items.iter().any(open)
 }
 

@@ -162,6 +162,8 @@ pub(crate) fn record(id: JobId) -> Record {
         input: Payload::Inline(b"{}".to_vec()),
         output: None,
         trace_id: [3; 16],
+        span: 4,
+        sampled: true,
         job,
     }
 }

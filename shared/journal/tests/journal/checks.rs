@@ -1,0 +1,61 @@
+//! What the log promises, as checks over any store. This crate runs them over the embedded store, the tests of the mesh over real etcd.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a helper of a test fails the test")]
+
+pub(crate) mod desk;
+pub(crate) mod faults;
+pub(crate) mod faulty;
+pub(crate) mod history;
+pub(crate) mod suite;
+pub(crate) mod upkeep;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Far more than anything here takes: a test that would hang fails instead.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Fails a test that hangs.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.expect("it hangs")
+}
+
+/// A test for each check; `$over` gives it a store.
+macro_rules! every {
+    ($over:path) => {
+        $crate::checks::each!($over:
+            suite::a_job_is_logged_from_its_beginning_to_its_end,
+            suite::a_key_stands_for_one_job,
+            suite::slots_are_never_given_twice,
+            suite::a_reservation_takes_all_or_nothing,
+            suite::a_scheduler_that_stops_hands_over_at_once,
+            suite::a_scheduler_that_vanishes_is_replaced,
+            suite::a_scheduler_that_comes_takes_its_part,
+            suite::a_record_that_cannot_be_read_stops_nobody,
+            suite::what_is_not_journaled_ends_with_its_scheduler,
+            suite::definitions_and_long_values_read_back,
+            faults::every_transition_happens_once,
+            faults::a_late_copy_changes_nothing,
+            faults::a_write_of_a_former_owner_is_void,
+            faults::who_was_told_that_it_lost_has_lost,
+            faults::a_commit_waits_for_the_store,
+            upkeep::ended_jobs_are_forgotten_with_their_keys,
+            upkeep::the_next_owner_forgets,
+            upkeep::slots_that_no_job_has_are_freed,
+            upkeep::many_slots_are_given_back,
+            upkeep::a_full_store_takes_only_endings,
+            upkeep::what_no_job_refers_to_is_removed,
+        );
+    };
+}
+
+macro_rules! each {
+    ($over:path: $($module:ident::$check:ident,)*) => {
+        $(#[tokio::test]
+        async fn $check() {
+            Box::pin($over(crate::checks::$module::$check)).await;
+        })*
+    };
+}
+
+pub(crate) use {each, every};
