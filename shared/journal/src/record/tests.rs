@@ -94,8 +94,7 @@ fn item() -> impl Strategy<Value = Item> {
     let rest = (of(payload()), of(place()), vec(hold(), 0..3), vec(attempt(), 0..3));
     (proptest::sample::select(states), numbers, rest).prop_map(|(state, numbers, (output, place, holds, history))| {
         let ([attempts, undo_attempts, failures], unknown, not_before, until) = numbers;
-        let item =
-            Item { state, attempts, undo_attempts, failures, unknown, not_before, until, ..Item::default() };
+        let item = Item { state, attempts, undo_attempts, failures, unknown, not_before, until, ..Item::default() };
         Item { output, place, holds, history, ..item }
     })
 }
