@@ -26,6 +26,8 @@ mod start;
 mod submit;
 mod table;
 pub(crate) mod template;
+#[cfg(test)]
+mod tests;
 mod verbs;
 mod view;
 mod watch;

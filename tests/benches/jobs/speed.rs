@@ -80,10 +80,8 @@ async fn steps(client: &Client, loads: &[Load], numbers: &Arc<AtomicU64>) -> Res
             compute(&format!("s{step}"), &before.as_deref().into_iter().collect::<Vec<_>>(), &json!(step))
         })
         .collect();
-    let of = |durability: Durability| JobDefinition {
-        durability: durability.into(),
-        ..definition("chain", chain.clone())
-    };
+    let of =
+        |durability: Durability| JobDefinition { durability: durability.into(), ..definition("chain", chain.clone()) };
     let (alone, many) = (loads[0], loads[loads.len() / 2]);
     let light = measure(client, &of(Durability::None), JobState::Completed, alone, numbers).await?;
     let kept = measure(client, &of(Durability::Journaled), JobState::Completed, many, numbers).await?;

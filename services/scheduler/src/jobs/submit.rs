@@ -70,13 +70,19 @@ impl Shared {
             let id = self.journal.new_id(&shard);
             let record = Arc::new(draft.record(id, call));
             let (reply, committed) = oneshot::channel();
-            run::open(self, &shard, &draft.program, record, First::Submitted(reply));
+            let is_open = run::open(self, &shard, &draft.program, record, First::Submitted(reply));
             match committed.await {
                 Ok(Ok(record)) => return Ok(Begun::Here(record, draft.program)),
                 Ok(Err(CommitError::KeyTaken { id, same: true })) => return Ok(Begun::Before(id)),
                 Ok(Err(CommitError::KeyTaken { id, same: false })) => return Err(conflict(&id)),
-                // Nothing of it is in the log: its shard went to another scheduler first.
-                Ok(Err(CommitError::Fenced)) | Err(_) => {}
+                // Its shard went to another scheduler, which may find the job there all the same. The key, or that nothing was sent,
+                // makes sure that there is one.
+                Ok(Err(CommitError::Fenced)) | Err(_) if !is_open || !draft.key.is_empty() => {}
+                Ok(Err(CommitError::Fenced)) | Err(_) => {
+                    return Err(unowned(
+                        "whether the job was begun is not known: with a key it could be asked for again",
+                    ));
+                }
                 Ok(Err(failed)) => return Err(refused(failed)),
             }
             let Some(next) = self.journal.shard_for_new() else { return self.elsewhere(is_forwarded) };
