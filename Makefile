@@ -5,7 +5,7 @@ TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
 CARGO := tests/scripts/native.sh cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench bench-router bench-scheduler bench-state bench-worker fuzz doc proto models sim
+.PHONY: help run test check lint bench bench-jobs bench-journal bench-router bench-scheduler bench-state bench-worker fuzz doc proto models sim
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench: ## the benchmarks, each goal with its verdict
 	$(CARGO) bench --profile release --workspace --exclude weft-tests --bench '*'
 	$(CARGO) bench --profile release -p weft-tests --bench mesh
 
+bench-journal: ## the log of jobs: transitions a second, and how soon another scheduler has the jobs of one that is gone; PART=throughput for one part
+	$(CARGO) bench --profile release -p weft-tests --bench journal -- $(PART)
+
 bench-state: ## what callers see when etcd fails, and what a large fleet costs; FULL=1 for more of both
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release -p weft-tests --bench state $(if $(FULL),-- --full)
@@ -45,6 +48,11 @@ bench-scheduler: ## a scheduler that places thousands of replicas, leaders kille
 
 sim: ## up to ten thousand workers and a million calls per second in virtual time, against other ways to run them; PART=mixed for some scenarios
 	$(CARGO) bench --profile release -p weft-policy --bench sim -- $(or $(PART),all)
+
+bench-jobs: ## jobs of three steps beside Restate's, schedulers killed under thousands of them; PART=chaos for some parts, FULL=1 for longer
+	$(CARGO) build --release --workspace --bins
+	$(if $(findstring restate,$(or $(PART),restate)),tests/scripts/peers.sh restate)
+	$(CARGO) bench --profile release -p weft-tests --bench jobs -- $(PART) $(if $(FULL),--full)
 
 bench-router: ## the router against other proxies, under skew, overload, faults and many connections; PART=skew for some parts, FULL=1 for longer
 	$(CARGO) build --release --workspace --bins

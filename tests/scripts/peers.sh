@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs what `make bench-worker` compares Weft with into <target>/weft-tools/peers, once:
-#   peers.sh [triton] [mlserver] [ray] [llama]    all of them without arguments
+# Installs what `make bench-worker` and `make bench-jobs` compare Weft with into <target>/weft-tools/peers, once:
+#   peers.sh [triton] [mlserver] [ray] [llama] [restate]    all but the last without arguments
 # triton    Triton 2.51 with its Python backend, and onnxruntime for its models: the wheel of nvidia-pytriton
 # mlserver  MLServer 1.7.1
 # ray       Ray Serve 2.60
 # llama     llama-bench and llama-batched-bench, built from the very sources that the worker's engine is built from
+# restate   Restate 1.7.12, and its SDK for Python with granian; its server is a package of npm
 # A peer that cannot be had leaves <name>.missing with the reason; the benchmark says so and goes on without it.
 set -euo pipefail
 
@@ -23,6 +24,10 @@ messages="tritonclient==2.73.0
 python-rapidjson==1.25
 ml_dtypes==0.5.4
 urllib3==2.8.0"
+restate_server="@restatedev/restate-server@1.7.12"
+restate_endpoint="restate-sdk==1.3.0
+granian==2.8.7
+grpcio==1.85.1"
 
 # shellcheck source=tests/scripts/python.sh
 . "$root/tests/scripts/python.sh"
@@ -81,6 +86,17 @@ $onnxruntime
 $numpy" && "$peers/ray/bin/python" -c 'import ray.serve'
 }
 
+# The package that npm chooses for this machine holds the server itself, which runs without node.
+install_restate() {
+    command -v npm >/dev/null 2>&1 || { echo "npm, which fetches Restate's server, is not installed"; return 1; }
+    make_venv restate "$restate_endpoint" || return 1
+    npm install --prefix "$peers/restate/npm" --no-save --no-audit --no-fund --ignore-scripts --loglevel error "$restate_server" || return 1
+    local server
+    server="$(find "$peers/restate/npm" -path '*/bin/restate-server' -type f -size +1M | head -n 1)"
+    [ -n "$server" ] || { echo "Restate has no server for this machine"; return 1; }
+    ln -sfn "$server" "$peers/restate/bin/restate-server" && "$peers/restate/bin/restate-server" --version >/dev/null
+}
+
 # The cmake that the engine itself was built with.
 with_cmake() { nice "$root/tests/scripts/native.sh" bash -c '"${CMAKE:-cmake}" "$@"' cmake "$@"; }
 
@@ -117,6 +133,7 @@ print(os.path.dirname(found[0]["manifest_path"]) + "/llama.cpp" if found else ""
 
 pin_of() {
     case "$1" in
+    restate) sed -n "/^install_$1()/,/^}/p" "${BASH_SOURCE[0]}" && echo "$restate_server $restate_endpoint" ;;
     llama) cd "$root" && grep -A 1 'name = "llama-cpp-sys-2"' Cargo.lock | tail -n 1 && echo "$llama_tools" ;;
     *) sed -n "/^install_$1()/,/^}/p" "${BASH_SOURCE[0]}" && echo "$onnxruntime $numpy $old_numpy" ;;
     esac
@@ -134,8 +151,8 @@ mkdir -p "$peers"
 [ $# -gt 0 ] || set -- triton mlserver ray llama
 for name in "$@"; do
     case "$name" in
-    triton | mlserver | ray | llama) install "$name" ;;
+    triton | mlserver | ray | llama | restate) install "$name" ;;
     *) say "unknown peer '$name'" >&2 && exit 1 ;;
     esac
 done
-say "ready for make bench-worker in $peers"
+say "ready in $peers"

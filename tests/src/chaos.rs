@@ -15,7 +15,7 @@ use weft_store::{EtcdStore, Range, Store, etcd};
 use weft_types::SystemClock;
 
 use crate::calls::until;
-use crate::etcd::Etcd;
+use crate::etcd::Cluster;
 use crate::jobs::{Client, compute, definition, publish, request, reserve};
 use crate::ledger::{self, Setup, messages::Effect};
 use crate::process::Weft;
@@ -60,18 +60,28 @@ pub struct Figures {
 
 /// Schedulers that come and go over one etcd.
 pub struct Schedulers {
-    etcd: Etcd,
+    url: String,
+    lease_ttl: &'static str,
+    _etcd: Cluster,
     running: Vec<Weft>,
     store: Arc<dyn Store>,
     keys: Keys,
 }
 
 impl Schedulers {
-    /// Starts so many.
+    /// Starts so many over one member of etcd.
     pub async fn start(count: usize) -> Result<Self> {
-        let etcd = Etcd::start().await?;
-        let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(etcd::Options::new(vec![etcd.client_url.clone()])).await?);
-        let mut schedulers = Self { etcd, running: Vec::new(), store, keys: Keys::new(CLUSTER) };
+        Self::over(1, LEASE_TTL, count).await
+    }
+
+    /// Starts so many over so many members of etcd; their shards outlive them by `lease_ttl`.
+    pub async fn over(members: usize, lease_ttl: &'static str, count: usize) -> Result<Self> {
+        let etcd = Cluster::start(members).await?;
+        let urls: Vec<String> =
+            (0..members).map(|member| Ok(etcd.client_url(member)?.to_owned())).collect::<Result<_>>()?;
+        let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(etcd::Options::new(urls.clone())).await?);
+        let url = urls.join(",");
+        let mut schedulers = Self { url, lease_ttl, _etcd: etcd, running: Vec::new(), store, keys: Keys::new(CLUSTER) };
         for number in 0..count {
             let started = schedulers.launch("scheduler", number)?;
             schedulers.running.push(started);
@@ -82,7 +92,7 @@ impl Schedulers {
     /// One more process of the same mesh.
     pub fn launch(&self, command: &str, number: usize) -> Result<Weft> {
         let id = format!("{command}-{number}");
-        let flags = ["--etcd", &self.etcd.client_url, "--cluster", CLUSTER, "--lease-ttl", LEASE_TTL, "--id", &id];
+        let flags = ["--etcd", &self.url, "--cluster", CLUSTER, "--lease-ttl", self.lease_ttl, "--id", &id];
         let own: &[&str] = if command == "scheduler" { &["--jobs-targets", "127.0.0.1"] } else { &[] };
         Weft::start(command, &[&flags[..], own].concat())
     }
@@ -94,8 +104,19 @@ impl Schedulers {
 
     /// Kills one and starts it again.
     pub fn kill(&mut self, number: usize) -> Result<()> {
+        self.end(number)?;
+        self.begin(number)
+    }
+
+    /// Kills one.
+    pub fn end(&mut self, number: usize) -> Result<()> {
         let number = number % self.running.len();
-        self.running[number].kill()?;
+        self.running[number].kill()
+    }
+
+    /// Starts one again that was killed.
+    pub fn begin(&mut self, number: usize) -> Result<()> {
+        let number = number % self.running.len();
         self.running[number] = self.launch("scheduler", number)?;
         Ok(())
     }
@@ -222,7 +243,9 @@ fn judge(jobs: &[Job], effects: &[Effect], size: Size) -> Figures {
             other => figures.violations.push(format!("{} ended as {other:?}", job.id)),
         }
         let wrong = external.filter(|name| !is_right(of_step(name)));
-        figures.violations.extend(wrong.map(|name| format!("{}/{name}: {:?} in {:?}", job.id, of_step(name), job.state())));
+        figures
+            .violations
+            .extend(wrong.map(|name| format!("{}/{name}: {:?} in {:?}", job.id, of_step(name), job.state())));
     }
     let strangers = net.keys().filter(|key| !key.split('/').next().is_some_and(|job| known.contains(job)));
     figures.violations.extend(strangers.map(|key| format!("{key} is of no job that was submitted")));

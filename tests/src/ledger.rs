@@ -28,7 +28,7 @@ pub use self::client::{Client, marked};
 pub use self::service::{NAME, descriptors};
 use book::Book;
 use faults::Plan;
-use messages::{AccountResponse, Fault, FaultKind, PublishResponse, Told};
+use messages::{AccountRequest, AccountResponse, Fault, FaultKind, ProbeResponse, PublishResponse, RetractResponse};
 
 /// The longest text of an entry.
 const MAX_TEXT_BYTES: usize = 1024;
@@ -113,8 +113,8 @@ impl Ledger {
         Ok(())
     }
 
-    fn account(&self, prefix: &str) -> AccountResponse {
-        self.book().account(prefix)
+    fn account(&self, request: &AccountRequest) -> AccountResponse {
+        self.book().account(request)
     }
 
     async fn publish(&self, mark: &Mark, text: String) -> Result<PublishResponse, Status> {
@@ -138,39 +138,45 @@ impl Ledger {
         Ok(answer)
     }
 
-    async fn retract(&self, mark: &Mark) -> Result<Told, Status> {
+    async fn retract(&self, mark: &Mark) -> Result<RetractResponse, Status> {
         let fault = self.arrive(mark).await?;
         let mut pass = match self.enter(mark).await? {
             Entered::Run(pass) => pass,
             Entered::Unknown(pass) => Some(pass),
             Entered::Answer(answer) => return kept(answer),
-            Entered::Nothing => return Ok(Told { yes: Some(false) }),
+            Entered::Nothing => return Ok(RetractResponse { retracted: Some(false) }),
         };
         let is_there = self.book().number(&mark.key).is_some();
         // Without a barrier nothing is known: it does as it is told.
         if is_there || pass.is_none() {
             pass = self.effect(mark, fault, pass).await?;
         }
-        let answer = Told { yes: Some(is_there) };
+        let answer = RetractResponse { retracted: Some(is_there) };
         end(pass, &answer).await?;
         after(fault)?;
         Ok(answer)
     }
 
-    async fn probe(&self, mark: &Mark) -> Result<Told, Status> {
+    async fn probe(&self, mark: &Mark) -> Result<ProbeResponse, Status> {
         let fault = self.arrive(mark).await?;
-        let entered = self.enter(mark).await?;
-        let number = self.book().number(&mark.key);
-        if let Entered::Unknown(pass) = entered {
-            let settled = match number {
-                // The text of the answer is lost with the call that had it.
-                Some(number) => pass.done(PublishResponse { number, text: String::new() }.encode_to_vec().into()).await,
-                None => pass.failed().await,
-            };
-            settled.map_err(|error| status_of(&error))?;
-        }
+        // The text of an answer is lost with the call that had it.
+        let found = |number| PublishResponse { number, text: String::new() };
+        let output = match self.enter(mark).await? {
+            Entered::Answer(answer) => Some(kept(answer)?),
+            Entered::Nothing => None,
+            Entered::Run(_) => self.book().number(&mark.key).map(found),
+            Entered::Unknown(pass) => {
+                let output = self.book().number(&mark.key).map(found);
+                let settled = match &output {
+                    Some(output) => pass.done(output.encode_to_vec().into()).await,
+                    None => pass.failed().await,
+                };
+                settled.map_err(|error| status_of(&error))?;
+                output
+            }
+        };
         after(fault)?;
-        Ok(Told { yes: Some(number.is_some()) })
+        Ok(ProbeResponse { done: Some(output.is_some()), output })
     }
 
     /// Notes the call, and has it hang or fail where that is planned.

@@ -26,6 +26,8 @@ mod start;
 mod submit;
 mod table;
 pub(crate) mod template;
+#[cfg(test)]
+mod tests;
 mod verbs;
 mod view;
 mod watch;
@@ -46,8 +48,8 @@ use programs::{Program, Programs};
 use room::Room;
 use table::Table;
 
-pub(crate) use grpc::Jobs;
 pub use definition::Targets;
+pub(crate) use grpc::Jobs;
 pub use options::Options;
 
 /// Watches of jobs at once on one scheduler.

@@ -1,8 +1,10 @@
-//! The demonstration: real images through the whole mesh, one call followed hop by hop, and a deadline that stops work.
+//! The demonstration: real images through the whole mesh, one call followed hop by hop, a deadline that stops work,
+//! and jobs.
 
 mod caller;
 mod digits;
 mod hops;
+mod jobs;
 mod stop;
 
 use anyhow::{Context as _, Result};
@@ -19,5 +21,6 @@ pub async fn show(address: &str) -> Result<()> {
     caller.wait_ready("digits").await.context("the model 'digits' did not become ready")?;
     digits::show(&caller).await?;
     hops::show(&caller).await?;
-    stop::show(&caller).await
+    stop::show(&caller).await?;
+    jobs::show(&caller, address).await
 }

@@ -18,7 +18,7 @@ pub const EPOCH: &str = "weft-epoch";
 /// The longest key: a job's id, a step's name and an item's number fit with room to spare.
 pub const MAX_KEY_BYTES: usize = 512;
 
-/// Which effect: `<job id>/<step>` or `<job id>/<step>[<item>]`. Every attempt of an action has the same one, and so have its undo and probe.
+/// Which effect: `<job id>/<step>` or `<job id>/<step>/<item>`. Every attempt of an action has the same one, and so have its undo and probe.
 ///
 /// 1 to 512 visible ASCII characters, so that it is safe as part of a key in etcd and in logs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,12 +152,12 @@ mod tests {
         headers
     }
 
-    const GOOD: [(&str, &str); 4] = [(KEY, "3f/load[7]"), (DIRECTION, "undo"), (ATTEMPT, "3"), (EPOCH, "412")];
+    const GOOD: [(&str, &str); 4] = [(KEY, "3f/load/7"), (DIRECTION, "undo"), (ATTEMPT, "3"), (EPOCH, "412")];
 
     #[test]
     fn reads_what_it_writes() {
         let mark = Mark::read(&headers(&GOOD)).expect("good headers");
-        let key = Key::try_new("3f/load[7]").expect("a good key");
+        let key = Key::try_new("3f/load/7").expect("a good key");
         assert_eq!(mark, Mark { key, direction: Direction::Undo, attempt: 3, epoch: 412 });
         let mut again = headers(&[(KEY, "another")]);
         mark.write(&mut again);

@@ -52,8 +52,6 @@ pub struct Item {
     pub attempts: u32,
     /// How many of the undo.
     pub undo_attempts: u32,
-    /// How often it was asked what became of an attempt.
-    pub probes: u32,
     /// How many attempts and questions have failed since it began in its present direction, or an operator last asked for it.
     pub failures: u32,
     /// Some attempt may have had its effect: a clean failure after it proves nothing.
@@ -135,7 +133,7 @@ pub enum Direction {
 /// One attempt, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// From 1, in each direction.
+    /// From 1, in each direction; a probe has the number of the action that it asks about.
     pub number: u32,
     /// Which way.
     pub direction: Direction,

@@ -4,6 +4,7 @@
 //! - [`job`]: [`Job`], all that is known of one job. It is what the log keeps; there is no other state.
 //! - [`event`]: what can happen to it; [`Job::apply`] is the transition.
 //! - [`wants`]: what shall be under way for it.
+//! - [`mermaid`]: jobs as flowcharts, and definitions' edges from flowcharts.
 //!
 //! The engine has no clock, no randomness and no IO: each takes `now` and a random number. What shall be under way is a function of the
 //! job alone, so a scheduler that takes a job over does what its first one would have done.
@@ -14,6 +15,7 @@ pub mod definition;
 pub mod event;
 mod graph;
 pub mod job;
+pub mod mermaid;
 mod pause;
 mod standing;
 pub mod wants;

@@ -29,7 +29,7 @@ pub struct Wanted {
     pub item: usize,
     /// Which way.
     pub direction: Direction,
-    /// From 1, in each direction.
+    /// From 1, in each direction; a probe has the number of the action that it asks about.
     pub attempt: u32,
     /// When it has to end.
     pub until: Millis,
@@ -97,7 +97,7 @@ impl Item {
     pub(crate) fn attempt(&self) -> Option<(Direction, u32)> {
         match self.state {
             StepState::Started => Some((Direction::Action, self.attempts)),
-            StepState::Probing if self.until > 0 => Some((Direction::Probe, self.probes)),
+            StepState::Probing if self.until > 0 => Some((Direction::Probe, self.attempts)),
             StepState::Undoing if self.until > 0 => Some((Direction::Undo, self.undo_attempts)),
             _ => None,
         }

@@ -6,8 +6,12 @@
     reason = "what a test's worlds need and lack is a failure of the test"
 )]
 
+#[path = "saga/answers.rs"]
+mod answers;
 #[path = "saga/build.rs"]
 mod build;
+#[path = "saga/checks.rs"]
+mod checks;
 #[path = "saga/coverage.rs"]
 mod coverage;
 #[path = "saga/exhaustive.rs"]
@@ -22,6 +26,8 @@ mod matrix;
 mod plain;
 #[path = "saga/random.rs"]
 mod random;
+#[path = "saga/regressions.rs"]
+mod regressions;
 #[path = "saga/shapes.rs"]
 mod shapes;
 #[path = "saga/world.rs"]

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use weft_participant::{Direction, Key, Mark};
 
-use super::messages::{AccountResponse, Effect};
+use super::messages::{AccountRequest, AccountResponse, Effect};
 
 /// Entries and calls that are remembered; far more than a test or a benchmark makes.
 const MOST: usize = 4_000_000;
@@ -77,15 +77,16 @@ impl Book {
         number
     }
 
-    pub(super) fn account(&self, prefix: &str) -> AccountResponse {
-        let effects: Vec<_> = self.effects.iter().filter(|effect| effect.key.starts_with(prefix)).cloned().collect();
-        let undos = effects.iter().filter(|effect| effect.direction == "undo").count() as u64;
+    pub(super) fn account(&self, request: &AccountRequest) -> AccountResponse {
+        let prefix = &request.prefix;
+        let effects = || self.effects.iter().filter(|effect| effect.key.starts_with(prefix));
+        let undos = effects().filter(|effect| effect.direction == "undo").count() as u64;
         let deliveries = self.deliveries.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
         AccountResponse {
             deliveries: deliveries.map(|(_, count)| count).sum(),
-            actions: effects.len() as u64 - undos,
+            actions: effects().count() as u64 - undos,
             undos,
-            effects,
+            effects: if request.effects { effects().cloned().collect() } else { Vec::new() },
         }
     }
 }

@@ -9,7 +9,8 @@ use weft_client::Channel;
 use weft_participant::{Direction, Key, Mark};
 
 use super::messages::{
-    AccountRequest, AccountResponse, Empty, Fault, PlanRequest, PublishRequest, PublishResponse, Told,
+    AccountRequest, AccountResponse, Empty, Fault, PlanRequest, ProbeResponse, PublishRequest, PublishResponse,
+    RetractResponse,
 };
 use crate::calls::Caller;
 
@@ -34,8 +35,10 @@ impl Client {
     pub async fn deliver(&self, mark: &Mark) -> Result<bool, Status> {
         match mark.direction {
             Direction::Action => self.publish(mark).await.map(|_| true),
-            Direction::Undo => Ok(self.call("Retract", Empty {}, Some(mark)).await.map(|told: Told| told.yes())?),
-            Direction::Probe => Ok(self.call("Probe", Empty {}, Some(mark)).await.map(|told: Told| told.yes())?),
+            Direction::Undo => {
+                self.call("Retract", Empty {}, Some(mark)).await.map(|told: RetractResponse| told.retracted())
+            }
+            Direction::Probe => self.probe(mark).await.map(|told| told.done()),
         }
     }
 
@@ -44,14 +47,24 @@ impl Client {
         self.call("Publish", PublishRequest { text: mark.key.as_str().to_owned() }, Some(mark)).await
     }
 
+    /// The probe.
+    pub async fn probe(&self, mark: &Mark) -> Result<ProbeResponse, Status> {
+        self.call("Probe", Empty {}, Some(mark)).await
+    }
+
     /// Has calls that are yet to come go wrong.
     pub async fn plan(&self, faults: Vec<Fault>) -> Result<(), Status> {
         self.call("Plan", PlanRequest { faults }, None).await.map(|Empty {}| ())
     }
 
-    /// What came of the calls of a job.
+    /// What came of the calls of a job, with every effect.
     pub async fn account(&self, prefix: &str) -> Result<AccountResponse, Status> {
-        self.call("Account", AccountRequest { prefix: prefix.to_owned() }, None).await
+        self.call("Account", AccountRequest { prefix: prefix.to_owned(), effects: true }, None).await
+    }
+
+    /// How much came of all calls.
+    pub async fn totals(&self) -> Result<AccountResponse, Status> {
+        self.call("Account", AccountRequest::default(), None).await
     }
 
     async fn call<Q, A>(&self, method: &str, message: Q, mark: Option<&Mark>) -> Result<A, Status>

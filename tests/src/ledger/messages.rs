@@ -19,16 +19,27 @@ pub struct PublishResponse {
     pub text: String,
 }
 
-/// Also the request of a probe and the answer to a plan.
+/// A request of an undo or a probe, or the answer to a plan.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Empty {}
 
-/// See the contract; a probe's answer has the same form.
+/// See the contract.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct Told {
-    /// Whether there was, or is, an entry.
+pub struct RetractResponse {
+    /// Whether there was an entry.
     #[prost(bool, optional, tag = "1")]
-    pub yes: Option<bool>,
+    pub retracted: Option<bool>,
+}
+
+/// See the contract.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ProbeResponse {
+    /// Whether there is an entry.
+    #[prost(bool, optional, tag = "1")]
+    pub done: Option<bool>,
+    /// Where there is.
+    #[prost(message, optional, tag = "2")]
+    pub output: Option<PublishResponse>,
 }
 
 /// How a call goes wrong.
@@ -82,6 +93,9 @@ pub struct AccountRequest {
     /// Of keys.
     #[prost(string, tag = "1")]
     pub prefix: String,
+    /// Adds every effect.
+    #[prost(bool, tag = "2")]
+    pub effects: bool,
 }
 
 /// See the contract.
@@ -96,7 +110,7 @@ pub struct AccountResponse {
     /// Entries that were retracted.
     #[prost(uint64, tag = "3")]
     pub undos: u64,
-    /// In their order.
+    /// In their order, where they were asked for.
     #[prost(message, repeated, tag = "4")]
     pub effects: Vec<Effect>,
 }

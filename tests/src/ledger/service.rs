@@ -16,7 +16,10 @@ use weft_participant::{Direction, Mark};
 use weft_proto::status_of;
 
 use super::Ledger;
-use super::messages::{AccountRequest, AccountResponse, Empty, PlanRequest, PublishRequest, PublishResponse, Told};
+use super::messages::{
+    AccountRequest, AccountResponse, Empty, PlanRequest, ProbeResponse, PublishRequest, PublishResponse,
+    RetractResponse,
+};
 
 /// The service's name.
 pub const NAME: &str = "weft.example.v1.Ledger";
@@ -79,11 +82,11 @@ impl Ledger {
         self.publish(&mark, request.into_inner().text).await
     }
 
-    async fn on_retract(self: Arc<Self>, request: Request<Empty>) -> Result<Told, Status> {
+    async fn on_retract(self: Arc<Self>, request: Request<Empty>) -> Result<RetractResponse, Status> {
         self.retract(&mark(&request, Direction::Undo)?).await
     }
 
-    async fn on_probe(self: Arc<Self>, request: Request<Empty>) -> Result<Told, Status> {
+    async fn on_probe(self: Arc<Self>, request: Request<Empty>) -> Result<ProbeResponse, Status> {
         self.probe(&mark(&request, Direction::Probe)?).await
     }
 
@@ -93,7 +96,7 @@ impl Ledger {
     }
 
     async fn on_account(self: Arc<Self>, request: Request<AccountRequest>) -> Result<AccountResponse, Status> {
-        Ok(self.account(&request.into_inner().prefix))
+        Ok(self.account(request.get_ref()))
     }
 }
 

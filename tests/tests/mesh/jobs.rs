@@ -8,7 +8,9 @@ use tonic::Code;
 use weft_proto::error_of;
 use weft_proto::weft::jobs::v1::*;
 use weft_runtime::Tasks;
-use weft_tests::jobs::{Client, compute, definition, has_ended, infer, object, publish, request, reserve, status, value, wait};
+use weft_tests::jobs::{
+    Client, compute, definition, has_ended, infer, object, publish, request, reserve, status, value, wait,
+};
 use weft_tests::ledger::{self, Setup, messages};
 use weft_tests::mesh::Mesh;
 
@@ -118,7 +120,8 @@ async fn what_cannot_finish_is_undone() -> Result<()> {
     assert_eq!(job.steps.iter().map(StepStatus::state).collect::<Vec<_>>(), undone, "{job:?}");
     assert_eq!(world.effects(&job).await?, (2, 2));
     let effects = world.account.account(&job.id).await?.effects;
-    let order: Vec<_> = effects.iter().map(|effect| (effect.key.rsplit('/').next().unwrap_or_default(), &*effect.direction)).collect();
+    let order: Vec<_> =
+        effects.iter().map(|effect| (effect.key.rsplit('/').next().unwrap_or_default(), &*effect.direction)).collect();
     assert_eq!(order, [("first", "action"), ("second", "action"), ("second", "undo"), ("first", "undo")]);
     ensure!(seen.iter().any(|job| job.steps[0].slots.len() == 2), "it had its slots: {seen:?}");
     ensure!(job.steps[0].slots.is_empty(), "{job:?}");
@@ -145,7 +148,11 @@ async fn signals_go_to_who_waits_and_a_cancelled_job_is_undone() -> Result<()> {
     let unknown = SignalJobRequest { id: signalled.id.clone(), name: "other".into(), value: None };
     let refused = calls.signal_job(unknown).await.expect_err("nothing waits for it");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    let signal = SignalJobRequest { id: signalled.id.clone(), name: "approved".into(), value: Some(value(&json!({"by": "ann"}))) };
+    let signal = SignalJobRequest {
+        id: signalled.id.clone(),
+        name: "approved".into(),
+        value: Some(value(&json!({"by": "ann"}))),
+    };
     calls.signal_job(signal).await?;
     let job = world.jobs.ended(&signalled.id).await?;
     assert_eq!((job.state(), job.output), (JobState::Completed, Some(value(&json!("ann")))));
@@ -213,7 +220,11 @@ async fn jobs_are_listed_in_pages_from_the_newest() -> Result<()> {
         asked.page_token = page.next_page_token;
     }
     assert_eq!((listed, asked.page_token.as_str()), (ids.clone(), ""));
-    let open = ListJobsRequest { states: vec![JobState::Running.into()], definition: "listed".into(), ..ListJobsRequest::default() };
+    let open = ListJobsRequest {
+        states: vec![JobState::Running.into()],
+        definition: "listed".into(),
+        ..ListJobsRequest::default()
+    };
     let open = calls.list_jobs(open).await?.into_inner().jobs;
     assert_eq!(open.iter().map(|job| &job.id).collect::<Vec<_>>(), [&ids[0]]);
     let of_nobody = ListJobsRequest { tenant: "nobody".into(), ..ListJobsRequest::default() };
@@ -240,7 +251,8 @@ async fn a_watch_tells_each_change_once_and_then_ends() -> Result<()> {
     ensure!(seen.is_sorted_by(|one, other| one < other), "{seen:?}");
     // A second watcher begins where the first one is, and hears only what follows.
     let newest = *seen.last().context("some")?;
-    let mut second = calls.watch_job(WatchJobRequest { id: job.id.clone(), after_revision: newest }).await?.into_inner();
+    let mut second =
+        calls.watch_job(WatchJobRequest { id: job.id.clone(), after_revision: newest }).await?.into_inner();
     calls.signal_job(signal("two")).await?;
     for watch in [&mut first, &mut second] {
         let mut last = None;
@@ -252,7 +264,8 @@ async fn a_watch_tells_each_change_once_and_then_ends() -> Result<()> {
         ensure!(last.as_ref().is_some_and(has_ended), "the end is told, then nothing: {last:?}");
     }
     let ended = world.jobs.get(&job.id).await?;
-    let mut third = calls.watch_job(WatchJobRequest { id: job.id.clone(), after_revision: ended.revision }).await?.into_inner();
+    let mut third =
+        calls.watch_job(WatchJobRequest { id: job.id.clone(), after_revision: ended.revision }).await?.into_inner();
     assert_eq!(third.message().await?, None, "there is nothing newer");
     world.stop().await
 }
@@ -291,7 +304,10 @@ async fn bad_requests_name_their_field() -> Result<()> {
         (SubmitJobRequest { timeout: seconds(-1), ..good.clone() }, "timeout"),
         (SubmitJobRequest { timeout: seconds(31 * 24 * 3_600), ..good.clone() }, "timeout"),
         (SubmitJobRequest { input: Some(object(&json!({"x": "y".repeat(300_000)}))), ..good.clone() }, "input"),
-        (SubmitJobRequest { input: Some(prost_types::Struct { fields: [("x".into(), nan())].into() }), ..good }, "input"),
+        (
+            SubmitJobRequest { input: Some(prost_types::Struct { fields: [("x".into(), nan())].into() }), ..good },
+            "input",
+        ),
     ];
     for (request, field) in bad {
         let refused = calls.submit_job(request).await.expect_err(field);

@@ -11,7 +11,9 @@ use weft_proto::error_of;
 use weft_runtime::Tasks;
 use weft_tests::calls::until;
 use weft_tests::etcd::Etcd;
-use weft_tests::ledger::messages::{AccountResponse, Fault, FaultKind, PublishResponse};
+use weft_tests::ledger::messages::{
+    AccountResponse, Fault, FaultKind, ProbeResponse, PublishResponse, RetractResponse,
+};
 use weft_tests::ledger::{Client, Guard, NAME, Serving, Setup, descriptors, marked, serve};
 use weft_tests::port::Port;
 use weft_tests::server::Server;
@@ -38,7 +40,8 @@ async fn each_delivery_counts_and_each_effect_happens_once() -> Result<()> {
     let action = |attempt| marked("job/publish", Direction::Action, attempt);
     let first = client.publish(&action(1)?).await?;
     assert_eq!(client.publish(&action(2)?).await?, first);
-    assert!(client.deliver(&marked("job/publish", Direction::Probe, 2)?).await?);
+    let probed = client.probe(&marked("job/publish", Direction::Probe, 2)?).await?;
+    assert_eq!((probed.done(), probed.output), (true, Some(first)));
     assert!(client.deliver(&marked("job/publish", Direction::Undo, 1)?).await?);
     assert!(client.deliver(&marked("job/publish", Direction::Undo, 2)?).await?);
     assert!(!client.deliver(&marked("job/publish", Direction::Probe, 2)?).await?);
@@ -127,9 +130,13 @@ fn the_messages_are_those_of_the_contract() -> Result<()> {
     };
     let published = PublishResponse { number: 7, text: "a".into() }.encode_to_vec();
     assert_eq!(through("PublishResponse", published)?, serde_json::json!({ "number": "7", "text": "a" }));
-    let told = weft_tests::ledger::messages::Told { yes: Some(false) }.encode_to_vec();
-    assert_eq!(through("ProbeResponse", told.clone())?, serde_json::json!({ "done": false }));
-    assert_eq!(through("RetractResponse", told)?, serde_json::json!({ "retracted": false }));
+    let probed = ProbeResponse { done: Some(false), output: None }.encode_to_vec();
+    assert_eq!(through("ProbeResponse", probed)?, serde_json::json!({ "done": false }));
+    let probed = ProbeResponse { done: Some(true), output: Some(PublishResponse { number: 7, text: "a".into() }) };
+    let expected = serde_json::json!({ "done": true, "output": { "number": "7", "text": "a" } });
+    assert_eq!(through("ProbeResponse", probed.encode_to_vec())?, expected);
+    let retracted = RetractResponse { retracted: Some(false) }.encode_to_vec();
+    assert_eq!(through("RetractResponse", retracted)?, serde_json::json!({ "retracted": false }));
     let fault = Fault { step: "a".into(), direction: "undo".into(), kind: FaultKind::CrashAfter.into(), times: 2 };
     let expected =
         serde_json::json!({ "step": "a", "direction": "undo", "kind": "FAULT_KIND_CRASH_AFTER", "times": 2 });

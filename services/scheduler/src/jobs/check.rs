@@ -76,8 +76,7 @@ pub(super) struct Filter {
 impl Filter {
     pub(super) fn try_new(request: &ListJobsRequest) -> Result<Self> {
         let state = |(at, state): (usize, &i32)| {
-            JobState::try_from(*state)
-                .map_err(|_| Error::invalid(format!("states[{at}]"), "is none that is known"))
+            JobState::try_from(*state).map_err(|_| Error::invalid(format!("states[{at}]"), "is none that is known"))
         };
         for (field, text) in [("tenant", &request.tenant), ("definition", &request.definition)] {
             if text.len() > MAX_NAME_BYTES {

@@ -10,7 +10,7 @@ mod read;
 pub(crate) mod schema;
 mod targets;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use bytes::Bytes;
 use prost::Message as _;

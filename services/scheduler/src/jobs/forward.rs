@@ -71,7 +71,9 @@ impl Shared {
             return Ok(Place::Here);
         }
         match self.journal.owner(shard) {
-            Some(owner) if owner.address == self.address => Err(unowned("this scheduler is about to run the job's shard")),
+            Some(owner) if owner.address == self.address => {
+                Err(unowned("this scheduler is about to run the job's shard"))
+            }
             Some(owner) if !is_forwarded => Ok(Place::At(owner.address)),
             Some(_) => Err(unowned("the job's shard has just moved to another scheduler")),
             None => Err(unowned("no scheduler runs the job's shard at the moment")),

@@ -15,7 +15,6 @@ use weft_types::{Error, Result};
 use super::error::journal_failed;
 use super::forward::{Client, Place, is_forwarded};
 use super::submit::Begun;
-use super::verbs::Found;
 use super::{Program, Shared, check, view, watch};
 
 /// The jobs of a scheduler, as their callers see them. Clones share them.
@@ -62,8 +61,9 @@ impl Jobs {
         let record = found.record().map_err(told)?;
         let job = self.shown(&record, found.program()).await;
         let definition = found.program().filter(|_| message.definition).map(|program| program.message.clone());
-        let flowchart = found.program().filter(|_| message.flowchart).map(|program| view::flowchart(program, &record));
-        Ok(Response::new(GetJobResponse { job, flowchart: flowchart.unwrap_or_default(), definition }))
+        let chart = |program: &Arc<Program>| weft_saga::mermaid::render(&program.definition, &record.job);
+        let flowchart = found.program().filter(|_| message.flowchart).map(chart).unwrap_or_default();
+        Ok(Response::new(GetJobResponse { job, flowchart, definition }))
     }
 }
 
@@ -104,7 +104,11 @@ impl jobs_server::Jobs for Jobs {
                 let answers = self.0.pass_on(&address, &call, message, send).await?;
                 return Ok(answers.map(|answers| answers.boxed()));
             }
-            Err(unowned) if self.0.journal.ended(&id).await.map_err(|error| told(journal_failed(&error)))?.is_none() => return Err(told(unowned)),
+            Err(unowned)
+                if self.0.journal.ended(&id).await.map_err(|error| told(journal_failed(&error)))?.is_none() =>
+            {
+                return Err(told(unowned));
+            }
             Err(_) => {}
         }
         let found = self.0.find(&id).await.map_err(told)?;

@@ -17,7 +17,12 @@ use super::{Shared, view};
 
 impl Shared {
     /// The jobs that fit, of all schedulers.
-    pub(super) async fn list(&self, request: ListJobsRequest, call: &Call, is_forwarded: bool) -> Result<ListJobsResponse, Status> {
+    pub(super) async fn list(
+        &self,
+        request: ListJobsRequest,
+        call: &Call,
+        is_forwarded: bool,
+    ) -> Result<ListJobsResponse, Status> {
         let filter = Filter::try_new(&request).map_err(|error| status_of(&error))?;
         let own = self.own(&filter).await.map_err(|error| status_of(&error))?;
         if is_forwarded {
@@ -44,7 +49,8 @@ impl Shared {
             open.iter().filter(|record| filter.takes_page(record)).map(|record| self.shown(record)).collect();
         newest(&mut jobs, filter.page + 1);
         for shard in self.table.numbers() {
-            let ended = self.journal.list_ended(shard, None, usize::MAX).await.map_err(|error| journal_failed(&error))?;
+            let ended =
+                self.journal.list_ended(shard, None, usize::MAX).await.map_err(|error| journal_failed(&error))?;
             jobs.extend(ended.iter().filter(|record| filter.takes_page(record)).map(|record| self.shown(record)));
             // Only as many as can be told are kept, and one more that tells whether there are others.
             newest(&mut jobs, filter.page + 1);

@@ -78,7 +78,13 @@ pub(super) struct Runner {
 }
 
 /// Puts a job into the table and runs it; false where its shard is not this scheduler's any more.
-pub(super) fn open(shared: &Arc<Shared>, shard: &Shard, program: &Arc<Program>, record: Arc<Record>, first: First) -> bool {
+pub(super) fn open(
+    shared: &Arc<Shared>,
+    shard: &Shard,
+    program: &Arc<Program>,
+    record: Arc<Record>,
+    first: First,
+) -> bool {
     let (id, epoch) = (record.id.clone(), shard.epoch());
     shared.table.insert(&id, epoch, || {
         let (newest, seen) = watch::channel(None);
@@ -96,7 +102,7 @@ pub(super) fn open(shared: &Arc<Shared>, shard: &Shard, program: &Arc<Program>, 
         };
         let task = shared.tasks.attach(runner.run(first));
         let handle = Handle { program: Some(Arc::clone(program)), commands, newest: seen };
-        Entry { handle, task: Some(task), parked: None }
+        Entry { handle, _task: Some(task), _parked: None }
     })
 }
 
@@ -214,9 +220,7 @@ impl Runner {
         Some(match chosen {
             Ok(holds) if self.collisions < MAX_COLLISIONS => Event::Reserved { step, item, holds },
             Ok(_) => Event::NoSlots { step, item, fault: Fault::new("RESOURCE_EXHAUSTED", "others took the slots") },
-            Err(missing) => {
-                Event::NoSlots { step, item, fault: Fault::new("RESOURCE_EXHAUSTED", missing.to_string()) }
-            }
+            Err(missing) => Event::NoSlots { step, item, fault: Fault::new("RESOURCE_EXHAUSTED", missing.to_string()) },
         })
     }
 
@@ -284,7 +288,8 @@ impl Runner {
     }
 
     fn answer(&self, replies: Vec<Option<Reply>>, outcomes: Vec<Result<(), Refused>>) {
-        for (reply, outcome) in replies.into_iter().zip(outcomes).filter_map(|(reply, outcome)| Some((reply?, outcome))) {
+        for (reply, outcome) in replies.into_iter().zip(outcomes).filter_map(|(reply, outcome)| Some((reply?, outcome)))
+        {
             let answer = outcome.map(|()| Arc::clone(&self.record));
             // Who asked may have gone.
             let _ = reply.send(answer.map_err(|refused| Error::new(Reason::PreconditionFailed, refused.to_string())));

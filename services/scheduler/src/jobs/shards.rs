@@ -96,6 +96,6 @@ fn park(shared: &Shared, shard: &Shard, record: &Record, why: &str) {
     shared.table.insert(&id, shard.epoch(), || {
         let (newest, seen) = watch::channel(Some(Arc::new(record)));
         let (commands, _) = mpsc::channel(1);
-        Entry { handle: Handle { program: None, commands, newest: seen }, task: None, parked: Some(newest) }
+        Entry { handle: Handle { program: None, commands, newest: seen }, _task: None, _parked: Some(newest) }
     });
 }

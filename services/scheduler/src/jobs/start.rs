@@ -87,7 +87,9 @@ impl act::Payloads for Kept {
 fn fault(error: &weft_journal::Error) -> Fault {
     let (code, message) = match error {
         weft_journal::Error::TooLarge { .. } => ("OUT_OF_RANGE", "a value is longer than values may be"),
-        weft_journal::Error::Missing | weft_journal::Error::Corrupt => ("DATA_LOSS", "a value of the job is not there any more"),
+        weft_journal::Error::Missing | weft_journal::Error::Corrupt => {
+            ("DATA_LOSS", "a value of the job is not there any more")
+        }
         _ => ("UNAVAILABLE", "values cannot be read or kept at the moment"),
     };
     tracing::debug!(%error, "a value of a job");

@@ -52,7 +52,12 @@ struct Draft {
 
 impl Shared {
     /// Begins a job, unless its key stands for one.
-    pub(super) async fn submit(self: &Arc<Self>, request: &SubmitJobRequest, call: &Call, is_forwarded: bool) -> Result<Begun> {
+    pub(super) async fn submit(
+        self: &Arc<Self>,
+        request: &SubmitJobRequest,
+        call: &Call,
+        is_forwarded: bool,
+    ) -> Result<Begun> {
         let Some(mut shard) = self.journal.shard_for_new() else { return self.elsewhere(is_forwarded) };
         let draft = self.draft(request).await?;
         if let Some(known) = self.known(&draft).await? {
@@ -65,13 +70,19 @@ impl Shared {
             let id = self.journal.new_id(&shard);
             let record = Arc::new(draft.record(id, call));
             let (reply, committed) = oneshot::channel();
-            run::open(self, &shard, &draft.program, record, First::Submitted(reply));
+            let is_open = run::open(self, &shard, &draft.program, record, First::Submitted(reply));
             match committed.await {
                 Ok(Ok(record)) => return Ok(Begun::Here(record, draft.program)),
                 Ok(Err(CommitError::KeyTaken { id, same: true })) => return Ok(Begun::Before(id)),
                 Ok(Err(CommitError::KeyTaken { id, same: false })) => return Err(conflict(&id)),
-                // Nothing of it is in the log: its shard went to another scheduler first.
-                Ok(Err(CommitError::Fenced)) | Err(_) => {}
+                // Its shard went to another scheduler, which may find the job there all the same. The key, or that nothing was sent,
+                // makes sure that there is one.
+                Ok(Err(CommitError::Fenced)) | Err(_) if !is_open || !draft.key.is_empty() => {}
+                Ok(Err(CommitError::Fenced)) | Err(_) => {
+                    return Err(unowned(
+                        "whether the job was begun is not known: with a key it could be asked for again",
+                    ));
+                }
                 Ok(Err(failed)) => return Err(refused(failed)),
             }
             let Some(next) = self.journal.shard_for_new() else { return self.elsewhere(is_forwarded) };
@@ -99,7 +110,9 @@ impl Shared {
         let Submitted { plan, message, encoded } = definition_of(request, &self.options.targets)?;
         let durability = durability(message.durability);
         let definition_hash = match durability {
-            Durability::Journaled => self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?,
+            Durability::Journaled => {
+                self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?
+            }
             // No other scheduler will ever look for it.
             Durability::None | Durability::Lease => Sha256::digest(&encoded).into(),
         };
@@ -171,7 +184,9 @@ fn conflict(id: &JobId) -> Error {
 
 fn refused(failed: CommitError) -> Error {
     match failed {
-        CommitError::TooLarge(why) => Error::invalid("definition", format_args!("the job is too large for the log: {why}")),
+        CommitError::TooLarge(why) => {
+            Error::invalid("definition", format_args!("the job is too large for the log: {why}"))
+        }
         CommitError::Full => {
             Error::new(Reason::Overloaded, "the state store has no room for more jobs").retry_after(FULL_RETRY)
         }

@@ -44,9 +44,9 @@ impl Handle {
 /// A job with what runs it. Dropping it ends that.
 pub(super) struct Entry {
     pub(super) handle: Handle,
-    pub(super) task: Option<Running>,
+    pub(super) _task: Option<Running>,
     /// Keeps the record of a job that nobody runs.
-    pub(super) parked: Option<watch::Sender<Option<Arc<Record>>>>,
+    pub(super) _parked: Option<watch::Sender<Option<Arc<Record>>>>,
 }
 
 struct OfShard {

@@ -58,7 +58,12 @@ impl Shared {
     }
 
     /// Undoes a job.
-    pub(super) async fn cancel(&self, id: &JobId, request: &CancelJobRequest, by: Deadline) -> Result<(Arc<Record>, Found)> {
+    pub(super) async fn cancel(
+        &self,
+        id: &JobId,
+        request: &CancelJobRequest,
+        by: Deadline,
+    ) -> Result<(Arc<Record>, Found)> {
         let reason = match check::reason(&request.reason) {
             none if none.is_empty() => "cancelled by its caller".to_owned(),
             reason => reason,
@@ -67,19 +72,34 @@ impl Shared {
     }
 
     /// Gives a waiting step its signal.
-    pub(super) async fn signal(&self, id: &JobId, request: SignalJobRequest, by: Deadline) -> Result<(Arc<Record>, Found)> {
+    pub(super) async fn signal(
+        &self,
+        id: &JobId,
+        request: SignalJobRequest,
+        by: Deadline,
+    ) -> Result<(Arc<Record>, Found)> {
         let value = super::json::bytes("value", request.value)?;
         let value = self.journal.store(value).await.map_err(|error| journal_failed(&error))?;
         self.tell(id, by, |_| Ok(Event::Signal { name: request.name, value })).await
     }
 
     /// Does what an operator wants.
-    pub(super) async fn resolve(&self, id: &JobId, request: &ResolveJobRequest, by: Deadline) -> Result<(Arc<Record>, Found)> {
+    pub(super) async fn resolve(
+        &self,
+        id: &JobId,
+        request: &ResolveJobRequest,
+        by: Deadline,
+    ) -> Result<(Arc<Record>, Found)> {
         self.tell(id, by, |program| Ok(Event::Resolve(verb(request, program)?))).await
     }
 
     /// Has a job take an event, and waits for the commit.
-    async fn tell(&self, id: &JobId, by: Deadline, event: impl FnOnce(&Program) -> Result<Event>) -> Result<(Arc<Record>, Found)> {
+    async fn tell(
+        &self,
+        id: &JobId,
+        by: Deadline,
+        event: impl FnOnce(&Program) -> Result<Event>,
+    ) -> Result<(Arc<Record>, Found)> {
         let found = self.find(id).await?;
         let Found::Open(handle) = &found else {
             return Err(Error::new(Reason::PreconditionFailed, "the job has ended"));
@@ -120,6 +140,8 @@ fn verb(request: &ResolveJobRequest, program: &Program) -> Result<Verb> {
             Ok(Verb::Skip { step: step(&request.step)?, item, reason: reason()? })
         }
         Ok(Asked::Abandon) => Ok(Verb::Abandon { reason: reason()? }),
-        Ok(Asked::Unspecified) | Err(_) => Err(Error::invalid("verb", "must be one of PAUSE, RESUME, RETRY, SKIP and ABANDON")),
+        Ok(Asked::Unspecified) | Err(_) => {
+            Err(Error::invalid("verb", "must be one of PAUSE, RESUME, RETRY, SKIP and ABANDON"))
+        }
     }
 }

@@ -35,7 +35,12 @@ pub(super) fn summary(record: &Record, scheduler: &str) -> Job {
 }
 
 /// All of the job.
-pub(super) fn job(record: &Record, program: Option<&Program>, scheduler: &str, output: Option<prost_types::Value>) -> Job {
+pub(super) fn job(
+    record: &Record,
+    program: Option<&Program>,
+    scheduler: &str,
+    output: Option<prost_types::Value>,
+) -> Job {
     let name = |at: usize| {
         let step = program.and_then(|program| program.definition.steps.get(at));
         step.map_or_else(|| format!("#{at}"), |step| step.name.clone())

@@ -21,7 +21,8 @@ pub struct Jobs {
 pub(super) fn read(section: &mut Section<'_>, is_alone: bool) -> Jobs {
     let own = if is_alone { &["127.0.0.1", "[::1]", "localhost"][..] } else { &[] };
     let own = own.iter().map(|target| (*target).to_owned()).collect();
-    let about = "services that jobs may call: host, host:port, *.domain or *.domain:port; with none jobs call only models";
+    let about =
+        "services that jobs may call: host, host:port, *.domain or *.domain:port; with none jobs call only models";
     let targets = Setting::new("jobs-targets", own, about)
         .check("hosts, with ports or without", |targets: &Vec<String>| targets.join(",").parse::<JobTargets>().is_ok());
     Jobs {

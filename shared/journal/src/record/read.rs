@@ -88,7 +88,6 @@ fn item(message: &state::JobItem) -> Result<Item, Unreadable> {
         state: item_state(message.state())?,
         attempts: message.attempts,
         undo_attempts: message.undo_attempts,
-        probes: message.probes,
         failures: message.failures,
         unknown: message.unknown,
         not_before: message.not_before,

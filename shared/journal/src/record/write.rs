@@ -64,7 +64,6 @@ fn item(item: &Item) -> state::JobItem {
         state: item_state(item.state).into(),
         attempts: item.attempts,
         undo_attempts: item.undo_attempts,
-        probes: item.probes,
         failures: item.failures,
         unknown: item.unknown,
         not_before: item.not_before,

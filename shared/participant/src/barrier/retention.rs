@@ -113,8 +113,8 @@ impl Retention {
         self.limits.retention / 8
     }
 
-    /// Of a lease: the last row that it takes is kept for the whole retention.
+    /// Of a lease: the last row that it takes is kept for the whole retention. No store has shorter ones than a second.
     fn lifetime(&self) -> Duration {
-        self.limits.retention.saturating_add(self.slice())
+        self.limits.retention.saturating_add(self.slice()).max(Duration::from_secs(1))
     }
 }

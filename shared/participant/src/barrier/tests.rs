@@ -169,6 +169,18 @@ async fn rows_are_bounded_and_the_last_tenth_is_for_undos() {
     ran(&barrier, "9/publish").await;
 }
 
+#[tokio::test]
+async fn strange_limits_are_limits() {
+    for retention in [Duration::ZERO, Duration::MAX] {
+        let (barrier, clock) = barrier(Limits { rows: 1, retention });
+        ran(&barrier, "0/publish").await;
+        clock.advance(Duration::from_millis(999));
+        assert_eq!(reason(barrier.enter(&of("1/publish", Direction::Action, 1)).await), Reason::Overloaded);
+    }
+    let (barrier, _) = barrier(Limits { rows: 0, retention: Duration::from_secs(1) });
+    assert_eq!(reason(barrier.enter(&mark(Direction::Undo, 1)).await), Reason::Overloaded);
+}
+
 /// A row is kept for its whole time after its last change, whatever else begins or ends meanwhile.
 #[tokio::test]
 async fn rows_are_kept_for_their_time_and_no_longer() {

@@ -410,9 +410,8 @@ pub struct JobItem {
     pub holds: ::prost::alloc::vec::Vec<JobHold>,
     #[prost(message, repeated, tag = "10")]
     pub history: ::prost::alloc::vec::Vec<JobAttempt>,
+    /// In its present direction, since an operator last asked for it.
     #[prost(uint32, tag = "11")]
-    pub probes: u32,
-    #[prost(uint32, tag = "12")]
     pub failures: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

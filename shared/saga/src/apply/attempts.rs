@@ -36,12 +36,16 @@ impl Transition<'_> {
         };
         let item = self.item(step, item);
         let (state, number) = match direction {
-            Direction::Action => (StepState::Started, &mut item.attempts),
-            Direction::Probe => (StepState::Probing, &mut item.probes),
-            Direction::Undo => (StepState::Undoing, &mut item.undo_attempts),
+            Direction::Action => {
+                item.attempts = item.attempts.saturating_add(1);
+                (StepState::Started, item.attempts)
+            }
+            Direction::Probe => (StepState::Probing, item.attempts),
+            Direction::Undo => {
+                item.undo_attempts = item.undo_attempts.saturating_add(1);
+                (StepState::Undoing, item.undo_attempts)
+            }
         };
-        *number = number.saturating_add(1);
-        let number = *number;
         item.state = state;
         item.until = until;
         item.remember(Attempt {
@@ -80,9 +84,8 @@ impl Transition<'_> {
     pub(super) fn ended(&mut self, step: usize, item: usize, end: &End<'_>) -> Result<bool, Refused> {
         let known = self.known(step, item)?;
         let begun = match end.direction {
-            Direction::Action => known.attempts,
+            Direction::Action | Direction::Probe => known.attempts,
             Direction::Undo => known.undo_attempts,
-            Direction::Probe => known.probes,
         };
         let is_absent = matches!(end.outcome, Outcome::Absent);
         let is_probe = end.direction == Direction::Probe;

@@ -66,7 +66,7 @@ fn spoil_job(job: &mut Job, choices: &mut Choices) {
         for item in &mut node.items {
             item.state = STATES[choices.pick(STATES.len())];
             (item.attempts, item.undo_attempts) = (count(choices), count(choices));
-            (item.probes, item.failures) = (count(choices), count(choices));
+            item.failures = count(choices);
             (item.not_before, item.until) = (time(choices), time(choices));
             item.unknown = choices.pick(2) == 1;
         }

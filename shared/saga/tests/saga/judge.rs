@@ -62,7 +62,7 @@ impl Judge<'_> {
     }
 
     fn commit(&mut self, commit: &Commit) {
-        let Commit { event, before, after, now } = commit;
+        let Commit { event, before, after, .. } = commit;
         self.takeovers += u32::from(*event == Event::TakenOver);
         self.hold(!before.state.has_ended(), || "S1: an ended job has changed".to_owned());
         self.hold(after.revision == before.revision + 1, || "S11: revisions grow by one".to_owned());
@@ -83,7 +83,6 @@ impl Judge<'_> {
         if matches!(event, Event::Cancel { .. }) {
             self.hold(!before.decided && !deciding(self.definition, before), || "S9: cancelled too late".to_owned());
         }
-        let _ = now;
     }
 
     fn item(&mut self, commit: &Commit, (step, at): (usize, usize), was: &Item, item: &Item) {
@@ -99,10 +98,22 @@ impl Judge<'_> {
         if item.undo_attempts > was.undo_attempts || item.state == StepState::Undone && was.state != StepState::Undone {
             self.back(commit, step);
         }
+        self.pause(commit, (step, at), was, item);
         let absent = matches!(&commit.event, Event::Ended { outcome: Outcome::Absent, .. });
         let was_open = was.unknown && was.state != StepState::FailedClean;
         let clean = item.state != StepState::FailedClean || !was_open || absent;
         self.hold(clean, || format!("S8: {name} failed cleanly after an unknown attempt"));
+    }
+
+    /// L5: what is repeated without end has a pause before it.
+    fn pause(&mut self, commit: &Commit, (step, at): (usize, usize), was: &Item, item: &Item) {
+        let plan = &self.definition.steps[step];
+        let Event::Ended { step: of, item: which, direction, outcome, .. } = &commit.event else { return };
+        let failed = matches!(outcome, Outcome::FailedClean(_) | Outcome::Unknown(_)) && (*of, *which) == (step, at);
+        let endless = *direction == Direction::Undo || matches!(plan.phase, Phase::Post | Phase::Finally);
+        if failed && endless && item.failures > was.failures {
+            self.hold(item.not_before > commit.now, || format!("L5: {} is repeated at once", plan.name));
+        }
     }
 
     /// S6, S9, S21: an attempt of the way forward was recorded.
@@ -279,7 +290,7 @@ impl Judge<'_> {
             let recorded = item.is_some_and(|item| match entry.direction {
                 Direction::Action => item.state == StepState::Started && item.attempts == entry.attempt,
                 Direction::Undo => item.state == StepState::Undoing && item.undo_attempts == entry.attempt,
-                Direction::Probe => item.state == StepState::Probing && item.probes == entry.attempt,
+                Direction::Probe => item.state == StepState::Probing && item.attempts == entry.attempt,
             });
             self.hold(recorded, || format!("S10: {entry:?} is not in the log"));
         }
@@ -325,10 +336,8 @@ impl Judge<'_> {
 
 /// Nothing of it is open.
 fn settled(job: &Job, step: usize) -> bool {
-    let open = |item: &Item| match item.state {
-        StepState::Done | StepState::FailedClean | StepState::Skipped | StepState::Undone => false,
-        _ => true,
-    };
+    use StepState::{Done, FailedClean, Skipped, Undone};
+    let open = |item: &Item| !matches!(item.state, Done | FailedClean | Skipped | Undone);
     job.steps[step].ruled && !job.steps[step].items.iter().any(open)
 }
 

@@ -84,13 +84,6 @@ struct Row {
     disowned: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Message {
-    wanted: Wanted,
-    /// The newest action when it was sent, which a probe asks about.
-    newest: u32,
-}
-
 pub(crate) struct World {
     pub(crate) definition: Definition,
     pub(crate) job: Job,
@@ -99,9 +92,9 @@ pub(crate) struct World {
     pub(crate) ledger: Vec<Entry>,
     /// A crash follows this commit.
     pub(crate) crash_after: Option<usize>,
-    in_flight: Vec<Message>,
+    in_flight: Vec<Wanted>,
     /// What was sent, and nobody waits for any more.
-    stray: Vec<Message>,
+    stray: Vec<Wanted>,
     rows: BTreeMap<(usize, usize), Row>,
     slots: u32,
     /// What was refused, by name.
@@ -154,13 +147,12 @@ impl World {
     /// What the runner does after each commit.
     fn follow(&mut self) {
         let wanted = self.job.wants(&self.definition, self.now).attempts;
-        let (kept, dropped) = self.in_flight.iter().partition(|message| wanted.contains(&message.wanted));
+        let (kept, dropped) = self.in_flight.iter().partition(|message| wanted.contains(message));
         self.in_flight = kept;
-        self.stray.extend::<Vec<Message>>(dropped);
+        self.stray.extend::<Vec<Wanted>>(dropped);
         for wanted in wanted {
-            if self.in_flight.iter().all(|message| message.wanted != wanted) {
-                let newest = self.job.steps[wanted.step].items[wanted.item].attempts;
-                self.in_flight.push(Message { wanted, newest });
+            if !self.in_flight.contains(&wanted) {
+                self.in_flight.push(wanted);
                 self.enter(wanted, What::Sent);
             }
         }
@@ -172,7 +164,7 @@ impl World {
     }
 
     pub(crate) fn in_flight(&self) -> Vec<Wanted> {
-        self.in_flight.iter().map(|message| message.wanted).collect()
+        self.in_flight.clone()
     }
 
     pub(crate) fn strays(&self) -> usize {
@@ -224,7 +216,7 @@ impl World {
             Fate::Hangs => {
                 self.deliver(&message);
                 self.in_flight.push(message);
-                self.now = self.now.max(message.wanted.until + 1_000);
+                self.now = self.now.max(message.until + 1_000);
                 self.apply(Event::Tick).unwrap();
             }
             Fate::CrashAfter => {
@@ -238,15 +230,15 @@ impl World {
         }
     }
 
-    fn report(&mut self, message: &Message, outcome: Outcome) {
-        let Wanted { step, item, direction, attempt, .. } = message.wanted;
+    fn report(&mut self, message: &Wanted, outcome: Outcome) {
+        let Wanted { step, item, direction, attempt, .. } = *message;
         let answer = self.apply(Event::Ended { step, item, direction, attempt, outcome, place: None });
         assert!(answer.is_ok(), "the end of an attempt that was wanted: {answer:?}");
     }
 
     /// The participant's answer. The barrier lets an action through once, not after its undo, and not after it was disowned.
-    fn deliver(&mut self, message: &Message) -> Outcome {
-        let wanted = message.wanted;
+    fn deliver(&mut self, message: &Wanted) -> Outcome {
+        let wanted = *message;
         let plan = &self.definition.steps[wanted.step];
         if plan.effect == Effect::Pure {
             self.enter(wanted, What::Idle);
@@ -265,7 +257,7 @@ impl World {
             Direction::Probe if row.is_undone => (rejected, false),
             Direction::Probe if row.is_there => (Outcome::Done(None), false),
             Direction::Probe => {
-                row.disowned = row.disowned.max(message.newest);
+                row.disowned = row.disowned.max(message.attempt);
                 (Outcome::Absent, false)
             }
         };
@@ -274,8 +266,8 @@ impl World {
     }
 
     /// The participant has not done it, and will not do it for this attempt or those before it. What is there stays there, and is told so.
-    fn refuse(&mut self, message: &Message, fault: Fault) -> Outcome {
-        let wanted = message.wanted;
+    fn refuse(&mut self, message: &Wanted, fault: Fault) -> Outcome {
+        let wanted = *message;
         let row = self.rows.entry((wanted.step, wanted.item)).or_default();
         if wanted.direction == Direction::Action && row.is_there && !row.is_undone {
             return Outcome::Done(None);
@@ -308,6 +300,8 @@ impl World {
         if let Some(at) = self.job.wants(&self.definition, self.now).wake_at {
             self.now = self.now.max(at);
         }
+        // The runner looks at what is wanted whenever it likes: what is due and not recorded is not.
+        self.follow();
         let answer = self.apply(Event::Tick);
         assert!(answer.is_ok() || self.job.state.has_ended());
     }

@@ -54,7 +54,9 @@ impl Metrics {
         gauge
             .with_description("Open jobs that this scheduler runs")
             .with_callback(move |gauge| {
-                states().into_iter().for_each(|(state, jobs)| gauge.observe(jobs, &[KeyValue::new(names::STATE, state)]));
+                states()
+                    .into_iter()
+                    .for_each(|(state, jobs)| gauge.observe(jobs, &[KeyValue::new(names::STATE, state)]));
             })
             .build();
         let gauge = self.0.meter.u64_observable_gauge(names::JOBS_STUCK).with_unit("{job}");

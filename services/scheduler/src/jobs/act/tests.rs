@@ -1,1 +1,108 @@
+//! Actions against real services on real ports.
 
+mod models;
+mod rig;
+mod services;
+
+use serde_json::{Value, json};
+use weft_saga::{Direction, Outcome, Ruling};
+
+use rig::{Rig, code, inline, kept};
+
+#[tokio::test]
+async fn a_step_runs_once_often_or_not_at_all() {
+    let rig = Rig::new();
+    let compute = |name: &str, more: Value| {
+        let mut step = json!({ "name": name, "needs": ["a"], "action": { "compute": { "value": { "is": "$item", "at": "$index" } } } });
+        step.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        step
+    };
+    let plan = rig.plan(json!([
+        { "name": "a", "action": { "compute": { "value": "$input" } } },
+        compute("list", json!({ "forEach": "$steps.a.list" })),
+        compute("many", json!({ "forEach": "$steps.a.many" })),
+        compute("none", json!({ "forEach": "$steps.a" })),
+        compute("never", json!({ "forEach": "$steps.a.list", "when": { "left": "$steps.a.gone" } })),
+        compute("odd", json!({ "forEach": [], "when": { "left": "$steps.a", "comparison": "COMPARISON_LESS", "right": 1 } })),
+    ]));
+    let many: Vec<u32> = (0..257).collect();
+    let job = rig.job(&plan, json!({ "list": ["x", "y"], "many": many }));
+    let (outcome, _) = rig.act(&plan, &job, 0, Direction::Action).await;
+    let made = rig.value(&kept(outcome)).await;
+    let job = rig::made(job, 0, rig.keep(&made).await);
+    let facts = rig.facts(&job);
+    let rulings = async |step| rig.actor.rule(&plan, facts, step).await;
+    assert_eq!(rulings(0).await, Ruling::Run(1));
+    assert_eq!(rulings(1).await, Ruling::Run(2));
+    assert_eq!(rulings(4).await, Ruling::Skip);
+    for step in [2, 3, 5] {
+        assert!(matches!(rulings(step).await, Ruling::Invalid(fault) if fault.code == "INVALID_ARGUMENT"), "{step}");
+    }
+    let (outcome, _) = rig.act_on(&plan, &job, (1, 1), Direction::Action).await;
+    assert_eq!(rig.value(&kept(outcome)).await, json!({ "is": "y", "at": 1 }));
+    let (outcome, _) = rig.act_on(&plan, &job, (1, 2), Direction::Action).await;
+    assert!(matches!(outcome, Outcome::FailedClean(fault) if fault.code == "INTERNAL"), "there is no third item");
+}
+
+#[tokio::test]
+async fn a_list_is_there_when_all_of_it_is() {
+    let rig = Rig::new();
+    let mut plan = rig.plan(json!([
+        { "name": "each", "forEach": [1, 2], "action": { "compute": { "value": "$item" } } },
+        { "name": "all", "needs": ["each"], "action": { "compute": { "value": "$steps.each" } } },
+    ]));
+    plan.output = plan.steps.pop().map(|planned| match planned.action {
+        super::Act::Compute(template) => template,
+        other => panic!("{other:?}"),
+    });
+    let mut job = rig.job(&plan, json!({}));
+    job.job.steps[0].ruled = true;
+    job.job.steps[0].items = vec![rig::item(json!(1)), weft_saga::Item::default()];
+    let missing = rig.actor.output(&plan, rig.facts(&job)).await.expect_err("one is not done");
+    assert_eq!(missing.message, "$steps.each is not there");
+    job.job.steps[0].items[1] = weft_saga::Item { output: None, ..rig::item(json!(2)) };
+    let output = rig.actor.output(&plan, rig.facts(&job)).await.expect("all are done").expect("there is an output");
+    assert_eq!(inline(&output), json!([1, null]));
+}
+
+#[tokio::test]
+async fn values_that_are_large_are_kept_elsewhere_and_those_too_large_nowhere() {
+    let rig = Rig::new();
+    let plan = rig.plan(json!([
+        { "name": "a", "action": { "compute": { "value": "$input.x" } } },
+        { "name": "b", "needs": ["a"], "action": { "compute": { "value": ["$steps.a", "$steps.a"] } } },
+    ]));
+    let text = "x".repeat(5 << 20);
+    let job = rig.job(&plan, json!({ "x": text }));
+    let (outcome, _) = rig.act(&plan, &job, 0, Direction::Action).await;
+    let large = kept(outcome);
+    assert!(matches!(&large, weft_saga::Payload::Stored { len, .. } if *len == (5 << 20) + 2));
+    let job = rig::made(job, 0, large);
+    let (outcome, _) = rig.act(&plan, &job, 1, Direction::Action).await;
+    assert_eq!(code(&outcome), ("clean", "OUT_OF_RANGE"));
+    rig.memory.forget();
+    let (outcome, _) = rig.act(&plan, &job, 1, Direction::Action).await;
+    assert_eq!(code(&outcome), ("clean", "UNAVAILABLE"), "it was not read, so nothing was done");
+}
+
+#[tokio::test]
+async fn a_probe_says_what_became_of_an_action() {
+    let rig = Rig::new();
+    for (told, want) in [
+        (json!({ "done": false }), Outcome::Absent),
+        (json!({ "done": true }), Outcome::Done(None)),
+        (json!({ "done": true, "output": null }), Outcome::Done(None)),
+    ] {
+        assert_eq!(rig.actor.done(Direction::Probe, Some(told)).await, want);
+    }
+    let made = rig.actor.done(Direction::Probe, Some(json!({ "done": true, "output": { "id": 7 } }))).await;
+    assert_eq!(inline(&kept(made)), json!({ "id": 7 }));
+    for told in [json!({}), json!({ "done": 1 }), json!("done")] {
+        assert_eq!(code(&rig.actor.done(Direction::Probe, Some(told)).await), ("unknown", "INTERNAL"));
+    }
+    assert_eq!(
+        rig.actor.done(Direction::Undo, Some(json!(1))).await,
+        Outcome::Done(None),
+        "nothing is kept of an undo"
+    );
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use weft_proto::weft::jobs::v1::{JobDefinition, Step};
+use weft_saga::mermaid;
 use weft_types::{Error, Result};
 
 use super::Mistakes;
@@ -64,6 +65,16 @@ fn before(needs: &[Vec<usize>]) -> Vec<Vec<bool>> {
 }
 
 /// Puts the edges of a flowchart in place of the steps' needs.
-pub(super) fn chart(_: &mut JobDefinition, _: &str) -> Result<()> {
-    Err(Error::invalid("flowchart", "is not read by this build: write definition.steps[].needs"))
+pub(super) fn chart(definition: &mut JobDefinition, chart: &str) -> Result<()> {
+    let field = |index: usize| format!("definition.steps[{index}].needs");
+    if let Some(index) = definition.steps.iter().position(|step| !step.needs.is_empty()) {
+        return Err(Error::invalid(field(index), "must be empty where there is a flowchart"));
+    }
+    let names: Vec<String> = definition.steps.iter().map(|step| step.name.clone()).collect();
+    let steps: Vec<&str> = names.iter().map(String::as_str).collect();
+    let needs = mermaid::edges(chart, &steps).map_err(|error| Error::invalid("flowchart", error))?;
+    for (step, needs) in definition.steps.iter_mut().zip(needs) {
+        step.needs = needs.into_iter().filter_map(|need| names.get(need).cloned()).collect();
+    }
+    Ok(())
 }

@@ -134,9 +134,7 @@ impl Reading<'_> {
         match join {
             Some(jobs::Join::All) => Join::All,
             Some(jobs::Join::Any) => Join::Any,
-            Some(jobs::Join::Quorum) => {
-                Join::Quorum(step.quorum)
-            }
+            Some(jobs::Join::Quorum) => Join::Quorum(step.quorum),
             _ => {
                 self.mistakes.add(&self.at("join"), "must be all, any or quorum");
                 Join::All

@@ -95,7 +95,9 @@ fn weigh_file(file: &FileDescriptorProto, room: &mut Room) {
     let package = take(room, 0, file.package());
     file.message_type.iter().for_each(|message| weigh_message(message, package, room));
     file.enum_type.iter().for_each(|of| weigh_enum(of, package, room));
-    file.extension.iter().for_each(|field| drop(take(room, package, field.name())));
+    file.extension.iter().for_each(|field| {
+        take(room, package, field.name());
+    });
     for service in &file.service {
         let length = take(room, package, service.name());
         for method in &service.method {
@@ -112,12 +114,16 @@ fn weigh_message(message: &DescriptorProto, prefix: usize, room: &mut Room) {
         // What is not said is made of the name, or taken from the names around.
         take(room, field.type_name().len(), field.json_name());
     }
-    message.oneof_decl.iter().for_each(|of| drop(take(room, length, of.name())));
+    message.oneof_decl.iter().for_each(|of| {
+        take(room, length, of.name());
+    });
     message.enum_type.iter().for_each(|of| weigh_enum(of, length, room));
     message.nested_type.iter().for_each(|nested| weigh_message(nested, length, room));
 }
 
 fn weigh_enum(of: &EnumDescriptorProto, prefix: usize, room: &mut Room) {
     let length = take(room, prefix, of.name());
-    of.value.iter().for_each(|value| drop(take(room, length, value.name())));
+    of.value.iter().for_each(|value| {
+        take(room, length, value.name());
+    });
 }

@@ -75,6 +75,7 @@ impl FromStr for Pattern {
         let authority: Authority = probe.parse().map_err(|_| wrong())?;
         if probe.contains(['@', '*'])
             || authority.host().is_empty()
+            || authority.host().ends_with('.')
             || (authority.port().is_none() && probe.ends_with(':'))
         {
             return Err(wrong());

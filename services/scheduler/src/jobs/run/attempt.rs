@@ -36,7 +36,10 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
     let room = shared.room.take(wanted.direction);
     let outcome = match tokio::time::timeout_at(deadline.into(), room).await {
         // It was never sent.
-        Err(_) => Some((Outcome::FailedClean(Fault::new("DEADLINE_EXCEEDED", "the scheduler had no room for it in time")), None)),
+        Err(_) => Some((
+            Outcome::FailedClean(Fault::new("DEADLINE_EXCEEDED", "the scheduler had no room for it in time")),
+            None,
+        )),
         // Whoever may not act does not begin: it may have waited for longer than its shard is safe.
         Ok(_) if !shard.holds(SystemClock::now()) => None,
         Ok(_permit) => {
@@ -54,7 +57,11 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
             };
             let made = tokio::time::timeout_at((deadline + GRACE).into(), shared.actor.attempt(attempt));
             let late = || (Outcome::Unknown(Fault::new("DEADLINE_EXCEEDED", "its time was over")), None);
-            Some(unless_it_panics(made).await.map_or_else(|fault| (Outcome::Unknown(fault), None), |made| made.unwrap_or_else(|_| late())))
+            Some(
+                unless_it_panics(made)
+                    .await
+                    .map_or_else(|fault| (Outcome::Unknown(fault), None), |made| made.unwrap_or_else(|_| late())),
+            )
         }
     };
     let event = outcome.map(|(outcome, place)| {
@@ -73,7 +80,8 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
 /// Looks at a step's condition and list.
 pub(super) async fn rule(context: Context, step: usize, landing: mpsc::Sender<Landed>) {
     let Context { shared, program, record, .. } = context;
-    let ruling = unless_it_panics(shared.actor.rule(&program, facts(&record), step)).await.unwrap_or_else(Ruling::Invalid);
+    let ruling =
+        unless_it_panics(shared.actor.rule(&program, facts(&record), step)).await.unwrap_or_else(Ruling::Invalid);
     // The job has gone when nobody listens.
     let _ = landing.send((Work::Rule(step), Some(Event::Ruled { step, ruling }))).await;
 }
@@ -94,7 +102,10 @@ async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> 
 pub(super) fn without_output(event: Event, why: &str) -> Event {
     match event {
         Event::Ended { step, item, direction, attempt, outcome: Outcome::Done(Some(_)), place } => {
-            let outcome = Outcome::Unknown(Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}")));
+            let outcome = Outcome::Unknown(Fault::new(
+                "RESOURCE_EXHAUSTED",
+                format!("its output is too large for the log: {why}"),
+            ));
             Event::Ended { step, item, direction, attempt, outcome, place }
         }
         other => other,

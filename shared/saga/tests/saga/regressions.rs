@@ -1,0 +1,133 @@
+//! Courses on which other engines of sagas have failed.
+
+use weft_saga::{Changed, Direction, Event, Fault, JobState, Outcome, Step, StepState};
+
+use crate::build::{definition, external, pivot, step};
+use crate::judge::judge;
+use crate::world::{Fate, World};
+
+const FINAL: Fate = Fate::Refused { retryable: false };
+
+/// What is under way for a step meets its fate.
+fn meet(world: &mut World, name: &str, fate: Fate) {
+    let index = world.in_flight().iter().position(|wanted| world.definition.steps[wanted.step].name == name);
+    world.meet(index.expect(name), fate);
+}
+
+fn state(world: &World, name: &str) -> StepState {
+    let step = world.definition.steps.iter().position(|step| step.name == name).unwrap();
+    world.job.steps[step].items[0].state
+}
+
+fn ended(step: usize, direction: Direction, attempt: u32, outcome: Outcome) -> Event {
+    Event::Ended { step, item: 0, direction, attempt, outcome, place: None }
+}
+
+fn assert_compensated(mut world: World) {
+    world.heal();
+    assert_eq!(world.job.state, JobState::Compensated);
+    assert_eq!(judge(&world), Vec::<String>::new());
+}
+
+/// `a` and `b` after `root`, `c` after both.
+fn diamond() -> World {
+    let long = |step: Step| Step { timeout: 3_600_000, ..step };
+    let (a, b) = (long(external("a", &[0])), long(external("b", &[0])));
+    let steps = vec![external("root", &[]), a, b, external("c", &[1, 2])];
+    let mut world = World::new(definition(steps));
+    world.apply(Event::Tick).unwrap();
+    meet(&mut world, "root", Fate::Succeeds);
+    world
+}
+
+/// steno 462: recovery refused a job whose first undo had ended, so it stood still for good.
+#[test]
+fn a_crash_in_the_middle_of_unwinding_a_diamond() {
+    for fate in [Fate::Succeeds, Fate::CrashAfter, Fate::CrashBefore] {
+        let mut world = diamond();
+        meet(&mut world, "a", Fate::Succeeds);
+        meet(&mut world, "b", FINAL);
+        meet(&mut world, "a", fate);
+        world.crash();
+        assert_eq!(world.job.state, JobState::Compensating);
+        assert_compensated(world);
+    }
+}
+
+/// steno 17: an undo fails while its sibling ends, in the same moment.
+#[test]
+fn an_undo_fails_while_its_sibling_is_undone() {
+    let mut world = diamond();
+    meet(&mut world, "a", Fate::Succeeds);
+    meet(&mut world, "b", Fate::Succeeds);
+    meet(&mut world, "c", FINAL);
+    let moment = world.now;
+    meet(&mut world, "a", Fate::NotSent);
+    meet(&mut world, "b", Fate::Succeeds);
+    assert_eq!(world.now, moment);
+    assert_eq!((state(&world, "a"), state(&world, "b")), (StepState::Undoing, StepState::Undone));
+    assert_eq!(state(&world, "root"), StepState::Undoing, "it waits for both");
+    assert!(world.in_flight().is_empty());
+    assert_compensated(world);
+}
+
+/// steno 66: a retry that fails cleanly says nothing of the attempt before it.
+#[test]
+fn a_clean_failure_after_an_unknown_attempt_that_arrives_late() {
+    let mut world = diamond();
+    meet(&mut world, "a", Fate::Delayed);
+    world.sleep();
+    meet(&mut world, "a", Fate::NotSent);
+    assert_eq!(state(&world, "a"), StepState::Undoing);
+    while world.strays() > 0 {
+        world.land(0, false);
+    }
+    assert_compensated(world);
+}
+
+/// Conductor 284: two steps fail in one moment, and the deadline passes in it.
+#[test]
+fn several_reasons_to_fail_at_once() {
+    let mut world = diamond();
+    world.now = world.job.deadline;
+    meet(&mut world, "a", FINAL);
+    let (failure, after) = (world.job.failure.clone(), world.job.clone());
+    assert_eq!(failure.as_ref().unwrap().message, "step `a`: as the world wants it");
+    assert_eq!(state(&world, "b"), StepState::Undoing, "it was under way, and may have its effect");
+    let late = ended(2, Direction::Action, 1, Outcome::FailedClean(Fault::new("INVALID_ARGUMENT", "second")));
+    assert_eq!(world.apply(late), Ok(Changed::No));
+    assert_eq!(world.apply(Event::Cancel { reason: "third".to_owned() }), Ok(Changed::No));
+    assert_eq!(world.job, after);
+    assert_compensated(world);
+}
+
+/// DBOS 716: what a take-over has made of a job is lost before it is committed, and the next one makes the same of it.
+#[test]
+fn a_take_over_that_is_not_committed() {
+    let mut world = diamond();
+    meet(&mut world, "a", Fate::Delayed);
+    let committed = world.job.clone();
+    let mut lost = committed.clone();
+    lost.apply(&world.definition, &Event::TakenOver, world.now, 3).unwrap();
+    let mut again = committed;
+    again.apply(&world.definition, &Event::TakenOver, world.now, 3).unwrap();
+    assert_eq!(again, lost);
+    world.crash();
+    world.crash();
+    world.heal();
+    assert_eq!(world.job.state, JobState::Completed);
+    assert_eq!(judge(&world), Vec::<String>::new());
+}
+
+/// An attempt that was given up arrives after its undo, and after the job has ended.
+#[test]
+fn an_action_that_arrives_after_its_undo() {
+    let mut world =
+        World::new(definition(vec![external("charge", &[]), step("infer", &[]), pivot("publish", &[0, 1])]));
+    world.apply(Event::Tick).unwrap();
+    meet(&mut world, "infer", FINAL);
+    meet(&mut world, "charge", Fate::Succeeds);
+    assert_eq!(world.job.state, JobState::Compensated);
+    assert_eq!(world.strays(), 1, "the action is still on its way");
+    assert_compensated(world);
+}

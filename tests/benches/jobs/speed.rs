@@ -1,0 +1,94 @@
+//! Jobs a second, and what a step costs besides what it does.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use weft_proto::weft::jobs::v1::{Durability, JobDefinition, JobState, Step};
+use weft_runtime::Tasks;
+use weft_tests::chaos::Schedulers;
+use weft_tests::goal::Goal;
+use weft_tests::jobs::{Client, compute, definition, publish, request};
+use weft_tests::ledger::{self, Setup};
+
+use super::figures::{Figures, Load, Way, closed};
+
+/// Steps after each other of the jobs that show what a step costs.
+const STEPS: usize = 50;
+
+/// Every load over one member of etcd and over three, then the cost of a step.
+pub(crate) async fn run(loads: &[Load]) -> Result<(Vec<Way>, Vec<Goal>)> {
+    let (tasks, numbers) = (Tasks::new(), Arc::new(AtomicU64::new(0)));
+    let ledger = ledger::serve(Setup::default(), &tasks).await?;
+    let (mut ways, mut goals) = (Vec::new(), Vec::new());
+    for members in [1, 3] {
+        let schedulers = Schedulers::over(members, "5s", 1).await?;
+        let client = Client::new(schedulers.address(0))?;
+        let (done, undone) = (three(&ledger.address, None), three(&ledger.address, Some("c")));
+        let mut way = Way { name: format!("weft, {members} etcd"), jobs: Vec::new(), undone: Vec::new() };
+        for load in loads {
+            way.jobs.push(measure(&client, &done, JobState::Completed, *load, &numbers).await?);
+            way.undone.push(measure(&client, &undone, JobState::Compensated, *load, &numbers).await?);
+        }
+        ways.push(way);
+        if members == 1 {
+            goals.extend(steps(&client, loads, &numbers).await?);
+        }
+    }
+    tasks.finish(Duration::from_secs(5)).await;
+    Ok((ways, goals))
+}
+
+/// Three calls after each other; `fails` is one that cannot be made.
+fn three(target: &str, fails: Option<&str>) -> JobDefinition {
+    let step = |name: &str, needs: &[&str]| match fails {
+        Some(failing) if failing == name => compute(name, needs, &json!("$input.missing")),
+        _ => publish(name, needs, target, &json!("entry")),
+    };
+    definition("three", vec![step("a", &[]), step("b", &["a"]), step("c", &["b"])])
+}
+
+async fn measure(
+    client: &Client,
+    definition: &JobDefinition,
+    state: JobState,
+    load: Load,
+    numbers: &Arc<AtomicU64>,
+) -> Result<Figures> {
+    closed(load, numbers, || {
+        let (client, asked) = (client.clone(), request(definition.clone(), ""));
+        move |_| {
+            let (client, asked) = (client.clone(), asked.clone());
+            async move {
+                let id = client.submit(&asked).await?.id;
+                let job = client.ended(&id).await?;
+                ensure!(job.state() == state, "{job:?}");
+                Ok(())
+            }
+        }
+    })
+    .await
+}
+
+/// What a step costs that does nothing: without a log alone, with one among others.
+async fn steps(client: &Client, loads: &[Load], numbers: &Arc<AtomicU64>) -> Result<Vec<Goal>> {
+    let chain: Vec<Step> = (0..STEPS)
+        .map(|step| {
+            let before = step.checked_sub(1).map(|before| format!("s{before}"));
+            compute(&format!("s{step}"), &before.as_deref().into_iter().collect::<Vec<_>>(), &json!(step))
+        })
+        .collect();
+    let of =
+        |durability: Durability| JobDefinition { durability: durability.into(), ..definition("chain", chain.clone()) };
+    let (alone, many) = (loads[0], loads[loads.len() / 2]);
+    let light = measure(client, &of(Durability::None), JobState::Completed, alone, numbers).await?;
+    let kept = measure(client, &of(Durability::Journaled), JobState::Completed, many, numbers).await?;
+    let rate = kept.slice.calls_per_second() * STEPS as f64;
+    Ok(vec![
+        Goal::at_most("jobs.step.none.us", 100.0, light.slice.percentile_us(50) / STEPS as f64),
+        Goal::at_most("jobs.step.journaled.ms", 15.0, kept.slice.percentile_us(50) / 1e3 / STEPS as f64),
+        Goal::at_least("jobs.journaled.transitions_per_s", 2_000.0, rate),
+    ])
+}
