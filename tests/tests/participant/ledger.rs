@@ -151,7 +151,7 @@ async fn a_process_that_dies_leaves_no_effect_behind() -> Result<()> {
         let (etcd, folder, port) = (Etcd::start().await?, tempfile::tempdir()?, Port::reserve()?);
         let (address, file) = (port.address().to_string(), folder.path().join("entries"));
         let launch = async || {
-            let mut command = Command::new(env!("CARGO_BIN_EXEledger"));
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ledger"));
             command.args([&address, "etcd", &etcd.client_url]).arg(&file);
             let server = Server::start("ledger", &mut command, folder.path())?;
             // With connections of its own: those to the process before it may not know yet that they are broken.
