@@ -191,8 +191,8 @@ async fn nothing_is_answered_or_begun_before_it_is_in_the_log() {
     submit(&jobs, &asked(waiting(), "")).await;
     let call = json!({ "target": address, "method": "weft.control.v1.Models/GetModel", "request": { "name": "m" } });
     let steps = json!([
-        { "name": "first", "action": { "call": call } },
-        { "name": "second", "needs": ["first"], "action": { "call": call } },
+        { "name": "first", "effect": "EFFECT_PURE", "action": { "call": call } },
+        { "name": "second", "needs": ["first"], "effect": "EFFECT_PURE", "action": { "call": call } },
     ]);
     store.open.send_replace(false);
     let asked = asked(steps, "key");
