@@ -162,6 +162,7 @@ fn an_unknown_pivot_is_asked_for_until_it_is_known_and_nothing_is_undone_meanwhi
     assert_eq!(course.job.state, JobState::Running);
     course.end("publish", Outcome::Absent);
     assert_eq!(course.job.state, JobState::Compensating, "it has not happened, and it is too late to begin it");
+    assert_eq!((course.state("publish"), course.job.steps[1].items[0].unknown), (StepState::FailedClean, false));
     assert_eq!(course.wanted(), names(&[("charge", Direction::Undo)]));
 }
 
