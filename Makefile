@@ -5,7 +5,7 @@ TOOLS := $(or $(CARGO_TARGET_DIR),target)/weft-tools/bin
 CARGO := tests/scripts/native.sh cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint bench bench-jobs bench-router bench-scheduler bench-state bench-worker fuzz doc proto models sim
+.PHONY: help run test check lint bench bench-jobs bench-journal bench-router bench-scheduler bench-state bench-worker fuzz doc proto models sim
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ bench: ## the benchmarks, each goal with its verdict
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) bench --profile release --workspace --exclude weft-tests --bench '*'
 	$(CARGO) bench --profile release -p weft-tests --bench mesh
+
+bench-journal: ## the log of jobs: transitions a second, and how soon another scheduler has the jobs of one that is gone; PART=throughput for one part
+	$(CARGO) bench --profile release -p weft-tests --bench journal -- $(PART)
 
 bench-state: ## what callers see when etcd fails, and what a large fleet costs; FULL=1 for more of both
 	$(CARGO) build --release --workspace --bins

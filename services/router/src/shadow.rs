@@ -89,7 +89,7 @@ pub(crate) fn copy(router: &Arc<Inner>, call: &Call, wanted: &Wanted<'_>, messag
     let table = router.table.load();
     let of_route = table.rules(wanted.name).and_then(|rules| rules.shadow.as_ref());
     let shadow = of_route.or_else(|| of_rollout(&table, wanted))?;
-    if wanted.sequence.is_some() || rand::rng().random_range(0..100) >= shadow.percent {
+    if wanted.sequence.is_some() || !is_drawn(shadow.percent, rand::rng().random_range(0..100)) {
         return None;
     }
     let Some((chosen, room)) = choose_for(&table, shadow).zip(router.shadows.enter(message.len())) else {
@@ -106,6 +106,11 @@ pub(crate) fn copy(router: &Arc<Inner>, call: &Call, wanted: &Wanted<'_>, messag
         work.await;
     });
     Some(Copied(sender))
+}
+
+/// Whether a call is copied, by a draw of 0 to 99.
+const fn is_drawn(percent: u32, draw: u32) -> bool {
+    draw < percent
 }
 
 /// The shadow that a rollout of the model has to which the call goes.
@@ -160,6 +165,13 @@ async fn send(router: &Inner, sending: Sending) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The control API refuses a shadow of nothing, but need not have written it.
+    #[test]
+    fn as_many_of_a_hundred_draws_are_copied_as_the_route_says() {
+        let copied = |percent| (0..100).filter(|draw| is_drawn(percent, *draw)).count();
+        assert_eq!([0, 1, 99, 100].map(copied), [0, 1, 99, 100]);
+    }
 
     #[test]
     fn room_is_bounded_in_copies_and_in_bytes() {

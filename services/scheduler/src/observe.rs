@@ -105,6 +105,7 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
         priority: priority(record.value.priority()),
         anti_affinity: record.value.anti_affinity.iter().filter_map(|name| name.parse().ok()).collect(),
         idle: None,
+        waits: None,
     };
     let mut wanted: Vec<Wanted> = snapshot.models.iter().map(applied).collect();
     if control == ModelControl::Auto {
@@ -119,6 +120,7 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
             priority: Priority::default(),
             anti_affinity: BTreeSet::new(),
             idle: None,
+            waits: None,
         }));
     }
     for wanted in &mut wanted {
@@ -251,6 +253,25 @@ mod tests {
         let wanted = wanted(&mesh, ModelControl::Explicit);
         assert_eq!(wanted[0].priority, Priority::Batch);
         assert_eq!(wanted[0].anti_affinity, BTreeSet::from(["b".parse().expect("a name")]));
+    }
+
+    /// Nor does one of before or after that has no versions at all: the model would be unloaded everywhere.
+    #[test]
+    fn a_rollout_that_cannot_be_meant_changes_nothing() {
+        let mut mesh = snapshot(&[]);
+        let name: ModelName = "a".parse().expect("a name");
+        let model = Model { name: "a".to_owned(), versions: vec![3, 0], ..Model::default() };
+        mesh.models.insert(name.clone(), crate::fixture::record(model, 1));
+        let mut versions = |stable, canary| {
+            let rollout = control::Rollout { model: "a".to_owned(), stable, canary, ..control::Rollout::default() };
+            mesh.rollouts.insert(name.clone(), crate::fixture::record(rollout, 2));
+            let [wanted] = &*wanted(&mesh, ModelControl::Explicit) else { panic!("one model") };
+            wanted.versions.iter().map(|version| version.get()).collect::<Vec<_>>()
+        };
+        for (stable, canary) in [(0, 0), (0, 2), (1, 0), (2, 2)] {
+            assert_eq!(versions(stable, canary), [3], "{stable} {canary}");
+        }
+        assert_eq!(versions(1, 2), [1, 2]);
     }
 
     #[test]

@@ -49,6 +49,8 @@ struct State {
     woken: BTreeMap<ModelName, Instant>,
     /// Models that may give way, and when each was called last.
     idle: BTreeMap<ModelName, Instant>,
+    /// Models that shall have a replica, and since when none serves.
+    waiting: BTreeMap<ModelName, Instant>,
 }
 
 impl Scaling {
@@ -61,10 +63,11 @@ impl Scaling {
         self.woke.notify_one();
     }
 
-    /// Says in `world` what may give way to others. What nobody calls and is not there is not brought back for nobody.
+    /// Says in `world` what may give way to others, and what waits for how long. What nobody calls and is not there is not brought back for nobody.
     pub(crate) fn mark(&self, world: &mut World, now: Instant) {
         let state = self.state();
         for wanted in &mut world.wanted {
+            wanted.waits = state.waiting.get(&wanted.model).map(|since| now.saturating_duration_since(*since));
             let Some(last_call) = state.idle.get(&wanted.model) else { continue };
             wanted.idle = Some(now.saturating_duration_since(*last_call));
             let held = world.holdings.iter().filter(|holding| holding.placed && holding.key.model == wanted.model);
@@ -77,8 +80,10 @@ impl Scaling {
         self.idle.subscribe()
     }
 
-    fn set_idle(&self, idle: BTreeMap<ModelName, Instant>) {
+    /// What the newest look has found: models that may give way, and models that wait.
+    fn note(&self, idle: BTreeMap<ModelName, Instant>, waiting: BTreeMap<ModelName, Instant>) {
         let mut state = self.state();
+        state.waiting = waiting;
         // Who is asked for just now is not idle, whatever was known when the look began.
         let idle: BTreeMap<_, _> = idle.into_iter().filter(|(model, _)| !state.woken.contains_key(model)).collect();
         let changed = !idle.keys().eq(state.idle.keys());
@@ -143,7 +148,7 @@ impl Autoscaler {
         let Some(fence) = fence.filter(|fence| fence.holds(now) && snapshot.confirmed.is_some()) else {
             self.models.clear();
             self.term = 0;
-            self.inner.scaling.set_idle(BTreeMap::new());
+            self.inner.scaling.note(BTreeMap::new(), BTreeMap::new());
             return Ok(false);
         };
         if fence.create_revision != self.term {
@@ -169,8 +174,11 @@ impl Autoscaler {
         let figures = Arc::clone(&self.inner.figures.borrow());
         let measured = Measured::new(&figures, snapshot, now);
         let unwakeable = unwakeable(snapshot);
-        let woken = std::mem::take(&mut self.inner.scaling.state().woken);
-        let mut idle = BTreeMap::new();
+        let (woken, waited) = {
+            let mut state = self.inner.scaling.state();
+            (std::mem::take(&mut state.woken), std::mem::take(&mut state.waiting))
+        };
+        let (mut idle, mut waiting) = (BTreeMap::new(), BTreeMap::new());
         let models = snapshot.models.iter();
         let scaled =
             models.filter_map(|(name, record)| Some((name, bounds(&record.value, unwakeable.contains(name))?)));
@@ -195,9 +203,13 @@ impl Autoscaler {
             if bounds.min == 0 && seen.calls_known && scaler.idle(now) >= IDLE {
                 idle.insert(name.clone(), scaler.last_call());
             }
+            if decision.target > 0 && !measured.serves(name) {
+                let since = waited.get(name).or_else(|| woken.get(name)).copied();
+                waiting.insert(name.clone(), since.unwrap_or(now));
+            }
             scalers.insert(name.clone(), scaler);
         }
         self.models = scalers;
-        self.inner.scaling.set_idle(idle);
+        self.inner.scaling.note(idle, waiting);
     }
 }

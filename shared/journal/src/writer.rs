@@ -171,7 +171,7 @@ impl Writer {
                 }
             };
             if change.ops.is_empty() {
-                self.queue.remove(place).into_iter().for_each(|work| self.settle(work, Change::default()));
+                self.queue.remove(place).into_iter().for_each(|work| self.settle(work, &Change::default()));
                 continue;
             }
             match packing.take(&change) {
@@ -280,7 +280,7 @@ impl Writer {
         let members: HashSet<usize> = members.iter().copied().collect();
         for (index, (work, change)) in works.into_iter().zip(changes).enumerate() {
             if members.contains(&index) {
-                self.settle(work, change);
+                self.settle(work, &change);
             } else {
                 let error = losers.get(&index).cloned().unwrap_or(CommitError::SlotsTaken);
                 work.answer(&Err(error));
@@ -289,7 +289,7 @@ impl Writer {
     }
 
     /// Takes note of what is in the log now.
-    fn settle(&mut self, work: Work, change: Change) {
+    fn settle(&mut self, work: Work, change: &Change) {
         match &work {
             Work::Chore { forgets, .. } => self.shared.retained().forget(forgets),
             Work::Move { transition, .. } => {

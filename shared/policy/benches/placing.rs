@@ -120,6 +120,7 @@ impl Mesh {
             priority: Priority::Standard,
             anti_affinity: BTreeSet::new(),
             idle: None,
+            waits: None,
         };
         Ok(World {
             workers: (0..WORKERS).map(worker).collect::<io::Result<_>>()?,

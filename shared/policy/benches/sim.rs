@@ -4,6 +4,7 @@
 //! scenarios choose among them. Pictures are left in `sim/` below the build's folder.
 
 mod sim {
+    pub(crate) mod lately;
     pub(crate) mod mesh;
     #[expect(dead_code, reason = "the broken choice is for the tests")]
     pub(crate) mod method;
@@ -39,6 +40,7 @@ fn main() -> io::Result<()> {
         Scenario::mixed(),
         Scenario::steady(),
         Scenario::diurnal(),
+        Scenario::days(),
         Scenario::bursty(),
         Scenario::skewed(),
         Scenario::failing(),
@@ -47,7 +49,7 @@ fn main() -> io::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let mut goals = String::new();
     for scenario in scenarios.iter().filter(|one| all || named(one.name) || (asked.is_empty() && one.name == "mixed")) {
-        let seeds = if asked.is_empty() { 1 } else { SEEDS };
+        let seeds = if asked.is_empty() || scenario.name == Scenario::DAYS { 1 } else { SEEDS };
         let figures = compare(scenario, seeds, &folder)?;
         if scenario.name == "mixed" {
             goals = told(&figures);
@@ -63,7 +65,7 @@ fn main() -> io::Result<()> {
 fn compare(scenario: &Scenario, seeds: u64, folder: &std::path::Path) -> io::Result<Figures> {
     let (mut rows, mut first) = (Vec::new(), Vec::new());
     let (began, mut calls) = (SystemClock::now(), 0);
-    for method in Method::ALL {
+    for method in Method::of(scenario) {
         let runs: Vec<Tally> = (0..seeds).filter_map(|seed| Mesh::run(scenario, method, seed)).collect();
         calls += runs.iter().map(|run| run.calls).sum::<u64>();
         let figures: Vec<Figures> = runs.iter().map(Tally::figures).collect();

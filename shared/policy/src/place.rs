@@ -11,7 +11,8 @@
 //! free. A replica that must go (its worker drains, or no longer suits) is removed only when others that are ready make it
 //! superfluous; where nothing else can take it, it stays. A replica that failed to load is tried on another worker, and one
 //! that failed on [`FAIL_FAST_WORKERS`] is not tried further. Within a priority everything wanted gets its first replica before
-//! anything gets its second.
+//! anything gets its second; what is always wanted before what is wanted while it is called, and of that
+//! the one first that has waited longest.
 //!
 //! Priority and preemption are those of Kubernetes; which idle replica goes is ModelMesh's choice: the least recently used.
 
@@ -135,6 +136,8 @@ pub struct Wanted {
     pub anti_affinity: BTreeSet<ModelName>,
     /// Set where a replica need not stay if others need its memory: for how long nobody has called the model.
     pub idle: Option<Duration>,
+    /// Set where demand decides over the model and it has no replica that serves: for how long.
+    pub waits: Option<Duration>,
 }
 
 /// Who yields to whom where memory is short: the derived order is the policy.
@@ -245,9 +248,10 @@ fn plan_by(world: &World, choice: Choice) -> Plan {
 /// priority, and last those that nobody calls.
 fn fill<'a>(goals: &mut [Goal<'a>], fleet: &mut Fleet<'a>, models: &Models<'a>, choice: Choice) {
     let class = |goal: &Goal<'_>| (goal.wanted.idle.is_some(), goal.wanted.priority);
-    // Within a round the largest comes first: it has the fewest places to go to. Goals are in the order of their names.
-    let mut order: Vec<_> =
-        goals.iter().enumerate().map(|(number, goal)| (class(goal), Reverse(goal.size), number)).collect();
+    // Within a round, whoever has come before others keeps its turn, or calls for one model could wait for ever. Else the largest comes first: it
+    // has the fewest places to go to. Goals are in the order of their names.
+    let turn = |goal: &Goal<'_>| (goal.wanted.waits.is_some(), Reverse(goal.wanted.waits), Reverse(goal.size));
+    let mut order: Vec<_> = goals.iter().enumerate().map(|(number, goal)| (class(goal), turn(goal), number)).collect();
     order.sort_unstable();
     for turn in order.chunk_by(|one, other| one.0 == other.0) {
         let turn: Vec<usize> = turn.iter().map(|(.., number)| *number).collect();

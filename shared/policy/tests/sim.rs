@@ -3,6 +3,7 @@
 #[path = "../benches/sim"]
 #[expect(dead_code, reason = "scenarios and methods that only the benchmark runs")]
 mod sim {
+    pub(crate) mod lately;
     pub(crate) mod mesh;
     pub(crate) mod method;
     pub(crate) mod placing;
@@ -88,6 +89,16 @@ fn each_policy_has_its_part_in_it() {
         let missed = figures(&scenario, method).missed;
         assert!(missed > weft + MISSED, "{} {:?}: {missed}, {weft} of what ships", method.name, method.balance);
     }
+}
+
+/// A small fleet through one day: it holds what the calls take, at most twice where they wait for each other, and not all that there is memory for.
+#[test]
+fn the_autoscaler_follows_the_day() {
+    let days = Scenario::days();
+    let models = days.models.iter().map(|model| Model { rate: model.rate / 10.0, ..*model });
+    let scenario = Scenario { workers: 30, routers: 2, models: models.collect(), span: 140 * SECOND, ..days };
+    let [scaled, all] = [Method::AUTOSCALED, Method::WEFT].map(|method| figures(&scenario, method));
+    assert!(scaled.held < all.held * 0.8 && scaled.missed < MISSED, "{scaled:?} {all:?}");
 }
 
 /// Where batch executions take longer than realtime calls have, and those are few, they are in time only if they need not wait.

@@ -172,14 +172,15 @@ impl<'a> Transition<'a> {
         if self.job.is_left_alone() {
             return Some("its schedulers have gone again and again while it was under way".to_owned());
         }
-        let stuck = self.job.items().find(|&(step, item, _)| self.is_stuck(step, item));
+        let late = self.is_undo_late();
+        let stuck = self.job.items().find(|&(step, _, item)| self.is_stuck(step, item, late));
         if let Some((step, _, item)) = stuck {
             let why =
                 item.last_fault().map_or_else(String::new, |fault| format!(": {}: {}", fault.code, fault.message));
             let back = if self.step(step).phase == Phase::Pre { "the undo of" } else { "" };
             return Some(format!("{back} step `{}` keeps failing{why}", self.step(step).name).trim_start().to_owned());
         }
-        self.is_undo_late().then(|| "undoing takes longer than its budget".to_owned())
+        late.then(|| "undoing takes longer than its budget".to_owned())
     }
 
     fn is_undo_late(&self) -> bool {
@@ -188,13 +189,12 @@ impl<'a> Transition<'a> {
         since.is_some_and(|since| self.now >= since.saturating_add(self.definition.undo_budget))
     }
 
-    /// Whether an operator may have a say in it.
-    fn is_stuck(&self, step: usize, item: usize) -> bool {
-        let Ok(item) = self.known(step, item) else { return false };
+    /// Whether an operator may have a say in it; `late` where undoing takes longer than its budget.
+    fn is_stuck(&self, step: usize, item: &Item, late: bool) -> bool {
         let impatient = item.failures >= pause::PATIENCE;
         match item.state {
             StepState::Stuck => true,
-            StepState::Undoing => impatient || item.undo_attempts > 0 && self.is_undo_late(),
+            StepState::Undoing => impatient || item.undo_attempts > 0 && late,
             StepState::Idle | StepState::Started | StepState::Probing => impatient && self.has_no_way_back(step, item),
             _ => false,
         }

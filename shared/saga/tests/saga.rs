@@ -6,6 +6,8 @@
     reason = "what a test's worlds need and lack is a failure of the test"
 )]
 
+#[path = "saga/answers.rs"]
+mod answers;
 #[path = "saga/build.rs"]
 mod build;
 #[path = "saga/checks.rs"]

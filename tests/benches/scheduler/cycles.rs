@@ -1,8 +1,8 @@
 //! Many more models than memory, called in turn, so that nearly every call has one loaded and another unloaded: whether a call fails that
 //! could fit, and whether the workers' memory stays where it is.
 //!
-//! Each model's first call waits until another model has not been called for some seconds and its replica has gone: what a call takes here
-//! is that wait, not the load.
+//! Each model's first call waits until another model has not been called for three seconds, as old as figures of calls may be, and its replica has gone: what a call
+//! takes here is that wait, not the load. So the cycles of a second are the models that fit by those seconds.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -27,10 +27,10 @@ use super::plot;
 
 const MODELS: usize = 50;
 const WORKERS: usize = 3;
-/// Models that fit into one worker.
-const FITTING: u64 = 4;
+/// Models that fit into one worker. A third of all is there at once, so each is gone again when its turn comes.
+const FITTING: u64 = 6;
 /// Calls under way: fewer than models fit, so that every one of them could.
-const CALLERS: usize = 6;
+const CALLERS: usize = 12;
 /// What a call gets.
 const LIMIT: Duration = Duration::from_secs(60);
 /// By how much the last quarter of the samples may lie above the second; the first is warming up.
@@ -87,7 +87,9 @@ pub(crate) async fn run(full: bool, bench: &Path) -> Result<(String, Vec<Goal>)>
     let catalogue = Arc::new(Catalogue::make(MODELS)?);
     let fleet = Fleet::start(&catalogue).await?;
     catalogue.apply(&fleet.caller, Duration::from_secs(300)).await?;
+    let began = SystemClock::now();
     let mut outcome = follow(&fleet, &catalogue, cycles).await?;
+    let took = SystemClock::now().saturating_duration_since(began).as_secs_f64();
     let of_quarter = |number: usize| {
         let samples = outcome.samples.len();
         median(outcome.samples[samples * number / 4..samples * (number + 1) / 4].to_vec())
@@ -99,7 +101,7 @@ pub(crate) async fn run(full: bool, bench: &Path) -> Result<(String, Vec<Goal>)>
     let mut text = String::new();
     writeln!(
         text,
-        "cycles: {cycles} first calls over {MODELS} models, {WORKERS} workers that hold {FITTING} each, {CALLERS} callers\n\
+        "cycles: {cycles} first calls over {MODELS} models, {WORKERS} workers that hold {FITTING} each, {CALLERS} callers, in {took:.0} s\n\
          workers' memory {:.1} MiB in the second quarter, {:.1} in the last; a first call took {:.2} s (median), {:.2} s at most",
         of_quarter(1),
         of_quarter(3),

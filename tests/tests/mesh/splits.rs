@@ -21,6 +21,9 @@ use super::tap::Tap;
 
 /// Longer than any wait of these tests: a deadline must not do what the test is about.
 const LIMIT: Duration = Duration::from_secs(300);
+/// Calls that one router holds at most, and those of one connection, below what it may have under way.
+const HOLDS: usize = 1_024;
+const CALLS: usize = 512;
 /// The copies that one router has under way at most.
 const MOST_COPIES: usize = 64;
 
@@ -257,4 +260,31 @@ async fn explain_says_what_a_call_would_meet_and_sends_nothing() -> Result<()> {
     assert!(taps.iter().all(|tap| tap.told("grpc-timeout").is_empty()), "a call was sent");
     mesh.stop().await?;
     Ok(())
+}
+
+/// Also says so when the call would be refused because too many are held already.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_when_no_more_calls_are_held() -> Result<()> {
+    let mesh = Mesh::start(&["--scheduler-auto", "false"]).await?;
+    let caller = mesh.caller()?;
+    let coming = || with_timeout(identity(1), LIMIT);
+    let outcome = async || Ok::<_, Status>(explain(&caller, coming()).await?.outcome());
+    until("the model to be known", async || outcome().await == Ok(Outcome::Held)).await?;
+    let mut held = Vec::new();
+    for _ in 0..HOLDS / CALLS {
+        let caller = mesh.caller()?;
+        held.extend((0..CALLS).map(|_| {
+            let caller = caller.clone();
+            beside(async move { caller.infer(identity(1), LIMIT).await })
+        }));
+    }
+    until("all to be held", async || explain(&caller, coming()).await.is_ok_and(|told| told.holds_left == 0)).await?;
+    let told = explain(&caller, coming()).await?;
+    let refused = caller.infer(identity(1), LIMIT).await.expect_err("there is no room");
+    assert_eq!(told.outcome(), Outcome::Refused, "{told:?}");
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, told.reason.as_str()));
+    held.truncate(1);
+    until("there to be room", async || outcome().await == Ok(Outcome::Held)).await?;
+    drop(held);
+    mesh.stop().await
 }

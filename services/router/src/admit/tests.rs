@@ -187,7 +187,7 @@ proptest! {
     fn nothing_is_held_at_rest(steps in proptest::collection::vec((0u8..7, any::<u8>(), 0u64..50), 0..500)) {
         let (gate, room) = (gate(), room(40, 2_000));
         let mut held: VecDeque<_> = fill(&gate).into_iter().map(|permit| (Band::Critical, permit)).collect();
-            let mut turns = VecDeque::new();
+            let (mut turns, mut highest) = (VecDeque::new(), held.len());
         for (kind, at, left) in steps {
             let now = SystemClock::now();
             let asked = asking(u64::from(at), if left > 40 { Duration::ZERO } else { LONG });
@@ -215,6 +215,10 @@ proptest! {
             });
             let view = gate.view();
             prop_assert_eq!((view.in_flight as usize, waiting(&gate) as usize), (held.len(), turns.len()));
+            highest = highest.max(view.limit as usize);
+            for band in Band::ALL {
+                prop_assert!(held.iter().filter(|(other, _)| *other == band).count() <= highest, "more than the limit");
+            }
             for (band, _) in &turns {
                 let as_urgent = held.iter().filter(|(other, _)| other <= band).count();
                 prop_assert!(as_urgent >= view.limit as usize, "a place is free and somebody waits");

@@ -54,6 +54,12 @@ impl<'a> Measured<'a> {
         of_model.map(|(_, count)| *count).max().unwrap_or(0)
     }
 
+    /// Whether any version of a model has a replica that serves.
+    pub(super) fn serves(&self, name: &'a ModelName) -> bool {
+        let first = Version::new(1).and_then(|first| self.ready.range((name, first)..).next());
+        first.is_some_and(|((model, _), _)| *model == name)
+    }
+
     /// What the policy looks at. Of several versions, the one with the most to do decides: each has as many replicas.
     pub(super) fn seen(&self, name: &'a ModelName) -> Seen {
         let demand = |(version, figures): (Version, &VersionFigures)| self.demand(name, version, figures);

@@ -275,14 +275,48 @@ fn what_nobody_calls_may_give_way_and_is_not_brought_back() {
         world.wanted.iter().map(|wanted| (wanted.idle, wanted.replicas)).collect::<Vec<_>>()
     };
     assert_eq!(mark(now), [(None, 1), (None, 1)]);
-    scaling.set_idle([(name(), now), ("n".parse().expect("a name"), now)].into());
+    scaling.note([(name(), now), ("n".parse().expect("a name"), now)].into(), BTreeMap::new());
     let ten = Duration::from_secs(10);
     assert_eq!(mark(now + ten), [(Some(ten), 1), (Some(ten), 0)], "what is there may go, and what is not stays away");
     scaling.wake(name(), now + ten);
     assert_eq!(mark(now + ten), [(None, 1), (Some(ten), 0)]);
     // A look that began before the call must not take it for idle.
-    scaling.set_idle([(name(), now)].into());
+    scaling.note([(name(), now)].into(), BTreeMap::new());
     assert_eq!(mark(now + ten)[0], (None, 1));
+}
+
+/// Each look keeps since when that is, until a replica serves or none is wanted any more.
+#[tokio::test]
+async fn a_model_waits_from_the_first_call_until_a_replica_serves() {
+    // Nothing of it runs before this test waits for something.
+    let cluster = Cluster::new();
+    let (scheduler, _tasks) = cluster.scheduler("s1", options());
+    let mut autoscaler = Autoscaler::new(Arc::clone(&scheduler.inner));
+    let now = SystemClock::now();
+    let second = Duration::from_secs(1);
+    let mut mesh = mesh_of(&[worker("w1", 1, &[(M, 1)])]);
+    mesh.models.insert(name(), record(scaled(0, 3, 300 * second), 1));
+    mesh.scales.insert(name(), record(Scale::default(), 1));
+    let waits = |mesh: &Snapshot, now| {
+        let mut world = crate::observe::world(mesh, ModelControl::Explicit, Vec::new());
+        scheduler.inner.scaling.mark(&mut world, now);
+        world.wanted[0].waits
+    };
+    autoscaler.look(&mesh, now);
+    assert_eq!(waits(&mesh, now), None, "it sleeps");
+    scheduler.inner.scaling.wake(name(), now);
+    for seconds in 1..4 {
+        autoscaler.look(&mesh, now + second * seconds);
+        assert_eq!(waits(&mesh, now + second * seconds), Some(second * seconds));
+        scheduler.inner.scaling.wake(name(), now + second * seconds);
+    }
+    crate::fixture::placement(&mut mesh, &key("w1", M, 1), 1);
+    crate::fixture::replica(&mut mesh, &key("w1", M, 1), ReplicaState::Loading, 1);
+    autoscaler.look(&mesh, now + 4 * second);
+    assert_eq!(waits(&mesh, now + 4 * second), Some(4 * second), "it loads");
+    crate::fixture::replica(&mut mesh, &key("w1", M, 1), ReplicaState::Ready, 1);
+    autoscaler.look(&mesh, now + 5 * second);
+    assert_eq!(waits(&mesh, now + 5 * second), None);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 use weft_engine::{Batch, DataType, Error as EngineError, Model, Outputs, Signature};
+use weft_policy::Latency;
 use weft_policy::batch::Settings;
 use weft_proto::inference::{ModelConfig, ModelDynamicBatching};
 use weft_runtime::Tasks;

@@ -90,12 +90,11 @@ fn item() -> impl Strategy<Value = Item> {
         StepState::Undone,
         StepState::Stuck,
     ];
-    let numbers = (any::<[u32; 4]>(), any::<bool>(), any::<u64>(), any::<u64>());
+    let numbers = (any::<[u32; 3]>(), any::<bool>(), any::<u64>(), any::<u64>());
     let rest = (of(payload()), of(place()), vec(hold(), 0..3), vec(attempt(), 0..3));
     (proptest::sample::select(states), numbers, rest).prop_map(|(state, numbers, (output, place, holds, history))| {
-        let ([attempts, undo_attempts, probes, failures], unknown, not_before, until) = numbers;
-        let item =
-            Item { state, attempts, undo_attempts, probes, failures, unknown, not_before, until, ..Item::default() };
+        let ([attempts, undo_attempts, failures], unknown, not_before, until) = numbers;
+        let item = Item { state, attempts, undo_attempts, failures, unknown, not_before, until, ..Item::default() };
         Item { output, place, holds, history, ..item }
     })
 }

@@ -31,6 +31,7 @@ macro_rules! every {
             suite::a_scheduler_that_stops_hands_over_at_once,
             suite::a_scheduler_that_vanishes_is_replaced,
             suite::a_scheduler_that_comes_takes_its_part,
+            suite::a_shard_waits_for_jobs_that_would_not_survive,
             suite::a_record_that_cannot_be_read_stops_nobody,
             suite::what_is_not_journaled_ends_with_its_scheduler,
             suite::definitions_and_long_values_read_back,

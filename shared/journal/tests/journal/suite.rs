@@ -205,6 +205,30 @@ pub(crate) async fn a_scheduler_that_comes_takes_its_part(store: Arc<dyn Store>)
     history::check(&store).await;
 }
 
+/// Jobs that are only in their scheduler's memory would end with a move, so their shards stay until they have ended.
+pub(crate) async fn a_shard_waits_for_jobs_that_would_not_survive(store: Arc<dyn Store>) {
+    let first = Desk::alone(&store, "s-0").await;
+    let mut jobs = Vec::new();
+    for number in 0..128 {
+        let mut job = record(JobId::new(number, 1, 1));
+        job.durability = Durability::None;
+        let job = Arc::new(job);
+        first.shard(number).commit(None, Arc::clone(&job)).await.expect("nothing is written");
+        jobs.push(job);
+    }
+    let second = Desk::start(Arc::clone(&store), options("s-1"));
+    // The others move, until nothing is left that could.
+    let count = |of: &Desk, low: bool| of.held.borrow().shards.keys().filter(|shard| (**shard < 128) == low).count();
+    eventually(async || count(&second, false) > 32 && count(&first, false) + count(&second, false) == 128).await;
+    assert_eq!((count(&first, true), count(&second, true)), (128, 0));
+    for job in jobs {
+        first.shard(job.id.shard()).commit(Some(Arc::clone(&job)), ended(&job)).await.expect("nothing is written");
+    }
+    eventually(async || count(&second, true) > 32 && count(&first, true) + count(&second, true) == 128).await;
+    first.stop().await;
+    second.stop().await;
+}
+
 pub(crate) async fn a_record_that_cannot_be_read_stops_nobody(store: Arc<dyn Store>) {
     let desk = Desk::alone(&store, "s-0").await;
     let (_, job) = desk.begin().await;

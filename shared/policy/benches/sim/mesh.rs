@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use weft_types::SystemClock;
 
+use super::lately::Lately;
 use super::method::Method;
 use super::placing::Placement;
 use super::router::Gate;
@@ -65,6 +66,7 @@ pub(crate) struct Mesh<'a> {
     demand: Vec<f64>,
     arrived: Vec<u32>,
     used: Vec<u64>,
+    measured: Vec<Lately>,
     /// Calls that are to be sent to a replica now.
     granted: VecDeque<Call>,
     late: Vec<Call>,
@@ -95,6 +97,7 @@ impl<'a> Mesh<'a> {
             demand: (0..models).map(|model| Self::mean_demand(scenario, model)).collect(),
             arrived: vec![0; models],
             used: vec![0; models],
+            measured: vec![Lately::default(); models],
             granted: VecDeque::new(),
             late: Vec::new(),
             tally: Tally { course: vec![0.0; (scenario.span / STEP) as usize], ..Tally::default() },

@@ -1,5 +1,7 @@
 //! The ways to run a mesh that are compared. One of them is what ships; the others share its simulation, and nothing else.
 
+use super::scenario::Scenario;
+
 /// Which replica takes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Balance {
@@ -17,6 +19,8 @@ pub(crate) enum Balance {
 pub(crate) enum Placing {
     /// [`weft_policy::place`] each second, for as many replicas as the calls of late are worth.
     Demand,
+    /// The same for as many replicas as [`weft_policy::scale`] says, by what workers measured in the last ten seconds.
+    Scaled,
     /// Each worker has one model, for ever, in proportion to the mean demand.
     Static,
     /// As Kubernetes does it: each pod requests half a worker, pods go to the first node with room, and the number of pods follows their
@@ -50,6 +54,13 @@ impl Method {
     pub(crate) const LEAST_LOADED: Self =
         Self { name: "least loaded", balance: Balance::LeastLoaded, ..Self::ROUND_ROBIN };
     pub(crate) const BIN_PACKER: Self = Self { name: "bin packer", placing: Placing::Requests, ..Self::ROUND_ROBIN };
+    pub(crate) const AUTOSCALED: Self = Self { name: "autoscaled", placing: Placing::Scaled, ..Self::WEFT };
     pub(crate) const ALL: [Self; 5] =
         [Self::WEFT, Self::STATIC, Self::ROUND_ROBIN, Self::LEAST_LOADED, Self::BIN_PACKER];
+
+    /// Those that are compared in a scenario: the autoscaler only where days are long beside its window of ten seconds.
+    pub(crate) fn of(scenario: &Scenario) -> Vec<Self> {
+        let autoscaled = Some(Self::AUTOSCALED).filter(|_| scenario.name == Scenario::DAYS);
+        Self::ALL.into_iter().chain(autoscaled).collect()
+    }
 }

@@ -2,21 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use weft_policy::place::{self, Holding, Key, Move, Offers, Priority, State, Wanted, World};
+use weft_policy::scale::{Bounds, Demand, Scaler, Seen};
 use weft_types::{ModelName, Version, WorkerId};
 
+use super::lately::WINDOW;
 use super::method::Placing;
 use super::scenario::Scenario;
 
 /// Models that a worker has memory for.
-const HOLDS: usize = 2;
+pub(crate) const HOLDS: usize = 2;
 /// A count of replicas follows demand only when it is off by more than this, as moves cost.
 const SLACK: f64 = 0.2;
 /// So many decisions long demand is remembered, so that what will be called again is not unloaded.
 const LATELY: usize = 6;
 /// The utilization, per pod's request of half a worker, that the number of pods is set for.
 const TARGET: f64 = 0.7;
+
+/// What is known when something is decided, of each model.
+pub(crate) struct Told<'a> {
+    /// Device time per second that it is called for, and that its replicas have used.
+    pub(crate) demand: &'a [f64],
+    pub(crate) used: &'a [f64],
+    /// What workers measured, where somebody asks.
+    pub(crate) measured: &'a [Option<Demand>],
+    pub(crate) now: Instant,
+}
 
 /// A change: the worker shall hold the model, or no longer.
 pub(crate) enum Change {
@@ -39,6 +52,7 @@ pub(crate) struct Placement {
     counts: Vec<usize>,
     /// By model: its demand of late.
     lately: Vec<VecDeque<f64>>,
+    scalers: Vec<Scaler>,
 }
 
 impl Placement {
@@ -78,20 +92,54 @@ impl Placement {
             is_down: vec![false; worker_names.len()],
             counts: vec![0; model_names.len()],
             lately: vec![VecDeque::new(); model_names.len()],
+            scalers: Vec::new(),
             models: model_names,
             workers: worker_names,
             version,
         })
     }
 
-    /// Decides upon the device time per second that each model is called for, and takes the decision as carried out. `used` is what its replicas
-    /// have used.
-    pub(crate) fn decide(&mut self, demand: &[f64], used: &[f64]) -> Vec<Change> {
-        let pools = self.worlds.len();
-        (0..pools).flat_map(|pool| self.decide_pool(pool, demand, used)).collect()
+    /// Replicas that are held or loading.
+    pub(crate) fn replicas(&self) -> usize {
+        self.held.iter().map(Vec::len).sum()
     }
 
-    fn decide_pool(&mut self, pool: usize, demand: &[f64], used: &[f64]) -> Vec<Change> {
+    /// Decides, and takes the decision as carried out.
+    pub(crate) fn decide(&mut self, told: &Told<'_>) -> Vec<Change> {
+        if self.placing == Placing::Scaled {
+            self.scale(told);
+        }
+        let pools = self.worlds.len();
+        (0..pools).flat_map(|pool| self.decide_pool(pool, told)).collect()
+    }
+
+    /// As many replicas as the autoscaler says. It begins with what the mean demand takes, as a mesh does that has run for long.
+    fn scale(&mut self, told: &Told<'_>) {
+        let max = self.per_pool.1 as u32;
+        let bounds = Bounds { min: 1, max, utilization: TARGET, idle_after: Duration::MAX };
+        let begin = |demand: &f64| Scaler::new(((demand / TARGET).ceil() as u32).clamp(1, max), told.now, told.now);
+        if self.scalers.is_empty() {
+            self.scalers = told.demand.iter().map(begin).collect();
+        }
+        let (mut ready, mut placed) = (vec![0; self.scalers.len()], vec![0; self.scalers.len()]);
+        for (model, is_ready) in self.held.iter().flatten() {
+            placed[*model as usize] += 1;
+            ready[*model as usize] += u32::from(*is_ready);
+        }
+        for (model, scaler) in self.scalers.iter_mut().enumerate() {
+            let seen = Seen {
+                demand: told.measured[model],
+                calls_known: true,
+                window: Duration::from_secs(WINDOW as u64),
+                placed: placed[model],
+                ready: ready[model],
+            };
+            self.counts[model] = scaler.decide(&bounds, &seen, told.now).target as usize;
+        }
+    }
+
+    fn decide_pool(&mut self, pool: usize, told: &Told<'_>) -> Vec<Change> {
+        let Told { demand, used, .. } = *told;
         let (models, workers) = self.per_pool;
         let (models, workers) = (pool * models..(pool + 1) * models, pool * workers..(pool + 1) * workers);
         match self.placing {
@@ -99,6 +147,7 @@ impl Placement {
                 self.follow(models.clone(), workers.clone(), demand);
                 self.production(pool, models, workers)
             }
+            Placing::Scaled => self.production(pool, models, workers),
             Placing::Static if self.counts[models.start] == 0 => self.partition(models, workers, demand),
             Placing::Static => self.reload(workers),
             Placing::Requests => {
@@ -161,6 +210,7 @@ impl Placement {
             priority: Priority::default(),
             anti_affinity: BTreeSet::new(),
             idle: None,
+            waits: None,
         });
         let wanted = wanted.collect();
         let world = &mut self.worlds[pool];

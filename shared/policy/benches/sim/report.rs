@@ -7,7 +7,7 @@ use super::tally::{Figures, Tally};
 /// The scenarios' rows in order, and a blank line after each scenario.
 pub(crate) fn table(rows: &[(&str, &str, Figures)]) -> String {
     let mut text = String::from(
-        "scenario  method        used %  in vain %  missed %  realtime missed %  p50 ms   p99 ms  switch p99 ms  preempted   moves\n",
+        "scenario  method        used %  held %  in vain %  missed %  realtime missed %  p50 ms   p99 ms  switch p99 ms  preempted   moves\n",
     );
     let mut last = rows.first().map_or("", |row| row.0);
     for (scenario, method, figures) in rows {
@@ -15,11 +15,12 @@ pub(crate) fn table(rows: &[(&str, &str, Figures)]) -> String {
             text.push('\n');
             last = scenario;
         }
-        let Figures { utilization, wasted, missed, realtime_missed, p50, p99, switch, preemptions, moves } = figures;
+        let Figures { utilization, held, wasted, missed, realtime_missed, p50, p99, switch, preemptions, moves } =
+            figures;
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{scenario:<9} {method:<12} {utilization:>7.2} {wasted:>10.2} {missed:>9.3} {realtime_missed:>18.3} {p50:>7.2} {p99:>8.2} {switch:>14.2} {preemptions:>10.0} {moves:>7.0}"
+            "{scenario:<9} {method:<12} {utilization:>7.2} {held:>7.2} {wasted:>10.2} {missed:>9.3} {realtime_missed:>18.3} {p50:>7.2} {p99:>8.2} {switch:>14.2} {preemptions:>10.0} {moves:>7.0}"
         );
     }
     text
@@ -28,7 +29,7 @@ pub(crate) fn table(rows: &[(&str, &str, Figures)]) -> String {
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 320.0;
 const MARGIN: f64 = 48.0;
-const COLOURS: [&str; 5] = ["#2563eb", "#dc2626", "#d97706", "#059669", "#7c3aed"];
+const COLOURS: [&str; 6] = ["#2563eb", "#dc2626", "#d97706", "#059669", "#7c3aed", "#0891b2"];
 
 /// Utilization over the course of one run each, as SVG.
 pub(crate) fn picture(title: &str, runs: &[(&str, Tally)]) -> String {
@@ -49,7 +50,7 @@ pub(crate) fn picture(title: &str, runs: &[(&str, Tally)]) -> String {
             format!("{:.1},{:.1}", MARGIN + across * step as f64 / last, MARGIN + up * (1.0 - busy.min(100.0) / 100.0))
         };
         let points: Vec<String> = tally.course.iter().enumerate().map(point).collect();
-        let x = MARGIN + 120.0 * at as f64;
+        let x = MARGIN + 108.0 * at as f64;
         let _ = write!(
             svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\"/>\n<text x=\"{x:.0}\" y=\"{:.0}\" fill=\"{colour}\">{name}</text>\n",

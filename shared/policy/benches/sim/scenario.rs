@@ -157,6 +157,15 @@ impl Scenario {
         Self::new("diurnal", group(Model::realtime(8), 0.7, EVEN, shape))
     }
 
+    pub(crate) const DAYS: &str = "days";
+
+    /// Realtime calls one by one, with days of two minutes: long enough for an autoscaler, which keeps what it needed in the last minute.
+    pub(crate) fn days() -> Self {
+        let shape = Shape::Diurnal { period: 120 * SECOND, depth: 0.7 };
+        let models = group(Model::realtime(1), 0.4, EVEN, shape);
+        Self { warm: 20 * SECOND, span: 260 * SECOND, ..Self::new(Self::DAYS, models) }
+    }
+
     /// The same in bursts.
     pub(crate) fn bursty() -> Self {
         Self::new("bursty", group(Model::realtime(8), 0.7, EVEN, Shape::Bursty))

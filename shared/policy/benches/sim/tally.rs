@@ -14,6 +14,13 @@ impl Default for Times {
 }
 
 impl Times {
+    pub(crate) fn sum<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        all.fold(Self::default(), |mut sum, one| {
+            sum.0.iter_mut().zip(&one.0).for_each(|(sum, count)| *sum += count);
+            sum
+        })
+    }
+
     pub(crate) fn add(&mut self, micros: u64) {
         let class = ((micros.max(1) as f64).log2() * FINE) as usize;
         let last = self.0.len() - 1;
@@ -54,6 +61,9 @@ pub(crate) struct Tally {
     /// From the decision that something makes way to the beginning of the urgent execution.
     pub(crate) switches: Times,
     pub(crate) moves: u64,
+    /// Replicas that were held, and the most that workers had memory for, each summed over all seconds.
+    pub(crate) held: u64,
+    pub(crate) seats: u64,
     /// All calls, those before the counting too.
     pub(crate) calls: u64,
     /// The share of devices at work in each tenth of a second.
@@ -65,6 +75,8 @@ pub(crate) struct Tally {
 pub(crate) struct Figures {
     /// In percent.
     pub(crate) utilization: f64,
+    /// Of the replicas that there is memory for.
+    pub(crate) held: f64,
     pub(crate) wasted: f64,
     pub(crate) missed: f64,
     pub(crate) realtime_missed: f64,
@@ -86,6 +98,7 @@ impl Tally {
         let (sent, met) = (realtime.sent + batch.sent, realtime.met + batch.met);
         Figures {
             utilization: percent(self.useful, self.there),
+            held: percent(self.held, self.seats),
             wasted: percent(self.wasted, self.there),
             missed: percent(sent - met, sent),
             realtime_missed: percent(realtime.sent - realtime.met, realtime.sent),
@@ -104,6 +117,7 @@ impl Figures {
         let mean = |of: fn(&Self) -> f64| all.iter().map(of).sum::<f64>() / all.len().max(1) as f64;
         Self {
             utilization: mean(|one| one.utilization),
+            held: mean(|one| one.held),
             wasted: mean(|one| one.wasted),
             missed: mean(|one| one.missed),
             realtime_missed: mean(|one| one.realtime_missed),

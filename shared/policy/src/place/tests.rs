@@ -48,6 +48,7 @@ fn wanted(replicas: usize, versions: &[u64]) -> Wanted {
         priority: Priority::default(),
         anti_affinity: BTreeSet::new(),
         idle: None,
+        waits: None,
     }
 }
 

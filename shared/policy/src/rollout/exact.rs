@@ -94,13 +94,14 @@ mod tests {
             prop_assert!((at_least(trials, successes, chance) - sum).abs() < 1e-9);
         }
 
-        /// Large numbers neither hang nor leave the range.
+        /// Large numbers neither hang nor leave the range. Of a term of millions of trials some seven digits are right, those that are left of its
+        /// logarithms.
         #[test]
         fn tails_are_chances(trials in 0u64..3_000_000, part in 0.0f64..1.0, chance in -0.5f64..1.5) {
             let successes = (part * trials as f64) as u64;
             let tail = at_least(trials, successes, chance);
             prop_assert!((0.0..=1.0).contains(&tail));
-            prop_assert!(at_least(trials, successes + 1, chance) <= tail + 1e-9);
+            prop_assert!(at_least(trials, successes + 1, chance) <= tail + 1e-7);
         }
     }
 }

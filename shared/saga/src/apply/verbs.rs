@@ -36,11 +36,10 @@ impl Transition<'_> {
         if only.is_some_and(|step| step >= self.job.steps.len()) {
             return Err(Refused::Misfit);
         }
-        let stuck: Vec<_> = self
-            .positions()
-            .into_iter()
-            .filter(|&(step, item)| only.is_none_or(|only| only == step) && self.is_stuck(step, item))
-            .collect();
+        let late = self.is_undo_late();
+        let asked = self.job.items().filter(|(step, _, _)| only.is_none_or(|only| only == *step));
+        let stuck: Vec<(usize, usize)> =
+            asked.filter(|&(step, _, item)| self.is_stuck(step, item, late)).map(|(step, at, _)| (step, at)).collect();
         let whole = only.is_none() && self.job.stuck.is_some();
         if stuck.is_empty() && !whole {
             return Err(Refused::NotStuck);
@@ -60,8 +59,7 @@ impl Transition<'_> {
 
     /// Somebody has done by hand what is stuck.
     fn skip(&mut self, step: usize, item: usize, reason: &str) -> Result<bool, Refused> {
-        self.known(step, item)?;
-        if !self.is_stuck(step, item) {
+        if !self.is_stuck(step, self.known(step, item)?, self.is_undo_late()) {
             return Err(Refused::NotStuck);
         }
         let (now, back) = (self.now, self.step(step).phase == Phase::Pre);

@@ -98,10 +98,22 @@ impl Judge<'_> {
         if item.undo_attempts > was.undo_attempts || item.state == StepState::Undone && was.state != StepState::Undone {
             self.back(commit, step);
         }
+        self.pause(commit, (step, at), was, item);
         let absent = matches!(&commit.event, Event::Ended { outcome: Outcome::Absent, .. });
         let was_open = was.unknown && was.state != StepState::FailedClean;
         let clean = item.state != StepState::FailedClean || !was_open || absent;
         self.hold(clean, || format!("S8: {name} failed cleanly after an unknown attempt"));
+    }
+
+    /// L5: what is repeated without end has a pause before it.
+    fn pause(&mut self, commit: &Commit, (step, at): (usize, usize), was: &Item, item: &Item) {
+        let plan = &self.definition.steps[step];
+        let Event::Ended { step: of, item: which, direction, outcome, .. } = &commit.event else { return };
+        let failed = matches!(outcome, Outcome::FailedClean(_) | Outcome::Unknown(_)) && (*of, *which) == (step, at);
+        let endless = *direction == Direction::Undo || matches!(plan.phase, Phase::Post | Phase::Finally);
+        if failed && endless && item.failures > was.failures {
+            self.hold(item.not_before > commit.now, || format!("L5: {} is repeated at once", plan.name));
+        }
     }
 
     /// S6, S9, S21: an attempt of the way forward was recorded.

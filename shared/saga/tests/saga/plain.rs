@@ -304,3 +304,19 @@ fn time_is_shared_by_weights_along_the_heaviest_way() {
     assert_eq!(course.wanted_of("short").until, T0 + 15_000);
     assert_eq!(course.wanted_of("long").until, T0 + 24_000);
 }
+
+#[test]
+fn sixteen_are_undone_at_once() {
+    let list = Step { is_ruled: true, parallelism: 64, ..external("each", &[]) };
+    let mut course = Course::new(definition(vec![list, pivot("publish", &[0])]));
+    course.apply(&Event::Ruled { step: 0, ruling: Ruling::Run(20) });
+    for _ in 0..20 {
+        course.done("each");
+    }
+    course.end("publish", Outcome::FailedClean(fault("NOT_FOUND")));
+    for left in (0..20).rev() {
+        assert_eq!(course.wanted().len(), 16.min(left + 1));
+        course.done("each");
+    }
+    assert_eq!(course.job.state, JobState::Compensated);
+}

@@ -75,11 +75,13 @@ impl FromStr for Pattern {
         let authority: Authority = probe.parse().map_err(|_| wrong())?;
         if probe.contains(['@', '*'])
             || authority.host().is_empty()
-            || (authority.port().is_none() && probe.ends_with(':'))
+            || authority.host().ends_with('.')
+            // What follows the host is a port, or nothing.
+            || (authority.port_u16().is_none() && authority.host().len() < probe.len())
         {
             return Err(wrong());
         }
-        let port = authority.port().map(|port| port.as_str().parse()).transpose().map_err(|_| wrong())?;
+        let port = authority.port_u16();
         let host = authority.host();
         let host = if is_domain { &host[1..] } else { host };
         Ok(Self { host: host.to_ascii_lowercase(), is_domain, port })

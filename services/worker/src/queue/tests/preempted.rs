@@ -1,6 +1,9 @@
 //! Executions that make way for more urgent requests.
 
+use std::pin::pin;
+
 use futures_util::FutureExt as _;
+use weft_proto::inference::ModelQueuePolicy;
 
 use super::*;
 
@@ -9,9 +12,13 @@ const BATCH: u64 = 3;
 
 /// A replica whose calls take a minute in the batch band, and a millisecond in the most urgent one.
 fn sleeping() -> (Arc<Replica>, Handle) {
-    let (engine, handle) = fake(signature(0, 1));
+    sleeping_with(1, Bands::default())
+}
+
+fn sleeping_with(executors: usize, bands: Bands) -> (Arc<Replica>, Handle) {
+    let (engine, handle) = fake(signature(0, executors));
     let model = engine.model();
-    let plan = Plan { predictable: false, ..plan(&*model, 16) };
+    let plan = Plan { predictable: false, bands, ..plan(&*model, 16) };
     let replica = planned(model, plan);
     let now = SystemClock::now();
     replica.learned().bands.entry(BATCH).or_default().observe(1, LONG, now);
@@ -166,6 +173,91 @@ async fn what_was_stopped_goes_elsewhere_when_the_replica_is_given_up() {
     for ticket in [batch, urgent] {
         assert_eq!(reason(&ticket.answer().await), Reason::Draining);
     }
+    replica.drain(LONG).await;
+    assert!(handle.next().now_or_never().is_none(), "it was begun again");
+}
+
+/// The queue is closed and empty, an executor is free, and what was stopped has not come back yet.
+#[tokio::test]
+async fn a_drain_does_not_end_before_what_is_being_stopped() {
+    let (replica, mut handle) = sleeping_with(2, Bands::default());
+    let [one, two] = [7, 8].map(|mark| send(&replica, mark, BATCH, 3 * LONG).expect("taken"));
+    let (first, mut second) = (handle.next().await, handle.next().await);
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    second.left().await;
+    drop(urgent);
+    let mut drained = pin!(replica.drain(LONG));
+    let served = async {
+        while replica.queue.push(nothing(), SystemClock::now()).is_ok() {
+            tokio::task::yield_now().await;
+        }
+        first.echo();
+        answered(one, 7).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        drop(second);
+        let again = handle.next().await;
+        assert_eq!(again.marks(), [8]);
+        again.echo();
+        answered(two, 8).await;
+    };
+    tokio::select! {
+        biased;
+        () = served => {}
+        () = &mut drained => panic!("it has ended"),
+    }
+    drained.await;
+}
+
+/// The configuration's patience is for what has not been executed; another one that comes later, and never is, shows that it is over.
+#[tokio::test]
+async fn what_was_stopped_may_wait_for_longer_than_what_never_ran() {
+    let policy = ModelQueuePolicy { default_timeout_microseconds: 1_000, ..ModelQueuePolicy::default() };
+    let levels =
+        ModelDynamicBatching { priority_queue_policy: [(BATCH, policy)].into(), ..ModelDynamicBatching::default() };
+    let (replica, mut handle) = sleeping_with(1, Bands::of(&levels));
+    let mut batch = pin!(send(&replica, 7, BATCH, 3 * LONG).expect("taken").answer());
+    let running = handle.next().await;
+    let urgent = send(&replica, 1, 1, LONG / 6).expect("taken");
+    running.dropped().await;
+    let executed = handle.next().await;
+    let other = send(&replica, 8, BATCH, 3 * LONG).expect("taken");
+    tokio::select! {
+        biased;
+        _ = &mut batch => panic!("it was given up"),
+        answer = other.answer() => assert_eq!(reason(&answer), Reason::DeadlineInQueue),
+    }
+    assert!((&mut batch).now_or_never().is_none(), "it was given up");
+    executed.echo();
+    answered(urgent, 1).await;
+    let again = handle.next().await;
+    assert_eq!(again.marks(), [7]);
+    again.echo();
+    assert_eq!(batch.await.outcome.expect("answered")[0].data[..], [7]);
+}
+
+/// The second urgent one needs so long that only the other execution could be stopped for it: it has the place of the first, or nothing.
+#[tokio::test]
+async fn nothing_else_is_stopped_before_the_first_has() {
+    let (replica, mut handle) = sleeping_with(2, Bands::default());
+    let now = SystemClock::now();
+    replica.learned().bands.entry(2).or_default().observe(1, Duration::from_millis(1), now);
+    replica.learned().bands.insert(1, Latency::default());
+    replica.learned().bands.entry(1).or_default().observe(1, LONG / 6, now);
+    let _batch = [(7, 10 * LONG), (8, LONG + LONG / 12)].map(|(mark, left)| send(&replica, mark, BATCH, left).ok());
+    let (mut other, mut stopped) = (handle.next().await, handle.next().await);
+    let _urgent = send(&replica, 1, 2, LONG / 6).expect("taken");
+    stopped.left().await;
+    let _more = send(&replica, 2, 1, LONG / 2).expect("taken");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(other.left().now_or_never().is_none(), "two were stopped at once");
+    assert_eq!((replica.running(), replica.queue.len()), (2, 2));
+    drop(stopped);
+    assert_eq!(handle.next().await.marks(), [2]);
+    replica.abandon();
 }
 
 /// The estimate alone says that it would be late; that something makes way is what lets it in.

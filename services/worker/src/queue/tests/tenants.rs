@@ -39,3 +39,34 @@ async fn a_full_queue_makes_room_for_a_tenant_with_less() {
     assert_eq!(reason(&last.answer().await), Reason::QueueFull);
     assert_eq!(replica.queue.len(), 4);
 }
+
+/// A share is what all have, evenly: one more than that is too many, as many is not.
+#[test]
+fn a_share_is_an_even_part_of_what_waits_and_comes() {
+    let of = |tenants: &[u64]| {
+        let mut band = Band::default();
+        tenants.iter().for_each(|tenant| band.add(*tenant));
+        band
+    };
+    assert!(!of(&[]).is_over(1) && !of(&[1, 1, 1]).is_over(1), "alone");
+    let two = of(&[1, 1, 2]);
+    assert_eq!([1, 2].map(|tenant| two.is_over(tenant)), [true, false], "two of four are half");
+    assert!(of(&[1, 2]).is_over(1), "two of three are more than half");
+    assert!(!of(&[1, 1]).is_over(2), "one of three places is no more than a half");
+    let three = of(&[1, 1, 1, 2, 2]);
+    assert_eq!(
+        [1, 2, 3].map(|tenant| three.is_over(tenant)),
+        [true, false, false],
+        "half of six is as many as two have"
+    );
+}
+
+/// Who has gone is none of those who share.
+#[test]
+fn who_waits_no_longer_has_no_share() {
+    let mut band = Band::default();
+    [1, 1, 2].into_iter().for_each(|tenant| band.add(tenant));
+    band.remove(2);
+    assert!(!band.is_over(1));
+    assert_eq!((band.requests, band.tenants.len()), (2, 1));
+}

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 
 use rand::RngExt as _;
 
+use super::super::lately::Lately;
 use super::super::method::Placing;
-use super::super::placing::Change;
+use super::super::placing::{Change, HOLDS, Told};
 use super::super::router::{Gate, Seen};
 use super::super::scenario::SECOND;
 use super::super::worker::Call;
@@ -55,6 +56,11 @@ impl Mesh<'_> {
         if self.now + SECOND < self.scenario.span {
             self.events.push(Reverse((self.now + SECOND, Event::Tick(count + 1))));
         }
+        self.measured.iter_mut().for_each(Lately::next);
+        if self.now >= self.scenario.warm {
+            self.tally.held += self.placement.replicas() as u64;
+            self.tally.seats += (self.workers.len() * HOLDS) as u64;
+        }
         if self.method.placing == Placing::Requests && !count.is_multiple_of(AUTOSCALES) {
             return;
         }
@@ -72,7 +78,9 @@ impl Mesh<'_> {
     pub(super) fn place(&mut self, ticks: u32) {
         let seconds = f64::from(ticks.max(1)) * SECOND as f64;
         let used: Vec<f64> = self.used.iter_mut().map(|used| std::mem::take(used) as f64 / seconds).collect();
-        for change in self.placement.decide(&self.demand, &used) {
+        let measured: Vec<_> = self.measured.iter().map(Lately::demand).collect();
+        let told = Told { demand: &self.demand, used: &used, measured: &measured, now: self.rules().instant(self.now) };
+        for change in self.placement.decide(&told) {
             match change {
                 Change::Load(worker, model) if ticks == 0 => self.ready(worker, model),
                 Change::Load(worker, model) => {

@@ -95,7 +95,9 @@ impl Mesh<'_> {
             seen.in_flight = seen.in_flight.saturating_sub(1);
             told.iter().for_each(|told| seen.hear(told, millis));
         }
-        if ending == Ending::Answered && self.now <= call.deadline && call.arrived >= self.scenario.warm {
+        let in_time = ending == Ending::Answered && self.now <= call.deadline;
+        self.measured[call.model as usize].now.ended(in_time);
+        if in_time && call.arrived >= self.scenario.warm {
             let took = self.now - call.arrived;
             let calls = self.calls(call.model);
             calls.met += 1;

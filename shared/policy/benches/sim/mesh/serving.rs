@@ -101,8 +101,11 @@ impl Mesh<'_> {
         } else {
             at.learn(&rules, &running);
             self.tally.useful += counted;
-            self.used[running.model as usize] += self.now - running.began;
+            let took = self.now - running.began;
+            self.used[running.model as usize] += took;
+            self.measured[running.model as usize].now.busy += took;
             for call in batch.drain(..) {
+                self.measured[call.model as usize].now.executed(took, running.began - call.sent);
                 self.answer(&call, worker, Ending::Answered);
             }
         }

@@ -15,6 +15,29 @@ fn unused(seconds: u64, wanted: Wanted) -> Wanted {
     Wanted { idle: Some(Duration::from_secs(seconds)), ..wanted }
 }
 
+fn waiting(seconds: u64, wanted: Wanted) -> Wanted {
+    Wanted { waits: Some(Duration::from_secs(seconds)), ..wanted }
+}
+
+/// Whatever their names and sizes are. What is always wanted has its place before: it does not come and go, and would wait for ever.
+#[test]
+fn who_has_waited_longest_is_next() {
+    // Models 0 to 2 have 10, 20 and 30 bytes: there is room for the last, or for the others.
+    let placed = |wanted: [Wanted; 3]| {
+        let moves = moves(&mesh(vec![sized(0, 30)], wanted.into(), Vec::new()));
+        [0, 1, 2].map(|number| moves.contains(&Move::Place(at(0, number), Why::Missing)))
+    };
+    let all = |seconds: [u64; 3]| [0, 1, 2].map(|number| waiting(seconds[number], model(number, 1)));
+    let (small, large) = ([true, true, false], [false, false, true]);
+    assert_eq!([all([7, 7, 7]), all([3, 5, 9])].map(placed), [large, large], "of equals the largest");
+    assert_eq!([all([3, 9, 5]), all([9, 3, 5])].map(placed), [small, small]);
+    assert_eq!(placed([model(0, 1), waiting(8, model(1, 1)), waiting(9, model(2, 1))]), small, "it is always wanted");
+    let urgent = of(Priority::Realtime, waiting(1, model(2, 1)));
+    assert_eq!(placed([waiting(8, model(0, 1)), waiting(9, model(1, 1)), urgent]), large, "its priority is before all");
+    let idle = unused(50, waiting(90, model(2, 1)));
+    assert_eq!(placed([waiting(1, model(0, 1)), waiting(2, model(1, 1)), idle]), small, "nobody calls it");
+}
+
 /// A worker that offers version 1 of models 0 to 7, of ten bytes times the model's number plus one.
 fn sized(number: usize, memory: u64) -> Worker {
     let size = |model: u64| Offer::from(10 * (model + 1));

@@ -135,6 +135,7 @@ impl Mesh {
                     selector: wish.rack.then(|| ("rack".to_owned(), "a".to_owned())).into_iter().collect(),
                     anti_affinity: wish.shuns.map(model_name).into_iter().collect(),
                     idle: wish.idle.map(Duration::from_secs),
+                    waits: wish.replicas.is_multiple_of(2).then(|| Duration::from_secs(number as u64)),
                     ..wanted(wish.replicas, &[])
                 });
             }

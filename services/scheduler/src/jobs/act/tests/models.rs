@@ -139,6 +139,7 @@ async fn a_load_ends_when_the_model_is_ready_and_its_undo_takes_back_what_it_ask
     for id in ["w1", "w2"] {
         rig.cluster.join(&worker(id, 1, &[("m", 1)])).await;
     }
+    rig.cluster.until("the first replica", |snapshot| !snapshot.placements.is_empty()).await;
     let ready = async {
         rig.cluster.until_placed(&[key("w1", "m", 1), key("w2", "m", 1)]).await;
         for id in ["w1", "w2"] {

@@ -176,7 +176,7 @@ async fn a_failed_call_says_what_may_have_been_done() {
     let mut rig = Rig::new();
     let routes =
         Routes::new(ModelsServer::new(Participant::default())).add_service(reflection().build_v1().expect("a service"));
-    let (address, running) = serve(routes, &rig.tasks).await;
+    let (address, _running) = serve(routes, &rig.tasks).await;
     let job = rig.job(&one(&rig, get(&address, "x")), json!({}));
     for (name, want) in [
         ("3", ("clean", "INVALID_ARGUMENT")),
@@ -196,9 +196,12 @@ async fn a_failed_call_says_what_may_have_been_done() {
     let not_listed = one(&rig, get("example.com:1", "x"));
     let (outcome, _) = rig.act(&not_listed, &job, 0, Direction::Action).await;
     assert_eq!(code(&outcome), ("clean", "PERMISSION_DENIED"));
-    // The service ends: nothing is sent, so nothing was done.
-    drop(running);
-    let (outcome, _) = rig.act(&one(&rig, get(&address, "x")), &job, 0, Direction::Action).await;
+    // Nobody listens there: nothing is sent, so nothing was done.
+    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut action = get(&gone.local_addr().expect("it is bound").to_string(), "x");
+    drop(gone);
+    action["call"]["descriptorSet"] = json!(base64::engine::general_purpose::STANDARD.encode(DESCRIPTORS));
+    let (outcome, _) = rig.act(&one(&rig, action), &job, 0, Direction::Action).await;
     assert_eq!(code(&outcome), ("clean", "UNAVAILABLE"), "{outcome:?}");
     rig.end().await;
 }
