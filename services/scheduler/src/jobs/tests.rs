@@ -138,7 +138,7 @@ fn options() -> Options {
     Options { jobs: JobOptions { targets: Targets::loopback(), ..JobOptions::default() }, ..Options::default() }
 }
 
-fn asked(steps: Value, key: &str) -> SubmitJobRequest {
+fn asked(steps: &Value, key: &str) -> SubmitJobRequest {
     let definition = Some(message(json!({ "name": "j", "steps": steps })));
     SubmitJobRequest { definition, key: key.to_owned(), ..SubmitJobRequest::default() }
 }
@@ -188,14 +188,14 @@ async fn nothing_is_answered_or_begun_before_it_is_in_the_log() {
     let cluster = Cluster::over(Arc::clone(&store) as _);
     let (scheduler, running) = cluster.scheduler("s1", options());
     let jobs = scheduler.jobs.clone();
-    submit(&jobs, &asked(waiting(), "")).await;
+    submit(&jobs, &asked(&waiting(), "")).await;
     let call = json!({ "target": address, "method": "weft.control.v1.Models/GetModel", "request": { "name": "m" } });
     let steps = json!([
         { "name": "first", "effect": "EFFECT_PURE", "action": { "call": call } },
         { "name": "second", "effect": "EFFECT_PURE", "needs": ["first"], "action": { "call": call } },
     ]);
     store.open.send_replace(false);
-    let asked = asked(steps, "key");
+    let asked = asked(&steps, "key");
     let submitting = jobs.submit_job(request(asked));
     tokio::pin!(submitting);
     tokio::select! {
@@ -228,7 +228,7 @@ async fn a_watch_that_is_read_late_tells_the_end_and_only_what_is_newer() {
     let cluster = Cluster::new();
     let (scheduler, running) = cluster.scheduler("s1", options());
     let jobs = scheduler.jobs.clone();
-    let job = submit(&jobs, &asked(waiting(), "")).await;
+    let job = submit(&jobs, &asked(&waiting(), "")).await;
     let watch = |after_revision| request(WatchJobRequest { id: job.id.clone(), after_revision });
     let unread = jobs.watch_job(watch(0)).await.expect("a watch").into_inner();
     let mut read = jobs.watch_job(watch(job.revision)).await.expect("a watch").into_inner();
@@ -256,18 +256,18 @@ async fn a_watch_that_is_read_late_tells_the_end_and_only_what_is_newer() {
 async fn calls_go_to_the_owner_once() {
     let (cluster, serving) = (Cluster::new(), Tasks::new());
     let (first, running) = cluster.serving("s1", options(), &serving).await;
-    let own = submit(&first.jobs, &asked(waiting(), "one")).await;
+    let own = submit(&first.jobs, &asked(&waiting(), "one")).await;
     let (second, others) = cluster.serving("s2", options(), &serving).await;
     let other = loop {
         // It has none until the first one gives some up.
-        let job = submit(&second.jobs, &asked(waiting(), "")).await;
+        let job = submit(&second.jobs, &asked(&waiting(), "")).await;
         if job.scheduler == "s2" {
             break job;
         }
     };
     assert_eq!(get(&first.jobs, &other.id).await.expect("passed on").scheduler, "s2");
     assert_eq!(get(&first.jobs, &own.id).await.map(|job| job.id).expect("known"), own.id);
-    let again = submit(&second.jobs, &asked(waiting(), "one")).await;
+    let again = submit(&second.jobs, &asked(&waiting(), "one")).await;
     assert_eq!(again.id, own.id, "a key stands for one job, whoever is asked");
 
     let mut marked = request(GetJobRequest { id: other.id.clone(), ..GetJobRequest::default() });
@@ -310,7 +310,7 @@ async fn jobs_go_on_at_the_next_scheduler() {
     let (first, running) = cluster.serving("s1", options(), &serving).await;
     let mut ids = Vec::new();
     for number in 0..20 {
-        ids.push(submit(&first.jobs, &asked(waiting(), &format!("key-{number}"))).await.id);
+        ids.push(submit(&first.jobs, &asked(&waiting(), &format!("key-{number}"))).await.id);
     }
     let (second, others) = cluster.serving("s2", options(), &serving).await;
     running.finish(PATIENCE).await;
@@ -325,7 +325,7 @@ async fn jobs_go_on_at_the_next_scheduler() {
         tokio::time::timeout(PATIENCE, taken).await.expect("somebody runs it");
         let told = told(&second.jobs, id, 0).await;
         assert_eq!(told.last().expect("something").as_ref().expect("its end").state(), JobState::Completed);
-        let again = submit(&second.jobs, &asked(waiting(), &format!("key-{number}"))).await;
+        let again = submit(&second.jobs, &asked(&waiting(), &format!("key-{number}"))).await;
         assert_eq!((&again.id, again.state()), (id, JobState::Completed));
     }
     others.finish(PATIENCE).await;
