@@ -74,7 +74,7 @@ impl Peers {
         let mut out_of_reach = None;
         for at in 0..schedulers.len() {
             let channel = self.to(schedulers[first.wrapping_add(at) % schedulers.len()], snapshot, tasks)?;
-            if channel.state() != ChannelState::TransientFailure || first % RETRIED == 0 {
+            if channel.state() != ChannelState::TransientFailure || first.is_multiple_of(RETRIED) {
                 return Ok(channel);
             }
             out_of_reach.get_or_insert(channel);

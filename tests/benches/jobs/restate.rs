@@ -203,7 +203,7 @@ impl Http {
             self.stream.read_line(&mut line).await?;
             match line.trim_end().split_once(':') {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = Some(value.trim().parse()?)
+                    length = Some(value.trim().parse()?);
                 }
                 Some(_) => {}
                 None => break,

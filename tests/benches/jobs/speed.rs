@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use weft_proto::weft::jobs::v1::{Durability, JobDefinition, JobState, Step};
+use weft_client::Channel;
+use weft_proto::weft::jobs::v1::jobs_client::JobsClient;
+use weft_proto::weft::jobs::v1::{Durability, JobDefinition, JobState, Step, SubmitJobRequest, WatchJobRequest};
 use weft_runtime::Tasks;
 use weft_tests::chaos::Schedulers;
 use weft_tests::goal::Goal;
@@ -57,19 +59,25 @@ async fn measure(
     load: Load,
     numbers: &Arc<AtomicU64>,
 ) -> Result<Figures> {
+    // Once it is answered, the scheduler has shards.
+    client.submit(&request(definition.clone(), "")).await?;
     closed(load, numbers, || {
-        let (client, asked) = (client.clone(), request(definition.clone(), ""));
-        move |_| {
-            let (client, asked) = (client.clone(), asked.clone());
-            async move {
-                let id = client.submit(&asked).await?.id;
-                let job = client.ended(&id).await?;
-                ensure!(job.state() == state, "{job:?}");
-                Ok(())
-            }
-        }
+        let (jobs, asked) = (client.jobs.clone(), request(definition.clone(), ""));
+        move |_| once(jobs.clone(), asked.clone(), state)
     })
     .await
+}
+
+/// One job to its end.
+async fn once(mut jobs: JobsClient<Channel>, asked: SubmitJobRequest, state: JobState) -> Result<()> {
+    let id = jobs.submit_job(asked).await?.into_inner().job.context("a job")?.id;
+    let mut answers = jobs.watch_job(WatchJobRequest { id, after_revision: 0 }).await?.into_inner();
+    let mut last = None;
+    while let Some(answer) = answers.message().await? {
+        last = answer.job;
+    }
+    ensure!(last.as_ref().is_some_and(|job| job.state() == state), "{last:?}");
+    Ok(())
 }
 
 /// What a step costs that does nothing: without a log alone, with one among others.

@@ -57,7 +57,7 @@ fn answer(entry: Result<Entry>) -> Bytes {
     }
 }
 
-fn is_nothing(entry: Result<Entry>) {
+fn is_nothing(entry: &Result<Entry>) {
     assert!(matches!(entry, Ok(Entry::Nothing)), "{entry:?}");
 }
 
@@ -101,12 +101,12 @@ async fn of_many_at_once_one_runs(store: &Arc<dyn Store>) {
 
 async fn an_undo_of_nothing_keeps_the_action_out(store: &Arc<dyn Store>) {
     let barrier = open(store, "empty/").await;
-    is_nothing(barrier.enter(&mark(Direction::Undo, 1)).await);
+    is_nothing(&barrier.enter(&mark(Direction::Undo, 1)).await);
     is_late(barrier.enter(&mark(Direction::Action, 1)).await);
     let barrier = open(store, "empty/").await;
     is_late(barrier.enter(&mark(Direction::Action, 2)).await);
-    is_nothing(barrier.enter(&mark(Direction::Undo, 2)).await);
-    is_nothing(barrier.enter(&mark(Direction::Probe, 2)).await);
+    is_nothing(&barrier.enter(&mark(Direction::Undo, 2)).await);
+    is_nothing(&barrier.enter(&mark(Direction::Probe, 2)).await);
 }
 
 async fn what_was_done_is_undone_once(store: &Arc<dyn Store>) {
@@ -138,7 +138,7 @@ async fn failures_and_probes_stand(store: &Arc<dyn Store>) {
     pass(barrier.enter(&mark(Direction::Action, 1)).await).failed().await.expect("the store takes it");
     let barrier = open(store, "failed/").await;
     is_late(barrier.enter(&mark(Direction::Action, 1)).await);
-    is_nothing(barrier.enter(&mark(Direction::Probe, 4)).await);
+    is_nothing(&barrier.enter(&mark(Direction::Probe, 4)).await);
     let barrier = open(store, "failed/").await;
     is_late(barrier.enter(&mark(Direction::Action, 4)).await);
     done(pass(barrier.enter(&mark(Direction::Action, 5)).await), "done").await;

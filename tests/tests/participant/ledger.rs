@@ -150,41 +150,37 @@ async fn a_process_that_dies_leaves_no_effect_behind() -> Result<()> {
     within(Box::pin(async {
         let (etcd, folder, port) = (Etcd::start().await?, tempfile::tempdir()?, Port::reserve()?);
         let (address, file) = (port.address().to_string(), folder.path().join("entries"));
-        let launch = || {
+        let launch = async || {
             let mut command = Command::new(env!("CARGO_BIN_EXE_ledger"));
             command.args([&address, "etcd", &etcd.client_url]).arg(&file);
-            Server::start("ledger", &mut command, folder.path())
+            let server = Server::start("ledger", &mut command, folder.path())?;
+            // With connections of its own: those to the process before it may not know yet that they are broken.
+            let client = Client::new(&address)?;
+            until("a ledger that answers", async || client.totals().await.is_ok())
+                .await
+                .with_context(|| server.log())?;
+            Ok::<_, anyhow::Error>((server, client))
         };
-        let client = Client::new(&address)?;
-        let deliver = async |direction, attempt| {
-            let mark = marked("job/publish", direction, attempt)?;
-            let mut outcome = Ok(false);
-            until("a ledger that answers", async || {
-                outcome = client.deliver(&mark).await;
-                !outcome.as_ref().is_err_and(|status| error_of(status).reason() == Reason::NoReadyReplica)
-            })
-            .await?;
-            Ok::<_, anyhow::Error>(outcome)
-        };
-        let crash = async |direction: &str, kind| {
-            until("a ledger that can be told", async || client.plan(vec![fault(direction, kind)]).await.is_ok()).await
-        };
-        let ledger = launch()?;
-        crash("action", FaultKind::CrashBefore).await?;
-        ensure!(deliver(Direction::Action, 1).await?.is_err(), "it did not die:\n{}", ledger.log());
+        let (action, undo) = (
+            |attempt| marked("job/publish", Direction::Action, attempt),
+            |attempt| marked("job/publish", Direction::Undo, attempt),
+        );
+        let (ledger, client) = launch().await?;
+        client.plan(vec![fault("action", FaultKind::CrashBefore)]).await?;
+        ensure!(client.deliver(&action(1)?).await.is_err(), "it did not die");
         drop(ledger);
-        let ledger = launch()?;
-        crash("action", FaultKind::CrashAfter).await?;
-        ensure!(deliver(Direction::Action, 2).await?.is_err(), "it did not die:\n{}", ledger.log());
+        let (ledger, client) = launch().await?;
+        client.plan(vec![fault("action", FaultKind::CrashAfter)]).await?;
+        ensure!(client.deliver(&action(2)?).await.is_err(), "it did not die");
         drop(ledger);
-        let ledger = launch()?;
-        ensure!(deliver(Direction::Action, 3).await??, "it is there");
-        crash("undo", FaultKind::CrashAfter).await?;
-        ensure!(deliver(Direction::Undo, 1).await?.is_err(), "it did not die:\n{}", ledger.log());
+        let (ledger, client) = launch().await?;
+        ensure!(client.deliver(&action(3)?).await?, "it is there");
+        client.plan(vec![fault("undo", FaultKind::CrashAfter)]).await?;
+        ensure!(client.deliver(&undo(1)?).await.is_err(), "it did not die");
         drop(ledger);
-        let _ledger = launch()?;
-        ensure!(deliver(Direction::Undo, 2).await?.is_ok(), "it is undone");
-        let late = deliver(Direction::Action, 4).await?.err().context("it is late")?;
+        let (_ledger, client) = launch().await?;
+        client.deliver(&undo(2)?).await?;
+        let late = client.deliver(&action(4)?).await.err().context("it is late")?;
         assert_eq!(error_of(&late).reason(), Reason::RejectedByBarrier);
         let account = client.account("").await?;
         assert_eq!((account.actions, account.undos), (1, 1), "{account:?}");

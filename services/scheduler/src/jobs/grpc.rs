@@ -33,6 +33,7 @@ fn asked<M>(request: Request<M>) -> Asked<M> {
     Asked { call, is_forwarded, message: request.into_inner() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err takes")]
 fn told(error: Error) -> Status {
     status_of(&error)
 }

@@ -137,7 +137,7 @@ impl Runner {
         let mut parked = Record::clone(&self.record);
         parked.job.stuck = Some("a defect of its scheduler stopped it".to_owned());
         self.newest.send_replace(Some(Arc::new(parked)));
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn live(&mut self, first: First) -> Result<(), Stop> {
@@ -233,14 +233,13 @@ impl Runner {
                 program: Arc::clone(program),
                 record: Arc::clone(record),
             };
-            let running = match &work {
+            match &work {
                 Work::Attempt(wanted) => {
                     let span = spans.take(&shared.scope, record, wanted);
-                    shared.tasks.attach(attempt::attempt(context, wanted.clone(), span, landing))
+                    shared.tasks.attach(attempt::attempt(context, *wanted, span, landing))
                 }
                 Work::Rule(step) => shared.tasks.attach(attempt::rule(context, *step, landing)),
-            };
-            running
+            }
         });
     }
 

@@ -58,7 +58,7 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
             let made = tokio::time::timeout_at((deadline + GRACE).into(), shared.actor.attempt(attempt));
             let late = || (Outcome::Unknown(Fault::new("DEADLINE_EXCEEDED", "its time was over")), None);
             Some(
-                unless_it_panics(made)
+                Box::pin(unless_it_panics(made))
                     .await
                     .map_or_else(|fault| (Outcome::Unknown(fault), None), |made| made.unwrap_or_else(|_| late())),
             )

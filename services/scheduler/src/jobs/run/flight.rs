@@ -36,7 +36,7 @@ impl Flight {
 
     /// Starts what is wanted and not under way, ends what is under way and not wanted any more.
     pub(super) fn steer(&mut self, wants: &Wants, mut start: impl FnMut(Work, mpsc::Sender<Landed>) -> Running) {
-        let attempts = wants.attempts.iter().cloned().map(Work::Attempt);
+        let attempts = wants.attempts.iter().copied().map(Work::Attempt);
         let wanted: BTreeSet<Work> = attempts.chain(wants.rulings.iter().copied().map(Work::Rule)).collect();
         self.under_way.retain(|work, _| wanted.contains(work));
         for work in wanted {
