@@ -215,10 +215,7 @@ mod tests {
         let fewer = put(held(Some(applied.clone()), &hold("a/load"), 1));
         assert_eq!(fewer.replicas, 2);
         assert_eq!(put(given_back(Some(fewer), "a/load")), applied);
-        assert!(
-            matches!(given_back(Some(applied.clone()), "a/load"), Change::Keep),
-            "applied over what a job asked for"
-        );
+        assert!(matches!(given_back(Some(applied), "a/load"), Change::Keep), "applied over what a job asked for");
     }
 
     #[test]

@@ -182,7 +182,8 @@ impl Actor {
             let fault = Fault::new("INTERNAL", "the step has no such action");
             return (Outcome::FailedClean(fault), None);
         };
-        match self.run(&attempt, act).await {
+        // It is as large as the largest of all actions.
+        match Box::pin(self.run(&attempt, act)).await {
             Ok(Made { value, place }) => (self.done(attempt.direction, value).await, place),
             Err(Failure { fault, is_clean: true }) => (Outcome::FailedClean(fault), None),
             Err(Failure { fault, is_clean: false }) => (Outcome::Unknown(fault), None),
@@ -201,7 +202,7 @@ impl Actor {
             Act::Load { model, replicas } => {
                 let hold = self.hold(attempt, model.clone());
                 self.0.inner.hold_model(&hold, *replicas, attempt.trace).await?;
-                Ok(Value::from(serde_json::json!({ "model": model.as_str() })).into())
+                Ok(serde_json::json!({ "model": model.as_str() }).into())
             }
             Act::GiveBack { model } => {
                 self.0.inner.give_back_model(&self.hold(attempt, model.clone())).await?;
@@ -209,7 +210,7 @@ impl Actor {
             }
             Act::Unload { model } => {
                 self.0.inner.unload_model(&self.hold(attempt, model.clone())).await?;
-                Ok(Value::from(serde_json::json!({ "model": model.as_str() })).into())
+                Ok(serde_json::json!({ "model": model.as_str() }).into())
             }
             Act::Reserve(_) | Act::Release(_) | Act::Wait(_) => {
                 Err(Failure::clean("INTERNAL", "slots and signals are not for an attempt"))

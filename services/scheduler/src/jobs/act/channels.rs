@@ -25,8 +25,15 @@ const FOREIGN_PINGS: Duration = Duration::from_secs(600);
 pub(super) struct Channels {
     options: ChannelOptions,
     tasks: Tasks,
-    /// With when each was last used, in uses. Held for a look, never across an await.
-    kept: Mutex<(u64, BTreeMap<String, (u64, Channel)>)>,
+    /// Held for a look, never across an await.
+    kept: Mutex<Kept>,
+}
+
+/// Channels by address, each with when it was last used, counted in uses.
+#[derive(Default)]
+struct Kept {
+    uses: u64,
+    channels: BTreeMap<String, (u64, Channel)>,
 }
 
 /// What a call is: where to, with what, until when, and beneath which span.
@@ -66,19 +73,19 @@ impl Channels {
     pub(super) fn to(&self, address: &str) -> Result<Channel> {
         // A map of channels is whole at any point: a panic elsewhere cannot have left it half changed.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.0 += 1;
-        let now = kept.0;
-        if let Some((used, channel)) = kept.1.get_mut(address) {
+        kept.uses += 1;
+        let now = kept.uses;
+        if let Some((used, channel)) = kept.channels.get_mut(address) {
             *used = now;
             return Ok(channel.clone());
         }
-        if kept.1.len() >= MAX_CHANNELS {
-            let oldest = kept.1.iter().min_by_key(|(_, (used, _))| *used).map(|(address, _)| address.clone());
+        if kept.channels.len() >= MAX_CHANNELS {
+            let oldest = kept.channels.iter().min_by_key(|(_, (used, _))| *used).map(|(address, _)| address.clone());
             // Calls that are under way on it hold it open.
-            oldest.and_then(|address| kept.1.remove(&address));
+            oldest.and_then(|address| kept.channels.remove(&address));
         }
         let channel = Channel::new(address, self.options.clone(), &self.tasks)?;
-        kept.1.insert(address.to_owned(), (now, channel.clone()));
+        kept.channels.insert(address.to_owned(), (now, channel.clone()));
         Ok(channel)
     }
 }

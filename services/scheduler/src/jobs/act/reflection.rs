@@ -112,13 +112,13 @@ impl Inquiry<'_> {
             let answer = self.question(version, MessageRequest::FileByFilename(missing.clone())).await;
             self.take(answer.map_err(|status| unanswered(&status))?)?;
             if !self.files.contains_key(&missing) {
-                return Err(unusable(format!(
+                return Err(unusable(&format!(
                     "it did not tell the file '{}'",
                     missing.chars().take(64).collect::<String>()
                 )));
             }
         }
-        schema::pool(std::mem::take(&mut self.files).into_values().collect()).map_err(unusable)
+        schema::pool(std::mem::take(&mut self.files).into_values().collect()).map_err(|problem| unusable(&problem))
     }
 
     /// A file that is imported, and was not told yet.
@@ -132,9 +132,9 @@ impl Inquiry<'_> {
         for file in files {
             self.bytes += file.len();
             if self.bytes > MAX_BYTES || self.files.len() >= MAX_FILES {
-                return Err(unusable(format!("they are more than {MAX_FILES} files or {MAX_BYTES} bytes")));
+                return Err(unusable(&format!("they are more than {MAX_FILES} files or {MAX_BYTES} bytes")));
             }
-            let file = FileDescriptorProto::decode(&*file).map_err(|error| unusable(error.to_string()))?;
+            let file = FileDescriptorProto::decode(&*file).map_err(|error| unusable(&error.to_string()))?;
             self.files.entry(file.name().to_owned()).or_insert(file);
         }
         Ok(())
@@ -167,6 +167,6 @@ fn unanswered(status: &Status) -> Failure {
     failure
 }
 
-fn unusable(problem: String) -> Failure {
+fn unusable(problem: &str) -> Failure {
     Failure::clean("FAILED_PRECONDITION", format!("the service's descriptors cannot be used: {problem}"))
 }

@@ -69,10 +69,10 @@ impl Element {
             Self::Int32 => raw.extend(whole::<i32>(value)?.to_le_bytes()),
             Self::Int64 => raw.extend(whole::<i64>(value)?.to_le_bytes()),
             Self::Fp16 => {
-                raw.extend(rounded(value, |number| f16::from_f64(number), |half| half.is_finite())?.to_le_bytes())
+                raw.extend(rounded(value, f16::from_f64, |half| half.is_finite())?.to_le_bytes());
             }
             Self::Bf16 => {
-                raw.extend(rounded(value, |number| bf16::from_f64(number), |half| half.is_finite())?.to_le_bytes())
+                raw.extend(rounded(value, bf16::from_f64, |half| half.is_finite())?.to_le_bytes());
             }
             Self::Fp32 => raw.extend(rounded(value, single, |single| single.is_finite())?.to_le_bytes()),
             Self::Fp64 => raw.extend(real(value)?.to_le_bytes()),

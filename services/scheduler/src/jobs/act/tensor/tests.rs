@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "values are written down where they are passed")]
+
 use super::*;
 use proptest::prelude::*;
 use weft_proto::inference::InferTensorContents;

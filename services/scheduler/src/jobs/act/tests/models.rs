@@ -1,5 +1,7 @@
 //! Models: called through a router, and held.
 
+#![expect(clippy::needless_pass_by_value, reason = "values are written down where they are passed")]
+
 use bytes::Bytes;
 use prost::Message as _;
 use serde_json::{Value, json};

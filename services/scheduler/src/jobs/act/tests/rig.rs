@@ -1,5 +1,7 @@
 //! A scheduler's actor with jobs that stand where a test puts them.
 
+#![expect(clippy::needless_pass_by_value, reason = "values are written down where they are passed")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Other services: with reflection of either version, without, and with answers of every kind.
 
+#![expect(clippy::needless_pass_by_value, reason = "values are written down where they are passed")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -228,8 +230,10 @@ async fn a_call_that_is_cut_off_may_have_been_done() {
     rig.end().await;
 }
 
+type Answer = fn(MessageRequest) -> Option<MessageResponse>;
+
 /// A reflection service that answers as a test wants.
-struct Hostile(fn(MessageRequest) -> Option<MessageResponse>);
+struct Hostile(Answer);
 
 #[async_trait]
 impl ServerReflection for Hostile {
@@ -265,7 +269,7 @@ fn importing(name: &str, import: &str) -> FileDescriptorProto {
 #[tokio::test]
 async fn hostile_reflection_ends_in_a_clean_failure() {
     let rig = Rig::new();
-    let cases: [(&str, fn(MessageRequest) -> Option<MessageResponse>); 6] = [
+    let cases: [(&str, Answer); 6] = [
         ("endless", |asked| match asked {
             MessageRequest::FileByFilename(name) => files([importing(&name, &format!("{name}x"))]),
             _ => files([importing("a", "b")]),
