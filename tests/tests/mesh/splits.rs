@@ -268,8 +268,8 @@ async fn explain_says_when_no_more_calls_are_held() -> Result<()> {
     let mesh = Mesh::start(&["--scheduler-auto", "false"]).await?;
     let caller = mesh.caller()?;
     let coming = || with_timeout(identity(1), LIMIT);
-    let outcome = async || Ok::<_, Status>(explain(&caller, coming()).await?.outcome());
-    until("the model to be known", async || outcome().await == Ok(Outcome::Held)).await?;
+    let is_held = async || explain(&caller, coming()).await.is_ok_and(|told| told.outcome() == Outcome::Held);
+    until("the model to be known", async || is_held().await).await?;
     let mut held = Vec::new();
     for _ in 0..HOLDS / CALLS {
         let caller = mesh.caller()?;
@@ -284,7 +284,7 @@ async fn explain_says_when_no_more_calls_are_held() -> Result<()> {
     assert_eq!(told.outcome(), Outcome::Refused, "{told:?}");
     assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, told.reason.as_str()));
     held.truncate(1);
-    until("there to be room", async || outcome().await == Ok(Outcome::Held)).await?;
+    until("there to be room", async || is_held().await).await?;
     drop(held);
     mesh.stop().await
 }
