@@ -35,8 +35,8 @@ fn main() -> Result<()> {
         }
     }
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
-    // Beside `release/deps`, where the benchmark is.
-    let folder = std::env::current_exe()?.ancestors().nth(3).context("the build has a folder")?.join("bench/jobs");
+    let release = binary()?.parent().context("the build has a folder")?.to_path_buf();
+    let folder = release.with_file_name("bench").join("jobs");
     std::fs::create_dir_all(&folder)?;
     let loads = IN_FLIGHT.map(|in_flight| Load { in_flight, lasting });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

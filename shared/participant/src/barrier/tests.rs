@@ -194,6 +194,13 @@ async fn rows_are_kept_for_their_time_and_no_longer() {
     clock.advance(retention / 8 + Duration::from_secs(1));
     let forgotten = barrier.enter(&mark(Direction::Probe, 2)).await;
     assert!(matches!(forgotten, Ok(Entry::Nothing)), "{forgotten:?}");
+    // The time of one that took long begins with its end.
+    let slow = pass(barrier.enter(&of("slow/publish", Direction::Action, 1)).await);
+    clock.advance(retention - Duration::from_secs(1));
+    slow.done(Bytes::from_static(b"late")).await.expect("memory takes it");
+    clock.advance(retention - Duration::from_secs(1));
+    let kept = barrier.enter(&of("slow/publish", Direction::Action, 2)).await;
+    assert!(matches!(&kept, Ok(Entry::Answer(answer)) if answer == "late"), "{kept:?}");
 }
 
 /// What earlier processes left counts, and nothing is taken for an absent row that is only unreadable.

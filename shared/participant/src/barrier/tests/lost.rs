@@ -15,6 +15,8 @@ struct Forgetful {
     commits: AtomicUsize,
     from: usize,
     carries_out: bool,
+    /// Another process over the same rows, which begins the same action just then.
+    rival: Option<Barrier>,
 }
 
 #[async_trait]
@@ -34,6 +36,9 @@ impl Store for Forgetful {
         if self.carries_out {
             self.inner.commit(txn).await?;
         }
+        if let Some(rival) = &self.rival {
+            drop(pass(rival.enter(&mark(Direction::Action, 1)).await));
+        }
         Err(weft_store::Error::Unavailable("lost".into()))
     }
 
@@ -52,7 +57,12 @@ impl Store for Forgetful {
 
 async fn forgetful(from: usize, carries_out: bool) -> Barrier {
     let clock = Arc::new(ManualClock::default());
-    let store = Forgetful { inner: MemoryStore::new(clock.clone()), commits: AtomicUsize::new(0), from, carries_out };
+    over(MemoryStore::new(clock), (from, carries_out), None).await
+}
+
+async fn over(inner: MemoryStore, (from, carries_out): (usize, bool), rival: Option<Barrier>) -> Barrier {
+    let store = Forgetful { inner, commits: AtomicUsize::new(0), from, carries_out, rival };
+    let clock = Arc::new(ManualClock::default());
     Barrier::open(Arc::new(store), clock, "rows/", Limits::default()).await.expect("it answers")
 }
 
@@ -78,4 +88,14 @@ async fn an_end_that_is_not_written_is_unknown() {
     assert_eq!(error.reason(), Reason::StoreUnavailable);
     // It cannot be written either that the next one has begun.
     assert_eq!(reason(barrier.enter(&mark(Direction::Undo, 1)).await), Reason::StoreUnavailable);
+}
+
+/// What stands there may be another's record of the very same thing.
+#[tokio::test]
+async fn a_record_of_another_is_not_taken_for_our_own() {
+    let inner = MemoryStore::new(Arc::new(ManualClock::default()));
+    let clock = Arc::new(ManualClock::default());
+    let rival = Barrier::open(Arc::new(inner.clone()), clock, "rows/", Limits::default()).await.expect("it answers");
+    let barrier = over(inner, (0, false), Some(rival)).await;
+    assert_eq!(reason(barrier.enter(&mark(Direction::Action, 1)).await), Reason::StoreUnavailable);
 }
