@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use jobs::figures::{self, Load, Way};
 use jobs::{chaos, restate, speed, takeover};
+use weft_tests::process::binary;
 
 const PARTS: [&str; 4] = ["restate", "speed", "takeover", "chaos"];
 
