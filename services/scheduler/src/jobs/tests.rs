@@ -138,8 +138,7 @@ fn options() -> Options {
     Options { jobs: JobOptions { targets: Targets::loopback(), ..JobOptions::default() }, ..Options::default() }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "steps are written down where they are passed")]
-fn asked(steps: Value, key: &str) -> SubmitJobRequest {
+fn asked(steps: &Value, key: &str) -> SubmitJobRequest {
     let definition = Some(message(json!({ "name": "j", "steps": steps })));
     SubmitJobRequest { definition, key: key.to_owned(), ..SubmitJobRequest::default() }
 }
