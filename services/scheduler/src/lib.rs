@@ -55,6 +55,8 @@ use weft_types::SystemClock;
 pub use figures::{Figures, VersionFigures};
 pub use jobs::{Options as JobOptions, Targets as JobTargets};
 pub use options::{ModelControl, Options};
+/// Where long values of jobs are kept.
+pub use weft_journal::Payloads as JobPayloads;
 
 use control::ToLeader;
 use cordon::Expiry;

@@ -61,6 +61,9 @@ pub enum Error {
         /// How long it may be.
         limit: usize,
     },
+    /// There is no folder for what is too long for a record.
+    #[error("values above 4 KiB are not kept here")]
+    NotKept,
     /// The folder of contents.
     #[error("the folder of payloads cannot be used: {0}")]
     Folder(#[from] std::io::Error),

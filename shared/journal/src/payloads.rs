@@ -25,12 +25,14 @@ pub const MAX_INLINE: usize = 4 * 1024;
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 
 /// Where long values are kept. Clones share it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Payloads {
     place: Arc<Place>,
 }
 
+#[derive(Debug)]
 enum Place {
+    Nowhere,
     Folder(PathBuf),
     // Held for one lookup or change, never across an await.
     Memory(Mutex<HashMap<Hash, (Bytes, SystemTime)>>),
@@ -47,6 +49,11 @@ impl Payloads {
         Self { place: Arc::new(Place::Folder(path.into())) }
     }
 
+    /// Nowhere: what is too long for the record is refused. For schedulers that share a store and no folder.
+    pub fn nowhere() -> Self {
+        Self { place: Arc::new(Place::Nowhere) }
+    }
+
     /// In this process: for a store that ends with it, too.
     pub fn memory() -> Self {
         Self { place: Arc::new(Place::Memory(Mutex::default())) }
@@ -59,6 +66,7 @@ impl Payloads {
         }
         let (hash, len) = (sha256(&bytes), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         self.blocking(move |place| match place {
+            Place::Nowhere => Err(Error::NotKept),
             Place::Folder(root) => write(root, &hash, &bytes),
             Place::Memory(kept) => {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).insert(hash, (bytes, now));
@@ -87,6 +95,7 @@ impl Payloads {
         needed: Arc<dyn Fn(&Hash) -> bool + Send + Sync>,
     ) -> Result<usize, Error> {
         self.blocking(move |place| match place {
+            Place::Nowhere => Ok(0),
             Place::Folder(root) => sweep(root, before, &*needed),
             Place::Memory(kept) => {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,6 +145,7 @@ fn write(root: &Path, hash: &Hash, bytes: &[u8]) -> Result<(), Error> {
 
 fn read(place: &Place, hash: &Hash) -> Result<Bytes, Error> {
     match place {
+        Place::Nowhere => Err(Error::Missing),
         Place::Folder(root) => match fs::read(path(root, hash)) {
             Ok(bytes) => Ok(Bytes::from(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Missing),

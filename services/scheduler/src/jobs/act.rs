@@ -36,8 +36,8 @@ use reflection::Schemas;
 pub(crate) trait Payloads: Send + Sync {
     /// Reads one.
     async fn load(&self, payload: &Payload) -> Result<Bytes, Fault>;
-    /// Keeps JSON text, in the record or beside it.
-    async fn store(&self, text: Bytes) -> Result<Payload, Fault>;
+    /// Keeps JSON text, in a record with so many bytes of values in it already, or beside it.
+    async fn store(&self, text: Bytes, inline: usize) -> Result<Payload, Fault>;
 }
 
 /// A job as its actions see it.
@@ -49,6 +49,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) tenant: &'a str,
     /// Its input.
     pub(crate) input: &'a Payload,
+    /// The bytes of the values that stand in its record.
+    pub(crate) inline: usize,
     /// Where it stands, as committed.
     pub(crate) job: &'a Job,
 }
@@ -173,7 +175,7 @@ impl Actor {
         output.roots(&mut roots);
         let values = self.values(plan, facts, &roots).await?;
         let value = output.render(&values).map_err(|problem| unfit(&problem))?;
-        self.keep(&value).await.map(Some)
+        self.keep(&value, facts).await.map(Some)
     }
 
     /// Makes one attempt. Dropping the future ends it.
@@ -184,7 +186,7 @@ impl Actor {
         };
         // It is as large as the largest of all actions.
         match Box::pin(self.run(&attempt, act)).await {
-            Ok(Made { value, place }) => (self.done(attempt.direction, value).await, place),
+            Ok(Made { value, place }) => (self.done(&attempt, value).await, place),
             Err(Failure { fault, is_clean: true }) => (Outcome::FailedClean(fault), None),
             Err(Failure { fault, is_clean: false }) => (Outcome::Unknown(fault), None),
         }
@@ -223,33 +225,33 @@ impl Actor {
     }
 
     /// The outcome of something that succeeded.
-    async fn done(&self, direction: Direction, value: Option<Value>) -> Outcome {
-        match (direction, value) {
+    async fn done(&self, attempt: &Attempt<'_>, value: Option<Value>) -> Outcome {
+        match (attempt.direction, value) {
             (Direction::Undo, _) | (Direction::Action, None) => Outcome::Done(None),
             (Direction::Action, Some(value)) => {
-                self.keep(&value).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
+                self.keep(&value, attempt.facts).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
             }
-            (Direction::Probe, told) => self.found(told).await,
+            (Direction::Probe, told) => self.found(told, attempt.facts).await,
         }
     }
 
     /// What a probe found.
-    async fn found(&self, told: Option<Value>) -> Outcome {
+    async fn found(&self, told: Option<Value>, facts: Facts<'_>) -> Outcome {
         let told = told.unwrap_or_default();
         match (told.get("done"), told.get("output")) {
             (Some(Value::Bool(false)), _) => Outcome::Absent,
             (Some(Value::Bool(true)), None | Some(Value::Null)) => Outcome::Done(None),
             (Some(Value::Bool(true)), Some(output)) => {
-                self.keep(output).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
+                self.keep(output, facts).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
             }
             _ => Outcome::Unknown(Fault::new("INTERNAL", "the probe's answer has no 'done' that is true or false")),
         }
     }
 
-    async fn keep(&self, value: &Value) -> Result<Payload, Fault> {
+    async fn keep(&self, value: &Value, facts: Facts<'_>) -> Result<Payload, Fault> {
         template::check_size(value).map_err(|problem| Fault::new("OUT_OF_RANGE", problem.to_string()))?;
         let text = serde_json::to_vec(value).map_err(|error| Fault::new("INTERNAL", error.to_string()))?;
-        self.0.payloads.store(text.into()).await
+        self.0.payloads.store(text.into(), facts.inline).await
     }
 }
 

@@ -14,6 +14,10 @@ pub(super) fn journal_failed(error: &weft_journal::Error) -> Error {
         Failed::TooLarge { len, limit } => {
             Error::new(Reason::MessageTooLarge, format!("a value has {len} bytes, and at most {limit} are kept"))
         }
+        Failed::NotKept => Error::new(
+            Reason::PreconditionFailed,
+            "values above 4 KiB, or 32 KiB in one job, need a folder: see the schedulers' setting --jobs-payloads",
+        ),
         Failed::Unreadable(_) | Failed::Missing | Failed::Corrupt => {
             tracing::warn!(%error, "something of a job cannot be read");
             Error::new(Reason::Internal, "what the log refers to cannot be read")

@@ -1,7 +1,8 @@
 //! What can be set about jobs.
 
-use std::path::PathBuf;
 use std::time::Duration;
+
+use weft_journal::Payloads;
 
 use super::definition::Targets;
 
@@ -12,8 +13,8 @@ pub struct Options {
     pub max_open: usize,
     /// Attempts under way at once, on the way forward and on the way back each.
     pub max_attempts: usize,
-    /// Where long values are kept; `None` in memory, where they end with the process.
-    pub payloads: Option<PathBuf>,
+    /// Where long values are kept.
+    pub payloads: Payloads,
     /// How long a job and its key are known after its end.
     pub retention: Duration,
     /// The services that jobs may call.
@@ -25,7 +26,7 @@ impl Default for Options {
         Self {
             max_open: 50_000,
             max_attempts: 1_024,
-            payloads: None,
+            payloads: Payloads::nowhere(),
             retention: Duration::from_secs(3_600),
             targets: Targets::default(),
         }

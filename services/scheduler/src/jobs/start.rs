@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::async_trait;
-use weft_journal::{Journal, Keys, Payloads, Shard, Wiring};
+use weft_journal::{Journal, Keys, Shard, Wiring};
 use weft_saga::{Fault, Payload};
 use weft_store::Compare;
 use weft_types::SystemClock;
@@ -33,7 +33,7 @@ impl Jobs {
             store: Arc::clone(&inner.store),
             maintenance: Arc::clone(&inner.maintenance),
             keys: keys.clone(),
-            payloads: options.payloads.as_ref().map_or_else(Payloads::memory, Payloads::folder),
+            payloads: options.payloads.clone(),
             tasks: tasks.clone(),
             clock: Arc::new(SystemClock),
         };
@@ -78,8 +78,8 @@ impl act::Payloads for Kept {
         self.0.load(payload).await.map_err(|error| fault(&error))
     }
 
-    async fn store(&self, text: Bytes) -> Result<Payload, Fault> {
-        self.0.store(text).await.map_err(|error| fault(&error))
+    async fn store(&self, text: Bytes, inline: usize) -> Result<Payload, Fault> {
+        self.0.store_within(text, inline).await.map_err(|error| fault(&error))
     }
 }
 
@@ -87,6 +87,10 @@ impl act::Payloads for Kept {
 fn fault(error: &weft_journal::Error) -> Fault {
     let (code, message) = match error {
         weft_journal::Error::TooLarge { .. } => ("OUT_OF_RANGE", "a value is longer than values may be"),
+        weft_journal::Error::NotKept => (
+            "FAILED_PRECONDITION",
+            "values above 4 KiB, or 32 KiB in one job, need the schedulers' setting --jobs-payloads",
+        ),
         weft_journal::Error::Missing | weft_journal::Error::Corrupt => {
             ("DATA_LOSS", "a value of the job is not there any more")
         }

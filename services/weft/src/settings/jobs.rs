@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_config::{Section, Setting};
-use weft_scheduler::JobTargets;
+use weft_scheduler::{JobPayloads, JobTargets};
 
 /// What a scheduler is told of jobs.
 #[derive(Clone, Debug)]
 pub struct Jobs {
-    /// Where long values are kept; `None` in one process's memory.
-    pub payloads: Option<PathBuf>,
+    /// Where long values are kept.
+    pub payloads: JobPayloads,
     /// How long a job is known after its end.
     pub retention: Duration,
     /// The services that jobs may call.
@@ -25,15 +25,21 @@ pub(super) fn read(section: &mut Section<'_>, is_alone: bool) -> Jobs {
         "services that jobs may call: host, host:port, *.domain or *.domain:port; with none jobs call only models";
     let targets = Setting::new("jobs-targets", own, about)
         .check("hosts, with ports or without", |targets: &Vec<String>| targets.join(",").parse::<JobTargets>().is_ok());
+    let folder: Option<PathBuf> = section.get(Setting::new(
+        "jobs-payloads",
+        None,
+        "folder that all schedulers share, for values of jobs above 4 KiB; unset refuses them, but in one process with an embedded store",
+    ));
+    let unset = if is_alone { JobPayloads::memory } else { JobPayloads::nowhere };
     Jobs {
-        payloads: section.get(Setting::new(
-            "jobs-payloads",
-            None,
-            "folder that all schedulers share, for values of jobs above 4 KiB; unset keeps them in memory, where they end with the process",
-        )),
+        payloads: folder.map_or_else(unset, JobPayloads::folder),
         retention: section.get(
-            Setting::new("jobs-retention", Duration::from_secs(3_600), "how long a job and its key are known after its end")
-                .within(Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600)),
+            Setting::new(
+                "jobs-retention",
+                Duration::from_secs(3_600),
+                "how long a job and its key are known after its end",
+            )
+            .within(Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600)),
         ),
         targets: section.get(targets),
     }

@@ -88,7 +88,13 @@ pub(super) async fn rule(context: Context, step: usize, landing: mpsc::Sender<La
 
 /// The job as its actions see it.
 pub(super) fn facts(record: &Record) -> Facts<'_> {
-    Facts { id: record.id.as_str(), tenant: &record.tenant, input: &record.input, job: &record.job }
+    Facts {
+        id: record.id.as_str(),
+        tenant: &record.tenant,
+        input: &record.input,
+        inline: record.inline_bytes(),
+        job: &record.job,
+    }
 }
 
 async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> {

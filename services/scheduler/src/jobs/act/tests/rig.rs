@@ -39,8 +39,8 @@ impl Payloads for Memory {
         kept.ok_or_else(|| Fault::new("UNAVAILABLE", "it is gone"))
     }
 
-    async fn store(&self, text: bytes::Bytes) -> Result<Payload, Fault> {
-        if text.len() <= 4_096 {
+    async fn store(&self, text: bytes::Bytes, inline: usize) -> Result<Payload, Fault> {
+        if inline + text.len() <= 4_096 {
             return Ok(Payload::Inline(text.to_vec()));
         }
         let (sha256, len) = (Sha256::digest(&text).into(), text.len() as u64);
@@ -88,7 +88,7 @@ impl Rig {
     }
 
     pub(super) fn facts<'a>(&self, standing: &'a Standing) -> Facts<'a> {
-        Facts { id: "job-1", tenant: "t", input: &standing.input, job: &standing.job }
+        Facts { id: "job-1", tenant: "t", input: &standing.input, inline: 0, job: &standing.job }
     }
 
     pub(super) async fn act(
@@ -133,7 +133,7 @@ impl Rig {
     }
 
     pub(super) async fn keep(&self, value: &Value) -> Payload {
-        self.memory.store(value.to_string().into()).await.expect("it is kept")
+        self.memory.store(value.to_string().into(), 0).await.expect("it is kept")
     }
 
     pub(super) async fn end(self) {
