@@ -175,7 +175,7 @@ impl Actor {
         output.roots(&mut roots);
         let values = self.values(plan, facts, &roots).await?;
         let value = output.render(&values).map_err(|problem| unfit(&problem))?;
-        self.keep(&value, facts).await.map(Some)
+        self.keep(&value, facts.inline).await.map(Some)
     }
 
     /// Makes one attempt. Dropping the future ends it.
@@ -186,7 +186,7 @@ impl Actor {
         };
         // It is as large as the largest of all actions.
         match Box::pin(self.run(&attempt, act)).await {
-            Ok(Made { value, place }) => (self.done(&attempt, value).await, place),
+            Ok(Made { value, place }) => (self.done(attempt.direction, attempt.facts.inline, value).await, place),
             Err(Failure { fault, is_clean: true }) => (Outcome::FailedClean(fault), None),
             Err(Failure { fault, is_clean: false }) => (Outcome::Unknown(fault), None),
         }
@@ -225,33 +225,33 @@ impl Actor {
     }
 
     /// The outcome of something that succeeded.
-    async fn done(&self, attempt: &Attempt<'_>, value: Option<Value>) -> Outcome {
-        match (attempt.direction, value) {
+    async fn done(&self, direction: Direction, inline: usize, value: Option<Value>) -> Outcome {
+        match (direction, value) {
             (Direction::Undo, _) | (Direction::Action, None) => Outcome::Done(None),
             (Direction::Action, Some(value)) => {
-                self.keep(&value, attempt.facts).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
+                self.keep(&value, inline).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
             }
-            (Direction::Probe, told) => self.found(told, attempt.facts).await,
+            (Direction::Probe, told) => self.found(told, inline).await,
         }
     }
 
     /// What a probe found.
-    async fn found(&self, told: Option<Value>, facts: Facts<'_>) -> Outcome {
+    async fn found(&self, told: Option<Value>, inline: usize) -> Outcome {
         let told = told.unwrap_or_default();
         match (told.get("done"), told.get("output")) {
             (Some(Value::Bool(false)), _) => Outcome::Absent,
             (Some(Value::Bool(true)), None | Some(Value::Null)) => Outcome::Done(None),
             (Some(Value::Bool(true)), Some(output)) => {
-                self.keep(output, facts).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
+                self.keep(output, inline).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
             }
             _ => Outcome::Unknown(Fault::new("INTERNAL", "the probe's answer has no 'done' that is true or false")),
         }
     }
 
-    async fn keep(&self, value: &Value, facts: Facts<'_>) -> Result<Payload, Fault> {
+    async fn keep(&self, value: &Value, inline: usize) -> Result<Payload, Fault> {
         template::check_size(value).map_err(|problem| Fault::new("OUT_OF_RANGE", problem.to_string()))?;
         let text = serde_json::to_vec(value).map_err(|error| Fault::new("INTERNAL", error.to_string()))?;
-        self.0.payloads.store(text.into(), facts.inline).await
+        self.0.payloads.store(text.into(), inline).await
     }
 }
 
