@@ -2,7 +2,7 @@
 //!
 //! - [`grpc`]: the methods; [`check`] looks at their fields, and [`forward`] passes on what is another scheduler's.
 //! - [`submit`], [`verbs`], [`watch`], [`list`], [`view`]: what callers do and see.
-//! - [`definition`] checks what is submitted and makes a [`Plan`] of it, [`programs`] keeps it, [`template`] makes values of values.
+//! - [`definition`] checks what is submitted and makes a plan of it, [`programs`] keeps it, [`template`] makes values of values.
 //! - [`shards`]: which jobs are this scheduler's; [`table`] holds them, and [`run`] runs each.
 //! - [`act`] does what steps say: it calls models and other services, and has models held; [`room`] bounds how much at once.
 //!
