@@ -1,4 +1,4 @@
-//! Journaled jobs while the schedulers that run them are killed and paused: none is lost, and none of their effects happens twice.
+//! Journaled jobs while the schedulers that run them are killed and paused, and their etcd loses its leader: none is lost, and none of their effects happens twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ pub struct Size {
     pub kills: usize,
     /// How many are stopped where they stand until their lease is over, and then go on.
     pub pauses: usize,
+    /// Members of etcd.
+    pub members: usize,
+    /// How often the one that leads is killed, and started again.
+    pub leaders: usize,
 }
 
 /// What came of it.
@@ -62,7 +66,7 @@ pub struct Figures {
 pub struct Schedulers {
     url: String,
     lease_ttl: &'static str,
-    _etcd: Cluster,
+    etcd: Cluster,
     running: Vec<Weft>,
     store: Arc<dyn Store>,
     keys: Keys,
@@ -81,7 +85,7 @@ impl Schedulers {
             (0..members).map(|member| Ok(etcd.client_url(member)?.to_owned())).collect::<Result<_>>()?;
         let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(etcd::Options::new(urls.clone())).await?);
         let url = urls.join(",");
-        let mut schedulers = Self { url, lease_ttl, _etcd: etcd, running: Vec::new(), store, keys: Keys::new(CLUSTER) };
+        let mut schedulers = Self { url, lease_ttl, etcd, running: Vec::new(), store, keys: Keys::new(CLUSTER) };
         for number in 0..count {
             let started = schedulers.launch("scheduler", number)?;
             schedulers.running.push(started);
@@ -100,6 +104,13 @@ impl Schedulers {
     /// Where one of them answers.
     pub fn address(&self, number: usize) -> &str {
         &self.running[number % self.running.len()].address
+    }
+
+    /// Kills the member of etcd that leads, and starts it again.
+    pub async fn kill_leader(&mut self) -> Result<()> {
+        let leader = self.etcd.leader().await?;
+        self.etcd.kill(leader)?;
+        self.etcd.restart(leader).await
     }
 
     /// Kills one and starts it again.
@@ -144,7 +155,7 @@ impl Schedulers {
 
 /// Runs the jobs, and strikes the schedulers while they run.
 pub async fn run(size: Size) -> Result<Figures> {
-    let mut schedulers = Schedulers::start(size.schedulers).await?;
+    let mut schedulers = Schedulers::over(size.members, LEASE_TTL, size.schedulers).await?;
     let (worker, router, tasks) = (schedulers.launch("worker", 0)?, schedulers.launch("router", 0)?, Tasks::new());
     let ledger = ledger::serve(Setup::default(), &tasks).await?;
     let (account, client) = (ledger::Client::new(&ledger.address)?, Client::new(&router.address)?);
@@ -181,11 +192,22 @@ pub async fn run(size: Size) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Kills and pauses them in turn, each time once some more jobs have ended.
+/// What is done to the schedulers and their store.
+#[derive(Clone, Copy)]
+enum Strike {
+    Kill,
+    Pause,
+    Leader,
+}
+
+/// Strikes of each kind in turn, each time once some more jobs have ended.
 async fn strike(schedulers: &mut Schedulers, size: Size, ended: &AtomicUsize) -> Result<()> {
-    let strikes = size.kills + size.pauses;
-    for strike in 0..strikes {
-        let goal = size.jobs * (strike + 1) / (strikes + 2);
+    let rounds = size.kills.max(size.pauses).max(size.leaders);
+    let kinds = [(Strike::Kill, size.kills), (Strike::Pause, size.pauses), (Strike::Leader, size.leaders)];
+    let of_round = |round: usize| kinds.into_iter().filter(move |(_, times)| round < *times).map(|(strike, _)| strike);
+    let strikes: Vec<Strike> = (0..rounds).flat_map(of_round).collect();
+    for (number, strike) in strikes.iter().enumerate() {
+        let goal = size.jobs * (number + 1) / (strikes.len() + 2);
         // A strike that waits for jobs which wait for it would wait for ever.
         let enough = async {
             while ended.load(Ordering::Relaxed) < goal {
@@ -193,8 +215,11 @@ async fn strike(schedulers: &mut Schedulers, size: Size, ended: &AtomicUsize) ->
             }
         };
         let _ = tokio::time::timeout(CALM, enough).await;
-        let pauses = strike % 2 == 1 && strike / 2 < size.pauses || strike >= 2 * size.kills;
-        if pauses { schedulers.pause(strike).await? } else { schedulers.kill(strike)? }
+        match strike {
+            Strike::Kill => schedulers.kill(number)?,
+            Strike::Pause => schedulers.pause(number).await?,
+            Strike::Leader => schedulers.kill_leader().await?,
+        }
     }
     Ok(())
 }

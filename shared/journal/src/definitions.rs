@@ -12,7 +12,7 @@ use crate::payloads::sha256;
 use crate::record::Hash;
 
 /// The longest definition.
-const MAX_DEFINITION: usize = 64 * 1024;
+const MAX_DEFINITION: usize = 256 * 1024;
 
 /// A definition in use is written anew this often at most, to say that it is.
 const COARSE: Millis = 3_600_000;

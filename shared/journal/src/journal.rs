@@ -228,7 +228,7 @@ impl Shared {
         self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn quarantined(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    pub(crate) fn quarantined(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         // As for shards.
         self.quarantined.lock().unwrap_or_else(PoisonError::into_inner)
     }

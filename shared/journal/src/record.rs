@@ -87,6 +87,6 @@ impl Record {
 
     /// Whether it only gets smaller from here on: such transitions must always find room.
     pub(crate) fn is_ending(&self) -> bool {
-        self.job.state.has_ended() || self.job.state == weft_saga::JobState::Compensating
+        self.job.state.has_ended() || self.job.decided || self.job.state == weft_saga::JobState::Compensating
     }
 }

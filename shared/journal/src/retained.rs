@@ -82,19 +82,25 @@ impl Retained {
         of_shard.filter_map(|(_, kept)| kept.record.clone()).collect()
     }
 
-    /// What is over the bounds, by shard: the oldest, at most `limit` of each.
-    pub(crate) fn expired(&self, bounds: Bounds, limit: usize) -> BTreeMap<u8, Expired> {
+    /// What is over the bounds, by shard: the oldest, at most `limit` together and `rounds` times that of each.
+    pub(crate) fn expired(&self, bounds: Bounds, limit: usize, rounds: usize) -> BTreeMap<u8, Vec<Expired>> {
         let (mut records, mut bytes) = (self.kept.len(), self.bytes);
-        let mut expired: BTreeMap<u8, Expired> = BTreeMap::new();
+        let mut expired: BTreeMap<u8, Vec<Expired>> = BTreeMap::new();
         for ((ended_at, id), kept) in &self.kept {
             if *ended_at >= bounds.since && records <= bounds.records && bytes <= bounds.bytes {
                 break;
             }
             (records, bytes) = (records - 1, bytes - kept.bytes);
             let of_shard = expired.entry(id.shard()).or_default();
-            if of_shard.jobs.len() < limit {
-                of_shard.jobs.push(id.clone());
-                of_shard.keys.extend(kept.key.clone());
+            if of_shard.last().is_none_or(|last| last.jobs.len() >= limit) {
+                if of_shard.len() >= rounds {
+                    continue;
+                }
+                of_shard.push(Expired::default());
+            }
+            if let Some(last) = of_shard.last_mut() {
+                last.jobs.push(id.clone());
+                last.keys.extend(kept.key.clone());
             }
         }
         expired

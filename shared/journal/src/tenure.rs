@@ -90,6 +90,10 @@ impl Tenure {
         }
         let Some(term) = self.term else { return };
         self.drop_lost(term);
+        // Keys of shards that could not be given up when they were over: nobody else can win them while they stand.
+        for (number, epoch) in self.over.clone() {
+            self.give_up(number, epoch).await;
+        }
         self.start_won(term);
         self.move_away();
         if let Err(error) = self.win(term).await {
@@ -207,7 +211,7 @@ impl Tenure {
         let key = self.shared.keys.owner(number);
         let compares = vec![Compare::CreateRevision(key.clone(), epoch)];
         if let Err(error) = self.shared.store.commit(Txn { compares, ops: vec![Op::Delete(key)] }).await {
-            tracing::warn!(%error, shard = number, "a shard was not given up, its key stays until the lease ends");
+            tracing::warn!(%error, shard = number, "a shard was not given up yet");
         }
     }
 

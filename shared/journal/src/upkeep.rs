@@ -18,6 +18,8 @@ use crate::writer::Request;
 
 /// Jobs that one shard forgets in one transaction.
 const MAX_FORGOTTEN: usize = 32;
+/// Such transactions of one shard in one round.
+const MAX_ROUNDS: usize = 32;
 
 /// The scheduler that owns it looks for what no job of any shard refers to.
 const COLLECTOR: u8 = 0;
@@ -59,7 +61,7 @@ impl Upkeep {
     /// Members that do not answer say nothing, and the last size stands.
     async fn measure(&self) {
         let members = self.shared.maintenance.members().await;
-        let sizes = members.iter().filter(|member| member.error.is_none()).map(|member| member.database_bytes);
+        let sizes = members.iter().filter(|member| member.error.is_none()).map(|member| member.used_bytes);
         if let Some(used) = sizes.max() {
             self.shared.quota.observe(used);
         }
@@ -74,11 +76,13 @@ impl Upkeep {
         let retain = u64::try_from(options.retain.as_millis()).unwrap_or(u64::MAX);
         let since = self.shared.wall().saturating_sub(retain);
         let bounds = Bounds { since, records: part(options.retain_records), bytes: part(options.retain_bytes) };
-        let expired = self.shared.retained().expired(bounds, MAX_FORGOTTEN);
+        let expired = self.shared.retained().expired(bounds, MAX_FORGOTTEN, MAX_ROUNDS);
         for (number, expired) in expired {
             if let Some(shard) = shards.get(&number) {
-                // One that is busy does it in the next round.
-                drop(shard.state.requests.try_send(Request::Forget { jobs: expired.jobs, keys: expired.keys }));
+                for some in expired {
+                    // One that is busy does it in the next round.
+                    drop(shard.state.requests.try_send(Request::Forget { jobs: some.jobs, keys: some.keys }));
+                }
             }
         }
     }

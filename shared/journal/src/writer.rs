@@ -143,7 +143,9 @@ impl Writer {
             let holds = self.live.get(&slot.job).into_iter().flat_map(|record| record.holds());
             holds.into_iter().any(|hold| self.shared.keys.slot(hold) == slot.key)
         };
-        let stray: HashSet<Slot> = slots.into_iter().filter(|slot| !has(slot)).collect();
+        // What a record that cannot be read holds is not known: a newer build may go on with it.
+        let is_unread = |slot: &Slot| self.shared.quarantined().contains_key(&self.shared.keys.job(&slot.job));
+        let stray: HashSet<Slot> = slots.into_iter().filter(|slot| !has(slot) && !is_unread(slot)).collect();
         for slot in stray.intersection(&self.suspects) {
             tracing::warn!(slot = slot.key, job = %slot.job, "a slot that no job has is freed");
             let compares = vec![Compare::CreateRevision(slot.key.clone(), slot.taken_at)];

@@ -92,7 +92,8 @@ impl<'a> Transition<'a> {
             Event::TakenOver => return Ok(self.taken_over()),
             Event::Cancel { reason } => return self.cancel(reason),
             Event::Resolve(verb) => return self.resolve(verb),
-            Event::Signal { name, value } => self.signal(name, value)?,
+            // It says nothing about whether the job can be run.
+            Event::Signal { name, value } => return self.signal(name, value),
             Event::Ruled { step, ruling } => self.ruled(*step, ruling)?,
             Event::Reserved { step, item, holds } => self.reserved(*step, *item, holds)?,
             Event::NoSlots { step, item, fault } => self.no_slots(*step, *item, fault)?,

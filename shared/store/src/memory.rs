@@ -141,7 +141,7 @@ impl Maintain for MemoryStore {
         let bytes = self.with(|state| state.bytes());
         let version = concat!("embedded ", env!("CARGO_PKG_VERSION")).to_owned();
         let database_bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        vec![Member { version, database_bytes, leader: true, ..Member::default() }]
+        vec![Member { version, database_bytes, used_bytes: database_bytes, leader: true, ..Member::default() }]
     }
 }
 

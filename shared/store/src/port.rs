@@ -212,6 +212,8 @@ pub struct Member {
     pub version: String,
     /// The size of its database file in bytes; deleted and compacted records count until it is defragmented.
     pub database_bytes: u64,
+    /// What of that is in use, in bytes: the rest is written again before the file grows.
+    pub used_bytes: u64,
     /// Whether it leads the others.
     pub leader: bool,
     /// The alarms that it has raised, such as `NOSPACE`.

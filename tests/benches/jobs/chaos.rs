@@ -1,4 +1,4 @@
-//! Thousands of jobs while their schedulers are killed and paused.
+//! Thousands of jobs while their schedulers are killed and paused, and etcd loses its leader.
 
 use anyhow::Result;
 use weft_tests::chaos::{self, Size};
@@ -7,8 +7,8 @@ use weft_tests::goal::Goal;
 /// No job lost, no effect twice.
 pub(crate) async fn run(small: bool) -> Result<Vec<Goal>> {
     let size = match small {
-        true => Size { jobs: 100, open: 16, schedulers: 2, kills: 1, pauses: 1 },
-        false => Size { jobs: 5_000, open: 64, schedulers: 3, kills: 10, pauses: 5 },
+        true => Size { jobs: 100, open: 16, schedulers: 2, kills: 1, pauses: 1, members: 3, leaders: 1 },
+        false => Size { jobs: 5_000, open: 64, schedulers: 3, kills: 10, pauses: 5, members: 3, leaders: 3 },
     };
     let figures = chaos::run(size).await?;
     let chaos::Figures { completed, compensated, effects, deliveries, took, .. } = &figures;

@@ -10,7 +10,7 @@ use weft_tests::jobs::{Client, compute, definition, has_ended, request, status, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schedulers_are_killed_and_paused_and_every_effect_happens_once() -> Result<()> {
-    let size = Size { jobs: 300, open: 32, schedulers: 3, kills: 3, pauses: 2 };
+    let size = Size { jobs: 300, open: 32, schedulers: 3, kills: 3, pauses: 2, members: 1, leaders: 0 };
     let figures = chaos::run(size).await?;
     assert_eq!(figures.violations, Vec::<String>::new(), "{figures:?}");
     assert_eq!((figures.completed, figures.compensated), (200, 100), "{figures:?}");

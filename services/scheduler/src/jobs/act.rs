@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use tonic::async_trait;
-use weft_saga::{Direction, Fault, Job, Outcome, Payload, Place, Ruling};
+use weft_saga::{Direction, Effect, Fault, Job, Outcome, Payload, Phase, Place, Ruling, Step};
 use weft_store::Compare;
 use weft_telemetry::TraceContext;
 use weft_types::Deadline;
@@ -186,7 +186,10 @@ impl Actor {
         };
         // It is as large as the largest of all actions.
         match Box::pin(self.run(&attempt, act)).await {
-            Ok(Made { value, place }) => (self.done(attempt.direction, attempt.facts.inline, value).await, place),
+            Ok(Made { value, place }) => {
+                let outcome = self.done(attempt.direction, attempt.facts.inline, value).await;
+                (outcome.unwrap_or_else(|fault| unkept(attempt.plan.definition.steps.get(attempt.step), fault)), place)
+            }
             Err(Failure { fault, is_clean: true }) => (Outcome::FailedClean(fault), None),
             Err(Failure { fault, is_clean: false }) => (Outcome::Unknown(fault), None),
         }
@@ -224,34 +227,42 @@ impl Actor {
         Hold { model, step: attempt.key(), guards: attempt.guards.clone(), deadline: attempt.deadline }
     }
 
-    /// The outcome of something that succeeded.
-    async fn done(&self, direction: Direction, inline: usize, value: Option<Value>) -> Outcome {
+    /// The outcome of something that succeeded; an error where what it brings cannot be kept.
+    async fn done(&self, direction: Direction, inline: usize, value: Option<Value>) -> Result<Outcome, Fault> {
         match (direction, value) {
-            (Direction::Undo, _) | (Direction::Action, None) => Outcome::Done(None),
-            (Direction::Action, Some(value)) => {
-                self.keep(&value, inline).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
-            }
+            (Direction::Undo, _) | (Direction::Action, None) => Ok(Outcome::Done(None)),
+            (Direction::Action, Some(value)) => Ok(Outcome::Done(Some(self.keep(&value, inline).await?))),
             (Direction::Probe, told) => self.found(told, inline).await,
         }
     }
 
     /// What a probe found.
-    async fn found(&self, told: Option<Value>, inline: usize) -> Outcome {
+    async fn found(&self, told: Option<Value>, inline: usize) -> Result<Outcome, Fault> {
         let told = told.unwrap_or_default();
-        match (told.get("done"), told.get("output")) {
+        Ok(match (told.get("done"), told.get("output")) {
             (Some(Value::Bool(false)), _) => Outcome::Absent,
             (Some(Value::Bool(true)), None | Some(Value::Null)) => Outcome::Done(None),
-            (Some(Value::Bool(true)), Some(output)) => {
-                self.keep(output, inline).await.map_or_else(Outcome::Unknown, |kept| Outcome::Done(Some(kept)))
-            }
+            (Some(Value::Bool(true)), Some(output)) => Outcome::Done(Some(self.keep(output, inline).await?)),
             _ => Outcome::Unknown(Fault::new("INTERNAL", "the probe's answer has no 'done' that is true or false")),
-        }
+        })
     }
 
     async fn keep(&self, value: &Value, inline: usize) -> Result<Payload, Fault> {
         template::check_size(value).map_err(|problem| Fault::new("OUT_OF_RANGE", problem.to_string()))?;
         let text = serde_json::to_vec(value).map_err(|error| Fault::new("INTERNAL", error.to_string()))?;
         self.0.payloads.store(text.into(), inline).await
+    }
+}
+
+/// What became of a step whose action has succeeded, and whose output cannot be kept. To repeat it would bring the same output, unless the
+/// place where outputs are kept is only out of reach. From the pivot on there is no way back: it is done, without an output.
+pub(super) fn unkept(step: Option<&Step>, fault: Fault) -> Outcome {
+    let Some(step) = step else { return Outcome::Unknown(fault) };
+    match (step.effect, step.phase) {
+        _ if fault.code == "UNAVAILABLE" => Outcome::Unknown(fault),
+        (Effect::Pure, _) => Outcome::FailedClean(fault),
+        (_, Phase::Pre) => Outcome::Unknown(fault),
+        _ => Outcome::Done(None),
     }
 }
 

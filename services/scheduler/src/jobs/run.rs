@@ -250,7 +250,10 @@ impl Runner {
         let outcomes = match self.transit(&events).await {
             Err(CommitError::TooLarge(why)) => {
                 tracing::warn!(job = %self.record.id, why, "a transition is too large for the log: it goes without what it brings");
-                let events: Vec<_> = events.into_iter().map(|event| attempt::without_output(event, &why)).collect();
+                let events: Vec<_> = events
+                    .into_iter()
+                    .map(|event| attempt::without_output(event, &why, &self.program.definition))
+                    .collect();
                 self.transit(&events).await
             }
             outcomes => outcomes,
@@ -260,6 +263,24 @@ impl Runner {
             // The event has not happened: other slots are looked for.
             Err(CommitError::SlotsTaken) => self.collisions += 1,
             Err(CommitError::Fenced) => return Err(Stop::Fenced),
+            Err(CommitError::TooLarge(why)) if replies.iter().any(Option::is_some) => {
+                // What a caller brings is not taken, and the job is as it was; what has ended meanwhile counts as unknown in time.
+                for reply in replies.into_iter().flatten() {
+                    let _ = reply.send(Err(Error::new(
+                        Reason::PreconditionFailed,
+                        format!("the job has no room for it: {why}"),
+                    )));
+                }
+            }
+            // A job on its way back has more room, and needs less.
+            Err(CommitError::TooLarge(why)) if !self.record.job.decided && self.record.job.undo_since.is_none() => {
+                let turn = Event::Cancel { reason: format!("it has become too large for the log: {why}") };
+                match self.transit(&[turn]).await {
+                    Ok(_) => {}
+                    Err(CommitError::Fenced) => return Err(Stop::Fenced),
+                    Err(_) => return Err(Stop::Defect),
+                }
+            }
             Err(failed) => {
                 tracing::error!(job = %self.record.id, %failed, "a transition cannot be written");
                 return Err(Stop::Defect);

@@ -46,15 +46,20 @@ impl Shared {
     pub(super) async fn find(&self, id: &JobId) -> Result<Found> {
         // Asked before the table: a job that is not there now may only have come later, or ended.
         let recovering = self.table.is_recovering(id.shard());
-        if let Some(handle) = self.table.get(id).filter(|handle| handle.record().is_some()) {
-            return Ok(Found::Open(handle));
-        }
+        let begins = match self.table.get(id) {
+            Some(handle) if handle.record().is_some() => return Ok(Found::Open(handle)),
+            handle => handle.is_some(),
+        };
         if let Some(record) = self.journal.ended(id).await.map_err(|error| journal_failed(&error))? {
             // Without its definition it has no names of its steps, and is shown all the same.
             let program = self.programs.load(&self.journal, &record.definition).await.ok();
             return Ok(Found::Ended(record, program));
         }
-        Err(if recovering { unowned("the job is being taken over") } else { missing() })
+        Err(match () {
+            () if recovering => unowned("the job is being taken over"),
+            () if begins => unowned("the job is being written"),
+            () => missing(),
+        })
     }
 
     /// Undoes a job.
@@ -79,7 +84,11 @@ impl Shared {
         by: Deadline,
     ) -> Result<(Arc<Record>, Found)> {
         let value = super::json::bytes("value", request.value)?;
-        let value = self.journal.store(value).await.map_err(|error| journal_failed(&error))?;
+        let inline = match self.find(id).await? {
+            Found::Open(handle) => handle.record().map_or(0, |record| record.inline_bytes()),
+            Found::Ended(..) => 0,
+        };
+        let value = self.journal.store_within(value, inline).await.map_err(|error| journal_failed(&error))?;
         self.tell(id, by, |_| Ok(Event::Signal { name: request.name, value })).await
     }
 

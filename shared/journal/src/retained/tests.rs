@@ -21,7 +21,8 @@ fn kept(count: u128) -> Retained {
 const ENDLESS: Bounds = Bounds { since: 0, records: usize::MAX, bytes: usize::MAX };
 
 fn numbers(retained: &Retained, bounds: Bounds, limit: usize) -> Vec<JobId> {
-    retained.expired(bounds, limit).remove(&7).unwrap_or_default().jobs
+    let mut expired = retained.expired(bounds, limit, 1).remove(&7).unwrap_or_default();
+    expired.pop().unwrap_or_default().jobs
 }
 
 #[test]
@@ -34,8 +35,18 @@ fn the_oldest_go_first() {
     assert_eq!(numbers(&retained, Bounds { records: 0, ..ENDLESS }, 3), ids[..3]);
     let each = record(0).inline_bytes() + 256;
     assert_eq!(numbers(&retained, Bounds { bytes: each * 2, ..ENDLESS }, 9), ids[..3]);
-    let keys = retained.expired(Bounds { records: 4, ..ENDLESS }, 9).remove(&7).expect("one is over").keys;
-    assert_eq!(keys, [Keys::new("/").idempotency("default", "key-0")]);
+    let expired = retained.expired(Bounds { records: 4, ..ENDLESS }, 9, 1).remove(&7).expect("one is over");
+    assert_eq!(expired[0].keys, [Keys::new("/").idempotency("default", "key-0")]);
+}
+
+#[test]
+fn much_goes_in_several_transactions() {
+    let retained = kept(5);
+    let none = Bounds { records: 0, ..ENDLESS };
+    let sizes = |limit, rounds| -> Vec<usize> {
+        retained.expired(none, limit, rounds)[&7].iter().map(|some| some.jobs.len()).collect()
+    };
+    assert_eq!((sizes(2, 9), sizes(2, 2), sizes(9, 1)), (vec![2, 2, 1], vec![2, 2], vec![5]));
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Maintain for Sized {
     }
 
     async fn members(&self) -> Vec<weft_store::Member> {
-        vec![weft_store::Member { database_bytes: *self.0.borrow(), ..weft_store::Member::default() }]
+        vec![weft_store::Member { used_bytes: *self.0.borrow(), ..weft_store::Member::default() }]
     }
 }
 

@@ -114,6 +114,7 @@ fn member(status: &StatusResponse) -> Member {
     Member {
         version: status.version().to_owned(),
         database_bytes: u64::try_from(status.db_size()).unwrap_or(0),
+        used_bytes: u64::try_from(status.raft_used_db_size()).unwrap_or(0),
         leader: id != 0 && status.leader() == id,
         alarms: status.errors().iter().filter_map(|text| alarm(text, id)).collect(),
         error: None,

@@ -57,7 +57,7 @@ impl From<Error> for Failure {
 /// Whether an answer proves that the call has had no effect.
 ///
 /// A reason of ours tells exactly; `google.rpc.ErrorInfo` with `REJECTED_BY_BARRIER` is a participant's word for it. Of other answers, those
-/// codes count by which gRPC's own library never tells of a call that it has begun. ABORTED and RESOURCE_EXHAUSTED do not: servers answer so
+/// codes count by which gRPC's own library never tells of a call that it has begun. ABORTED, OUT_OF_RANGE and RESOURCE_EXHAUSTED do not: servers answer so
 /// for an answer that is too large, and for a transaction of which a part may stand.
 fn proves_nothing_was_done(status: &Status) -> bool {
     let details = status.get_error_details();
@@ -77,7 +77,6 @@ fn proves_nothing_was_done(status: &Status) -> bool {
             | Code::PermissionDenied
             | Code::Unauthenticated
             | Code::FailedPrecondition
-            | Code::OutOfRange
             | Code::Unimplemented
     )
 }

@@ -15,6 +15,8 @@ const MAX_OUTPUTS: usize = 64;
 const MAX_PARAMETERS: usize = 64;
 const MAX_POOLS: usize = 8;
 const MAX_SLOTS: u32 = 32;
+/// Slots of one step over all pools: what the log takes in one transaction.
+const MAX_TOGETHER: u64 = 64;
 const MAX_REPLICAS: u32 = 1_000;
 /// Bytes of a name that another service gave: a tensor's, a method's.
 const MAX_NAME_BYTES: usize = 256;
@@ -241,6 +243,9 @@ fn pools(field: &str, reserve: &jobs::Reserve, mistakes: &mut Mistakes) -> Vec<(
             mistakes.add(&format!("{at}.slots"), format_args!("must be 1 to {MAX_SLOTS}"));
         }
         pools.push((pool.pool.clone(), pool.slots));
+    }
+    if pools.iter().map(|(_, slots)| u64::from(*slots)).sum::<u64>() > MAX_TOGETHER {
+        mistakes.add(field, format_args!("must be at most {MAX_TOGETHER} slots over all"));
     }
     pools
 }

@@ -250,8 +250,8 @@ impl Reading<'_> {
         let (fitting, told): (&[Effect], &str) = match plan.action {
             Act::Reserve(_) => (&[Effect::Reserve], "reserve"),
             Act::Load { .. } | Act::Unload { .. } | Act::GiveBack { .. } => (&[Effect::External], "external"),
-            Act::Infer(_) | Act::Call(_) => (&[Effect::Pure, Effect::External], "pure or external"),
-            Act::Release(_) | Act::Wait(_) | Act::Compute(_) => (&[Effect::Pure], "pure"),
+            Act::Call(_) => (&[Effect::Pure, Effect::External], "pure or external"),
+            Act::Infer(_) | Act::Release(_) | Act::Wait(_) | Act::Compute(_) => (&[Effect::Pure], "pure"),
         };
         if !fitting.contains(&effect) {
             self.mistakes.add(&self.at("effect"), format_args!("of such an action must be {told}"));
@@ -262,11 +262,12 @@ impl Reading<'_> {
         if plan.probe.is_some() && effect != Effect::External {
             self.mistakes.add(&self.at("probe"), "is only for an external step: any other is simply repeated");
         }
-        if matches!(plan.undo, Some(Act::Reserve(_) | Act::Release(_) | Act::Wait(_) | Act::Compute(_))) {
-            self.mistakes.add(&self.at("undo"), "must be infer, call, load or unload");
+        if matches!(plan.undo, Some(Act::Infer(_) | Act::Reserve(_) | Act::Release(_) | Act::Wait(_) | Act::Compute(_)))
+        {
+            self.mistakes.add(&self.at("undo"), "must be call, load or unload");
         }
-        if plan.probe.as_ref().is_some_and(|probe| !matches!(probe, Act::Infer(_) | Act::Call(_))) {
-            self.mistakes.add(&self.at("probe"), "must be infer or call");
+        if plan.probe.as_ref().is_some_and(|probe| !matches!(probe, Act::Call(_))) {
+            self.mistakes.add(&self.at("probe"), "must be call");
         }
         if plan.list.is_some() && matches!(plan.action, Act::Release(_) | Act::Wait(_)) {
             self.mistakes.add(&self.at("for_each"), "is not for a step that releases or waits");

@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use weft_journal::{Record, Shard};
-use weft_saga::{Direction, Event, Fault, Outcome, Ruling, Wanted};
+use weft_saga::{Definition, Direction, Event, Fault, Outcome, Ruling, Wanted};
 use weft_telemetry::{Scope, Span, TraceContext};
 use weft_types::{Deadline, SystemClock};
 
 use super::flight::{Landed, Work};
 use super::instant;
-use crate::jobs::act::{Attempt, Facts};
+use crate::jobs::act::{Attempt, Facts, unkept};
 use crate::jobs::{Program, Shared};
 
 /// How much longer than its time an attempt may take before it is given up from outside.
@@ -105,13 +105,11 @@ async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> 
 }
 
 /// What is left of an event that is too large for the log: an effect that may be, and nothing that came of it.
-pub(super) fn without_output(event: Event, why: &str) -> Event {
+pub(super) fn without_output(event: Event, why: &str, definition: &Definition) -> Event {
     match event {
         Event::Ended { step, item, direction, attempt, outcome: Outcome::Done(Some(_)), place } => {
-            let outcome = Outcome::Unknown(Fault::new(
-                "RESOURCE_EXHAUSTED",
-                format!("its output is too large for the log: {why}"),
-            ));
+            let fault = Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}"));
+            let outcome = unkept(definition.steps.get(step), fault);
             Event::Ended { step, item, direction, attempt, outcome, place }
         }
         other => other,
