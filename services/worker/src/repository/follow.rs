@@ -1,6 +1,6 @@
 //! Looks whether the repository has changed, and reads it again when it has.
 //!
-//! What is being copied into the folder is not read: a change counts once two looks in a row have found the same. A folder that cannot be
+//! What is being copied into the folder is not read: a change counts once it has looked the same for a while. A folder that cannot be
 //! read at the moment leaves everything as it is. Names, lengths and times of change are compared; so a file that is replaced in place by one of the
 //! same length within the same instant of the file system's clock is not noticed.
 
@@ -17,8 +17,10 @@ use super::files::{MAX_ENTRIES, unreadable};
 use crate::Shared;
 
 /// Between two looks, and longer where a look takes long: no more than a share of one in [`EFFORT`] of the time goes into looking.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(50);
 const EFFORT: u32 = 50;
+/// For so long a change must look the same.
+const SETTLED: Duration = Duration::from_millis(150);
 /// A model's folder, a version's folder, and what is in it.
 const DEPTH: usize = 3;
 
@@ -57,20 +59,26 @@ impl Facts {
 struct Watch {
     /// As it was when it was read last; `None` if it could not be looked at.
     read: Option<Facts>,
-    seen: Option<Facts>,
+    /// A change, and when it was seen first.
+    seen: Option<(Facts, Instant)>,
 }
 
 impl Watch {
     /// Whether it is to be read again, now that this was found.
-    fn look(&mut self, found: Facts) -> bool {
+    fn look(&mut self, found: Facts, now: Instant) -> bool {
         if self.read.as_ref() == Some(&found) {
             self.seen = None;
             return false;
         }
-        let is_settled = self.seen.as_ref() == Some(&found);
-        self.seen = Some(found);
+        let since = match self.seen.take() {
+            Some((seen, since)) if seen == found => since,
+            _ => now,
+        };
+        let is_settled = now.saturating_duration_since(since) >= SETTLED;
         if is_settled {
-            self.read = self.seen.take();
+            self.read = Some(found);
+        } else {
+            self.seen = Some((found, since));
         }
         is_settled
     }
@@ -93,7 +101,7 @@ pub(crate) async fn follow(
         let found = tokio::task::spawn_blocking(move || Facts::of(&at)).await;
         pause = after(began, SystemClock::now());
         let Ok(Ok(found)) = found else { continue };
-        if !watch.look(found) {
+        if !watch.look(found, began) {
             continue;
         }
         let (at, engines) = (dir.clone(), engines.clone());
@@ -124,20 +132,23 @@ mod tests {
 
     #[test]
     fn what_is_still_being_written_is_not_read() {
-        let empty = facts(&[]);
+        let (empty, began) = (facts(&[]), SystemClock::now());
         let mut watch = Watch { read: Some(empty.clone()), seen: None };
-        assert!(!watch.look(empty.clone()));
-        assert!(!watch.look(facts(&[("m", 1)])), "it may go on");
-        assert!(!watch.look(facts(&[("m", 2)])), "it went on");
-        assert!(watch.look(facts(&[("m", 2)])));
-        assert!(!watch.look(facts(&[("m", 2)])), "that was read");
+        let mut look = |found: &Facts, after: Duration| watch.look(found.clone(), began + after);
+        let (one, two, three) = (facts(&[("m", 1)]), facts(&[("m", 2)]), facts(&[("m", 2), ("n", 1)]));
+        assert!(!look(&empty, SETTLED));
+        assert!(!look(&one, SETTLED * 2), "it may go on");
+        assert!(!look(&two, SETTLED * 3), "it went on");
+        assert!(!look(&two, SETTLED * 7 / 2), "it may still go on");
+        assert!(look(&two, SETTLED * 4));
+        assert!(!look(&two, SETTLED * 5), "that was read");
         // What comes and goes between two looks is no change.
-        assert!(!watch.look(facts(&[("m", 2), ("n", 1)])));
-        assert!(!watch.look(facts(&[("m", 2)])));
-        assert!(!watch.look(facts(&[("m", 2), ("n", 1)])));
-        assert!(watch.look(facts(&[("m", 2), ("n", 1)])));
-        assert!(!watch.look(empty.clone()));
-        assert!(watch.look(empty));
+        assert!(!look(&three, SETTLED * 6));
+        assert!(!look(&two, SETTLED * 7));
+        assert!(!look(&three, SETTLED * 8));
+        assert!(look(&three, SETTLED * 9));
+        assert!(!look(&empty, SETTLED * 10));
+        assert!(look(&empty, SETTLED * 11));
     }
 
     #[test]
