@@ -1,5 +1,4 @@
-//! An Envoy in front of routers, as a deployment has one: it asks each for its health by gRPC, gives each its turn, and ends a call at the
-//! deadline that its caller tells.
+//! An Envoy in front of routers, as a deployment has one: it asks each for its health by gRPC, and gives each its turn.
 
 use std::net::SocketAddr;
 use std::process::Command;
