@@ -56,6 +56,7 @@ fn main() -> Result<()> {
             goals.extend(of_speed);
         }
         tell(&figures::table(&ways))?;
+        goals.extend(figures::beside(&ways));
         if wanted("takeover") {
             goals.extend(takeover::run(small).await?);
         }

@@ -66,6 +66,7 @@ pub struct Figures {
 pub struct Schedulers {
     url: String,
     lease_ttl: &'static str,
+    flags: &'static [&'static str],
     etcd: Cluster,
     running: Vec<Weft>,
     store: Arc<dyn Store>,
@@ -80,12 +81,22 @@ impl Schedulers {
 
     /// Starts so many over so many members of etcd; their shards outlive them by `lease_ttl`.
     pub async fn over(members: usize, lease_ttl: &'static str, count: usize) -> Result<Self> {
+        Self::told(members, lease_ttl, count, &[]).await
+    }
+
+    /// The same with these flags for each scheduler.
+    pub async fn told(
+        members: usize,
+        lease_ttl: &'static str,
+        count: usize,
+        flags: &'static [&'static str],
+    ) -> Result<Self> {
         let etcd = Cluster::start(members).await?;
         let urls: Vec<String> =
             (0..members).map(|member| Ok(etcd.client_url(member)?.to_owned())).collect::<Result<_>>()?;
         let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(etcd::Options::new(urls.clone())).await?);
         let url = urls.join(",");
-        let mut schedulers = Self { url, lease_ttl, etcd, running: Vec::new(), store, keys: Keys::new(CLUSTER) };
+        let mut schedulers = Self { url, lease_ttl, flags, etcd, running: Vec::new(), store, keys: Keys::new(CLUSTER) };
         for number in 0..count {
             let started = schedulers.launch("scheduler", number)?;
             schedulers.running.push(started);
@@ -97,8 +108,8 @@ impl Schedulers {
     pub fn launch(&self, command: &str, number: usize) -> Result<Weft> {
         let id = format!("{command}-{number}");
         let flags = ["--etcd", &self.url, "--cluster", CLUSTER, "--lease-ttl", self.lease_ttl, "--id", &id];
-        let own: &[&str] = if command == "scheduler" { &["--jobs-targets", "127.0.0.1"] } else { &[] };
-        Weft::start(command, &[&flags[..], own].concat())
+        let own = if command == "scheduler" { [&["--jobs-targets", "127.0.0.1"], self.flags].concat() } else { vec![] };
+        Weft::start(command, &[&flags[..], &own].concat())
     }
 
     /// Where one of them answers.

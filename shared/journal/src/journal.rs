@@ -116,7 +116,8 @@ impl Journal {
         let now = self.shared.clock.now();
         let shards = self.shared.shards();
         let staying = |shard: &&Shard| !shard.state.is_leaving.load(Ordering::Acquire) && shard.holds(now);
-        let open: Vec<&Shard> = shards.values().filter(staying).take(SPREAD).collect();
+        let spread = if self.shared.options.batch > 1 { SPREAD } else { usize::MAX };
+        let open: Vec<&Shard> = shards.values().filter(staying).take(spread).collect();
         open.choose(&mut rand::rng()).map(|shard| (*shard).clone())
     }
 

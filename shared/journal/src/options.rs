@@ -21,6 +21,8 @@ pub struct Options {
     pub lease_ttl: Duration,
     /// The most transactions under way at once. More only wait inside etcd, which then answers each of them later.
     pub flushes: usize,
+    /// The most jobs whose transitions go into one transaction. With 1 new jobs go to all shards: they have nobody to meet there.
+    pub batch: usize,
     /// How long a job is known after its end; its idempotency key as long.
     pub retain: Duration,
     /// The most ended jobs that all schedulers together remember.
@@ -45,6 +47,7 @@ impl Options {
             address: address.into(),
             lease_ttl: Duration::from_secs(5),
             flushes: 16,
+            batch: 100,
             retain: Duration::from_secs(3600),
             retain_records: 100_000,
             retain_bytes: 64 << 20,

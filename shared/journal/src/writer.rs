@@ -160,6 +160,9 @@ impl Writer {
         let mut batch = Batch { works: Vec::new(), changes: Vec::new() };
         let mut packing = Packing::default();
         for place in self.queue.places() {
+            if batch.works.len() >= self.shared.options.batch {
+                break;
+            }
             let Some(work) = self.queue.get(place) else { continue };
             let is_alone = matches!(work, Work::Move { alone: true, .. });
             if is_alone && !batch.works.is_empty() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::task::JoinSet;
+use weft_tests::goal::Goal;
 use weft_tests::load::closed::Slice;
 use weft_types::SystemClock;
 
@@ -64,6 +65,15 @@ where
         times.extend(ended??);
     }
     Ok(Figures { in_flight: load.in_flight, slice: Slice::new(started, times) })
+}
+
+/// Jobs a second beside Restate's at the same load, the least of all loads: each with its defaults, over one store.
+pub(crate) fn beside(ways: &[Way]) -> Option<Goal> {
+    let of = |name: &str| ways.iter().find(|way| way.name == name).map(|way| &way.jobs);
+    let (ours, theirs) = (of("weft, 1 etcd")?, of("restate")?);
+    let ratios =
+        ours.iter().zip(theirs).map(|(ours, theirs)| ours.slice.calls_per_second() / theirs.slice.calls_per_second());
+    ratios.min_by(f64::total_cmp).map(|least| Goal::at_least("jobs.rate_to_restate", 2.0, least))
 }
 
 /// What every system did, a line for each load.

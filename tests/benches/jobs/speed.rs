@@ -20,22 +20,26 @@ use super::figures::{Figures, Load, Way, closed};
 /// Steps after each other of the jobs that show what a step costs.
 const STEPS: usize = 50;
 
+/// Members of etcd, and whether transitions of several jobs go into one transaction.
+const WAYS: [(usize, &str, &[&str]); 4] = [(1, "", &[]), (1, ", alone", ALONE), (3, "", &[]), (3, ", alone", ALONE)];
+const ALONE: &[&str] = &["--jobs-batch", "1"];
+
 /// Every load over one member of etcd and over three, then the cost of a step.
 pub(crate) async fn run(loads: &[Load]) -> Result<(Vec<Way>, Vec<Goal>)> {
     let (tasks, numbers) = (Tasks::new(), Arc::new(AtomicU64::new(0)));
     let ledger = ledger::serve(Setup::default(), &tasks).await?;
     let (mut ways, mut goals) = (Vec::new(), Vec::new());
-    for members in [1, 3] {
-        let schedulers = Schedulers::over(members, "5s", 1).await?;
+    for (members, batching, flags) in WAYS {
+        let schedulers = Schedulers::told(members, "5s", 1, flags).await?;
         let client = Client::new(schedulers.address(0))?;
         let (done, undone) = (three(&ledger.address, None), three(&ledger.address, Some("c")));
-        let mut way = Way { name: format!("weft, {members} etcd"), jobs: Vec::new(), undone: Vec::new() };
+        let mut way = Way { name: format!("weft, {members} etcd{batching}"), jobs: Vec::new(), undone: Vec::new() };
         for load in loads {
             way.jobs.push(measure(&client, &done, JobState::Completed, *load, &numbers).await?);
             way.undone.push(measure(&client, &undone, JobState::Compensated, *load, &numbers).await?);
         }
         ways.push(way);
-        if members == 1 {
+        if members == 1 && flags.is_empty() {
             goals.extend(steps(&client, loads, &numbers).await?);
         }
     }

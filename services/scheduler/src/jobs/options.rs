@@ -13,6 +13,8 @@ pub struct Options {
     pub max_open: usize,
     /// Attempts under way at once, on the way forward and on the way back each.
     pub max_attempts: usize,
+    /// The most jobs whose transitions go into one transaction.
+    pub batch: usize,
     /// Where long values are kept.
     pub payloads: Payloads,
     /// How long a job and its key are known after its end.
@@ -26,6 +28,7 @@ impl Default for Options {
         Self {
             max_open: 50_000,
             max_attempts: 1_024,
+            batch: 100,
             payloads: Payloads::nowhere(),
             retention: Duration::from_secs(3_600),
             targets: Targets::default(),

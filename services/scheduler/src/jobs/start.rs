@@ -25,6 +25,7 @@ impl Jobs {
         let (id, address) = (inner.options.id.clone(), inner.options.address.clone());
         let settings = weft_journal::Options {
             lease_ttl: inner.options.election_ttl,
+            batch: options.batch,
             retain: options.retention,
             ..weft_journal::Options::new(id.clone(), address.clone())
         };

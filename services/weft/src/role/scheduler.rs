@@ -21,6 +21,7 @@ pub async fn scheduler(process: &Process, settings: settings::Scheduler) -> Resu
         election_ttl: process.common.lease_ttl,
         history: settings.history,
         jobs: JobOptions {
+            batch: settings.jobs.batch,
             payloads: settings.jobs.payloads,
             retention: settings.jobs.retention,
             targets: settings.jobs.targets.join(",").parse().map_err(anyhow::Error::msg)?,

@@ -9,6 +9,8 @@ use weft_scheduler::{JobPayloads, JobTargets};
 /// What a scheduler is told of jobs.
 #[derive(Clone, Debug)]
 pub struct Jobs {
+    /// The most jobs whose transitions go into one transaction.
+    pub batch: usize,
     /// Where long values are kept.
     pub payloads: JobPayloads,
     /// How long a job is known after its end.
@@ -31,7 +33,13 @@ pub(super) fn read(section: &mut Section<'_>, is_alone: bool) -> Jobs {
         "folder that all schedulers share, for values of jobs above 4 KiB; unset refuses them, but in one process with an embedded store",
     ));
     let unset = if is_alone { JobPayloads::memory } else { JobPayloads::nowhere };
+    let batch = Setting::new(
+        "jobs-batch",
+        100,
+        "jobs whose transitions go into one transaction at most; 1 writes each alone, which is slower for many jobs",
+    );
     Jobs {
+        batch: section.get(batch.within(1, 100)),
         payloads: folder.map_or_else(unset, JobPayloads::folder),
         retention: section.get(
             Setting::new(
