@@ -24,12 +24,13 @@ use weft_telemetry::TraceContext;
 use weft_types::Deadline;
 
 use super::definition::{Act, MAX_ITEMS, Plan, Targets};
-use super::template::{self, Problem};
+use super::template::{self, Problem, Roots};
 use crate::Inner;
 use crate::control::Hold;
 use channels::Channels;
 use outcome::Failure;
 use reflection::Schemas;
+pub(super) use values::may_be_large;
 
 /// Where values are kept that are too large for a job's record.
 #[async_trait]
@@ -91,12 +92,7 @@ impl Attempt<'_> {
     }
 
     fn act(&self) -> Option<&Act> {
-        let planned = self.plan.steps.get(self.step)?;
-        match self.direction {
-            Direction::Action => Some(&planned.action),
-            Direction::Undo => planned.undo.as_ref(),
-            Direction::Probe => planned.probe.as_ref(),
-        }
+        self.plan.steps.get(self.step)?.act(self.direction)
     }
 }
 
@@ -139,7 +135,7 @@ impl Actor {
     async fn ruling(&self, plan: &Plan, facts: Facts<'_>, step: usize) -> Result<Ruling, Fault> {
         let Some(planned) = plan.steps.get(step) else { return Ok(Ruling::Run(1)) };
         if let Some(when) = &planned.when {
-            let mut roots = Default::default();
+            let mut roots = Roots::new();
             when.roots(&mut roots);
             let values = self.values(plan, facts, &roots).await?;
             if !when.holds(&values).map_err(|problem| unfit(&problem))? {
@@ -158,7 +154,7 @@ impl Actor {
     /// What a step runs for.
     async fn list(&self, plan: &Plan, facts: Facts<'_>, step: usize) -> Result<Vec<Value>, Fault> {
         let Some(list) = plan.steps.get(step).and_then(|planned| planned.list.as_ref()) else { return Ok(Vec::new()) };
-        let mut roots = Default::default();
+        let mut roots = Roots::new();
         list.roots(&mut roots);
         let values = self.values(plan, facts, &roots).await?;
         match list.render(&values).map_err(|problem| unfit(&problem))? {
@@ -171,7 +167,7 @@ impl Actor {
     /// The job's output.
     pub(crate) async fn output(&self, plan: &Plan, facts: Facts<'_>) -> Result<Option<Payload>, Fault> {
         let Some(output) = &plan.output else { return Ok(None) };
-        let mut roots = Default::default();
+        let mut roots = Roots::new();
         output.roots(&mut roots);
         let values = self.values(plan, facts, &roots).await?;
         let value = output.render(&values).map_err(|problem| unfit(&problem))?;

@@ -15,7 +15,7 @@ pub(crate) mod tests;
 use bytes::Bytes;
 use prost::Message as _;
 use weft_proto::weft::jobs::v1::{JobDefinition, SubmitJobRequest};
-use weft_saga::Definition;
+use weft_saga::{Definition, Direction};
 use weft_types::{Error, Reason, Result};
 
 pub(crate) use action::{Act, Call, Infer};
@@ -65,6 +65,17 @@ pub(crate) struct Planned {
     pub(crate) when: Option<Condition>,
     /// For what it runs.
     pub(crate) list: Option<Template>,
+}
+
+impl Planned {
+    /// What it does this way.
+    pub(crate) fn act(&self, direction: Direction) -> Option<&Act> {
+        match direction {
+            Direction::Action => Some(&self.action),
+            Direction::Undo => self.undo.as_ref(),
+            Direction::Probe => self.probe.as_ref(),
+        }
+    }
 }
 
 impl Plan {

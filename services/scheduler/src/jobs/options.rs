@@ -11,7 +11,7 @@ use super::definition::Targets;
 pub struct Options {
     /// Open jobs; one more is refused. A job takes some kilobytes, and 100 more for each inline value.
     pub max_open: usize,
-    /// Attempts under way at once, on the way forward and on the way back each.
+    /// Attempts under way at once: actions, undos and probes each. One service or model has a quarter of them at most.
     pub max_attempts: usize,
     /// The most jobs whose transitions go into one transaction.
     pub batch: usize,
@@ -27,7 +27,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max_open: 50_000,
-            max_attempts: 1_024,
+            max_attempts: 4_096,
             batch: 100,
             payloads: Payloads::nowhere(),
             retention: Duration::from_secs(3_600),

@@ -11,7 +11,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -38,6 +38,9 @@ pub(crate) enum Template {
     /// An object of templates.
     Object(Vec<(String, Self)>),
 }
+
+/// What something refers to, and how often.
+pub(crate) type Roots = BTreeMap<Root, u64>;
 
 /// What references refer to.
 #[derive(Debug, Default)]
@@ -88,7 +91,12 @@ impl Template {
     ///
     /// When a reference leads nowhere, or the value is larger than [`MAX_BYTES`] or deeper than [`MAX_DEPTH`].
     pub(crate) fn render(&self, values: &Values) -> Result<Value, Problem> {
-        self.render_at(values, 0, &mut Room(MAX_BYTES))
+        self.render_into(values, &mut Room::default())
+    }
+
+    /// The same, where all values for one thing share their room.
+    pub(crate) fn render_into(&self, values: &Values, room: &mut Room) -> Result<Value, Problem> {
+        self.render_at(values, 0, room)
     }
 
     fn render_at(&self, values: &Values, depth: usize, room: &mut Room) -> Result<Value, Problem> {
@@ -117,11 +125,11 @@ impl Template {
     }
 
     /// Adds everything that it refers to.
-    pub(crate) fn roots(&self, roots: &mut BTreeSet<Root>) {
+    pub(crate) fn roots(&self, roots: &mut Roots) {
         match self {
             Self::Literal(_) => {}
             Self::Reference(reference) => {
-                roots.insert(reference.root());
+                *roots.entry(reference.root()).or_default() += 1;
             }
             Self::First(templates) | Self::List(templates) => {
                 templates.iter().for_each(|template| template.roots(roots));
@@ -148,14 +156,20 @@ fn first(templates: &[Template], values: &Values, depth: usize, room: &mut Room)
 
 /// Fails when a value weighs more than [`MAX_BYTES`] or is deeper than [`MAX_DEPTH`].
 pub(crate) fn check_size(value: &Value) -> Result<(), Problem> {
-    Room(MAX_BYTES).weigh(value, 0)
+    Room::default().weigh(value, 0)
 }
 
 /// What any value weighs at the least: close to its text with a comma, and not too far from what it takes in memory.
 const NODE: usize = 8;
 
 /// What is left of the bytes that a value may have.
-struct Room(usize);
+pub(crate) struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(MAX_BYTES)
+    }
+}
 
 impl Room {
     fn take(&mut self, bytes: usize) -> Result<(), Problem> {

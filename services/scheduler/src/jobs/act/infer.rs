@@ -20,7 +20,7 @@ use super::channels::{Exchange, exchange, path};
 use super::outcome::Failure;
 use super::{Actor, Attempt, Made, tensor};
 use crate::jobs::definition::Infer;
-use crate::jobs::template::Values;
+use crate::jobs::template::{Room, Values};
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 /// Bytes of an answer: its JSON is limited more strictly.
@@ -91,15 +91,17 @@ fn request(infer: &Infer, values: &Values, attempt: &Attempt<'_>) -> Result<Mode
         id: attempt.key(),
         ..ModelInferRequest::default()
     };
+    // One request's values share their room: in all they are bounded as one value is.
+    let mut room = Room::default();
     for (name, template) in &infer.inputs {
-        let (tensor, raw) = tensor::input(name, &template.render(values)?)?;
+        let (tensor, raw) = tensor::input(name, &template.render_into(values, &mut room)?)?;
         request.inputs.push(tensor);
         request.raw_input_contents.push(raw);
     }
     let requested = |name: &String| InferRequestedOutputTensor { name: name.clone(), ..Default::default() };
     request.outputs = infer.outputs.iter().map(requested).collect();
     for (name, template) in &infer.parameters {
-        let choice = parameter(&template.render(values)?).ok_or_else(|| {
+        let choice = parameter(&template.render_into(values, &mut room)?).ok_or_else(|| {
             Failure::clean("INVALID_ARGUMENT", format!("parameters.{name}: must be a string, a number or a boolean"))
         })?;
         request.parameters.insert(name.clone(), InferParameter { parameter_choice: Some(choice) });

@@ -113,3 +113,42 @@ async fn a_probe_says_what_became_of_an_action() {
         "nothing is kept of an undo"
     );
 }
+
+/// All values of one request share the room of one, and what may take much memory is known before anything is read.
+#[tokio::test]
+async fn large_values_are_known_beforehand_and_bounded_together() {
+    let rig = Rig::new();
+    let many: Vec<u32> = vec![0; 300_000];
+    let tensor = json!({ "datatype": "INT32", "shape": [300_000], "data": "$input.many" });
+    let inputs: Value =
+        (0..4).map(|number| (format!("x{number}"), tensor.clone())).collect::<serde_json::Map<_, _>>().into();
+    let plan = rig.plan(json!([
+        { "name": "one", "action": { "infer": { "model": "m", "inputs": { "x": tensor } } } },
+        { "name": "all", "action": { "infer": { "model": "m", "inputs": inputs } } },
+        { "name": "few", "action": { "infer": { "model": "m" } } },
+        { "name": "each", "forEach": "$input.many", "action": { "compute": { "value": "$item" } } },
+        { "name": "when", "when": { "left": "$input.many" }, "action": { "compute": { "value": 1 } } },
+    ]));
+    let large = rig.job(&plan, json!({ "many": many }));
+    let (outcome, _) = rig.act(&plan, &large, 0, Direction::Action).await;
+    assert_eq!(code(&outcome), ("clean", "UNAVAILABLE"), "it fits, and there is no router");
+    let (outcome, _) = rig.act(&plan, &large, 1, Direction::Action).await;
+    assert_eq!(code(&outcome), ("clean", "OUT_OF_RANGE"));
+    let small = rig.job(&plan, json!({ "many": [1, 2] }));
+    for (step, is_large) in [(0, true), (1, true), (2, false), (3, true)] {
+        let told = |job| {
+            let planned = &plan.steps[step];
+            super::may_be_large(planned, planned.act(Direction::Action), rig.facts(job), step)
+        };
+        assert_eq!((told(&large), told(&small)), (is_large, false), "{step}");
+    }
+    for (step, is_large) in [(2, false), (3, true), (4, true)] {
+        let told = |job| super::may_be_large(&plan.steps[step], None, rig.facts(job), step);
+        assert_eq!((told(&large), told(&small)), (is_large, false), "the ruling of {step}");
+    }
+    // A short value that is referred to very often is not short.
+    let often: Vec<&str> = vec!["$input.many"; 20_000];
+    let plan = rig.plan(json!([{ "name": "often", "action": { "compute": { "value": often } } }]));
+    let job = rig.job(&plan, json!({ "many": [1, 2] }));
+    assert!(super::may_be_large(&plan.steps[0], Some(&plan.steps[0].action), rig.facts(&job), 0));
+}

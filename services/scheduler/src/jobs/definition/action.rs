@@ -8,7 +8,7 @@ use weft_proto::weft::jobs::v1::action::Kind;
 use weft_types::{ModelName, Version};
 
 use super::{Mistakes, schema, targets};
-use crate::jobs::template::{Reader, Root, Template};
+use crate::jobs::template::{Reader, Roots, Template};
 
 const MAX_INPUTS: usize = 64;
 const MAX_OUTPUTS: usize = 64;
@@ -88,8 +88,18 @@ pub(crate) struct Call {
 }
 
 impl Act {
+    /// The service or model that it waits for.
+    pub(crate) fn other_side(&self) -> Option<&str> {
+        match self {
+            Self::Infer(infer) => Some(infer.model.as_str()),
+            Self::Call(call) => Some(&call.target),
+            Self::Load { model, .. } | Self::GiveBack { model } | Self::Unload { model } => Some(model.as_str()),
+            Self::Compute(_) | Self::Reserve(_) | Self::Release(_) | Self::Wait(_) => None,
+        }
+    }
+
     /// Adds everything that its templates refer to.
-    pub(crate) fn roots(&self, roots: &mut BTreeSet<Root>) {
+    pub(crate) fn roots(&self, roots: &mut Roots) {
         let mut add = |fields: &[(String, Template)]| fields.iter().for_each(|(_, template)| template.roots(roots));
         match self {
             Self::Infer(infer) => {

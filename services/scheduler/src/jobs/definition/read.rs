@@ -1,6 +1,5 @@
 //! From a definition with every default written out to what is run.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use weft_types::{ModelName, Result};
 
 use super::flow::Flow;
 use super::{Act, Mistakes, Plan, Planned, action};
-use crate::jobs::template::{Condition, Names, Reader, Root, Template};
+use crate::jobs::template::{Condition, Names, Reader, Root, Roots, Template};
 
 const MAX_STEPS: usize = 256;
 const MAX_WEIGHT: u32 = 1_000;
@@ -277,7 +276,7 @@ impl Reading<'_> {
 
 /// The steps that a step's templates refer to.
 fn refers(plan: &Planned) -> Vec<usize> {
-    let mut roots = BTreeSet::new();
+    let mut roots = Roots::new();
     for act in [Some(&plan.action), plan.undo.as_ref(), plan.probe.as_ref()].into_iter().flatten() {
         act.roots(&mut roots);
     }
@@ -287,7 +286,7 @@ fn refers(plan: &Planned) -> Vec<usize> {
         Root::Step(step) => Some(step),
         _ => None,
     };
-    roots.into_iter().filter_map(step).collect()
+    roots.into_keys().filter_map(step).collect()
 }
 
 /// A duration in milliseconds, rounded up so that none becomes nothing.

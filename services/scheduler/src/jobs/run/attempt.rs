@@ -15,7 +15,9 @@ use weft_types::{Deadline, SystemClock};
 
 use super::flight::{Landed, Work};
 use super::instant;
-use crate::jobs::act::{Attempt, Facts, unkept};
+use crate::jobs::act::{Attempt, Facts, may_be_large, unkept};
+use crate::jobs::definition::Act;
+use crate::jobs::room::Wish;
 use crate::jobs::{Program, Shared};
 
 /// How much longer than its time an attempt may take before it is given up from outside.
@@ -33,7 +35,8 @@ pub(super) struct Context {
 pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, landing: mpsc::Sender<Landed>) {
     let Context { shared, shard, program, record } = context;
     let deadline = instant(wanted.until);
-    let room = shared.room.take(wanted.direction);
+    let wish = wish(&program, &record, &wanted);
+    let room = shared.room.take(wanted.direction, wish);
     let outcome = match tokio::time::timeout_at(deadline.into(), room).await {
         // It was never sent.
         Err(_) => Some((
@@ -80,10 +83,20 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
 /// Looks at a step's condition and list.
 pub(super) async fn rule(context: Context, step: usize, landing: mpsc::Sender<Landed>) {
     let Context { shared, program, record, .. } = context;
-    let ruling =
-        unless_it_panics(shared.actor.rule(&program, facts(&record), step)).await.unwrap_or_else(Ruling::Invalid);
+    let facts = facts(&record);
+    let is_large = program.steps.get(step).is_some_and(|planned| may_be_large(planned, None, facts, step));
+    let _place = shared.room.take_ruling(is_large).await;
+    let ruling = unless_it_panics(shared.actor.rule(&program, facts, step)).await.unwrap_or_else(Ruling::Invalid);
     // The job has gone when nobody listens.
     let _ = landing.send((Work::Rule(step), Some(Event::Ruled { step, ruling }))).await;
+}
+
+/// The place that an attempt needs.
+fn wish<'a>(program: &'a Program, record: &Record, wanted: &Wanted) -> Wish<'a> {
+    let planned = program.steps.get(wanted.step);
+    let act = planned.and_then(|planned| planned.act(wanted.direction));
+    let is_large = planned.is_some_and(|planned| may_be_large(planned, act, facts(record), wanted.step));
+    Wish { about: act.and_then(Act::other_side), is_large }
 }
 
 /// The job as its actions see it.

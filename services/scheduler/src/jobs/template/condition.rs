@@ -1,12 +1,11 @@
 //! Conditions: a comparison of two templates, or whether one is there.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 
 use serde_json::{Number, Value};
 use weft_proto::weft::jobs::v1::Comparison;
 
-use super::{Problem, Root, Template, Values};
+use super::{Problem, Roots, Template, Values};
 
 /// A condition that has been read.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +38,7 @@ impl Condition {
     }
 
     /// Adds everything that it refers to.
-    pub(crate) fn roots(&self, roots: &mut BTreeSet<Root>) {
+    pub(crate) fn roots(&self, roots: &mut Roots) {
         self.left.roots(roots);
         self.right.roots(roots);
     }
