@@ -1,6 +1,6 @@
 //! Courses on which other engines of sagas have failed.
 
-use weft_saga::{Changed, Direction, Event, Fault, JobState, Outcome, Step, StepState};
+use weft_saga::{Changed, Direction, Event, Fault, JobState, Join, Outcome, Step, StepState};
 
 use crate::build::{definition, external, pivot, step};
 use crate::judge::judge;
@@ -129,5 +129,37 @@ fn an_action_that_arrives_after_its_undo() {
     meet(&mut world, "charge", Fate::Succeeds);
     assert_eq!(world.job.state, JobState::Compensated);
     assert_eq!(world.strays(), 1, "the action is still on its way");
+    assert_compensated(world);
+}
+
+/// A branch of several steps that is lost counted as one that had succeeded, once its last step was skipped: the other branch was cancelled, and the
+/// pivot began.
+#[test]
+fn a_lost_branch_of_several_steps_is_no_success() {
+    let join = |name: &str, join, needs: &[usize]| Step { join, ..step(name, needs) };
+    let branches = || vec![step("a1", &[]), step("b1", &[0]), step("a2", &[]), step("b2", &[2]), step("a3", &[])];
+    for (how, needs) in [(Join::Any, vec![1, 3]), (Join::Quorum(2), vec![1, 3, 4])] {
+        let steps = [branches(), vec![join("c", how, &needs), pivot("publish", &[4, 5])]].concat();
+        let mut world = World::new(definition(steps));
+        world.apply(Event::Tick).unwrap();
+        meet(&mut world, "a3", Fate::Succeeds);
+        meet(&mut world, "a1", FINAL);
+        assert_eq!((state(&world, "b1"), state(&world, "a2")), (StepState::Skipped, StepState::Started));
+        assert_eq!((state(&world, "c"), state(&world, "publish")), (StepState::Idle, StepState::Idle));
+        meet(&mut world, "a2", Fate::Succeeds);
+        assert_eq!(state(&world, "c"), StepState::Idle);
+        meet(&mut world, "b2", Fate::Succeeds);
+        meet(&mut world, "c", Fate::Succeeds);
+        world.heal();
+        assert_eq!(world.job.state, JobState::Completed);
+        assert_eq!(judge(&world), Vec::<String>::new());
+    }
+    // With the other branch lost as well, there is nothing to go on with.
+    let steps = [branches(), vec![join("c", Join::Any, &[1, 3]), pivot("publish", &[4, 5])]].concat();
+    let mut world = World::new(definition(steps));
+    world.apply(Event::Tick).unwrap();
+    meet(&mut world, "a1", FINAL);
+    meet(&mut world, "a2", FINAL);
+    assert_eq!(world.job.state, JobState::Compensated);
     assert_compensated(world);
 }
