@@ -6,7 +6,7 @@ use weft_saga::{
     Definition, Direction, Effect, Event, Item, Job, JobState, Join, Kind, Outcome, Phase, Ruling, StepState, Verb,
 };
 
-use crate::world::{Commit, Entry, What, World};
+use crate::world::{Commit, Entry, What, World, without_pauses};
 
 /// Every breach, in words. Empty is right.
 pub(crate) fn judge(world: &World) -> Vec<String> {
@@ -96,6 +96,7 @@ impl Judge<'_> {
         }
         self.holds(commit);
         self.turn(commit);
+        self.waits(commit);
         self.time_and_trouble(commit);
         if matches!(event, Event::Cancel { .. }) {
             self.hold(!before.decided && !deciding(self.definition, before), || "S9: cancelled too late".to_owned());
@@ -264,6 +265,32 @@ impl Judge<'_> {
                     format!("S8: {} may be there, and is not undone", plan.name)
                 });
             }
+        }
+    }
+
+    /// Nobody waits for longer than the longest pause, whatever the clocks of others said; and nothing is written that only says for how long.
+    fn waits(&mut self, commit: &Commit) {
+        let (before, after) = (&commit.before, &commit.after);
+        for (plan, node) in self.definition.steps.iter().zip(&after.steps) {
+            let longest = plan.retry.max_backoff.max(300_000);
+            for item in &node.items {
+                let waits = match item.state {
+                    StepState::Idle | StepState::Stuck => true,
+                    StepState::Probing | StepState::Undoing => item.until == 0,
+                    _ => false,
+                };
+                let soon = !waits || item.not_before <= commit.now + longest;
+                self.hold(soon, || format!("L1: {} waits for a day", plan.name));
+                let ends = plan.kind == Kind::Act || item.until <= commit.now + plan.timeout;
+                self.hold(ends, || format!("L1: an attempt of {} lasts for a day", plan.name));
+            }
+        }
+        let late = after.undo_since.is_some_and(|since| since > commit.now);
+        self.hold(!late, || "L1: its undo's budget has not begun".to_owned());
+        if matches!(commit.event, Event::NoSlots { .. }) {
+            let mut same = without_pauses(after);
+            same.revision = before.revision;
+            self.hold(same != without_pauses(before), || "L7: a look for slots was written".to_owned());
         }
     }
 
