@@ -1,7 +1,7 @@
 //! Where the steps of a job stand to each other: what is ready, what is not needed any more, and what is due.
 
 use crate::Millis;
-use crate::definition::{Definition, Effect, Join, Kind, Phase};
+use crate::definition::{Definition, Effect, Kind, Phase};
 use crate::graph::Graph;
 use crate::job::{Item, Job, JobState, Node, StepState};
 
@@ -41,11 +41,7 @@ impl<'a> Standing<'a> {
 
     fn join(&mut self, index: usize) {
         let step = &self.definition.steps[index];
-        let asked = match step.join {
-            Join::All => step.needs.len(),
-            Join::Any => 1,
-            Join::Quorum(count) => count as usize,
-        };
+        let asked = step.asked();
         // What is lost was skipped, or will be: it is over, and has not succeeded.
         let has_succeeded = |&&need: &&usize| !self.lost[need] && self.job.steps[need].has_succeeded();
         let succeeded = step.needs.iter().filter(has_succeeded).count();

@@ -7,6 +7,8 @@
 mod attempt;
 mod commit;
 mod flight;
+#[cfg(test)]
+mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

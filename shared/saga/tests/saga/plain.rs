@@ -1,7 +1,7 @@
 //! Plain courses, step by step.
 
 use weft_saga::{
-    Changed, Definition, Direction, Event, Fault, Hold, Job, JobState, Outcome, Payload, Refused, Ruling, Step,
+    Changed, Definition, Direction, Event, Fault, Hold, Job, JobState, Join, Outcome, Payload, Refused, Ruling, Step,
     StepState, Verb, Wanted,
 };
 
@@ -343,4 +343,28 @@ fn sixteen_are_undone_at_once() {
         course.done("each");
     }
     assert_eq!(course.job.state, JobState::Compensated);
+}
+
+#[test]
+fn what_is_certain_when_a_step_begins() {
+    let join = |join, needs: &[usize]| Step { join, ..step("join", needs) };
+    for (how, certain) in [
+        (Join::All, &[0, 1, 2, 3][..]),
+        (Join::Any, &[0]),
+        (Join::Quorum(1), &[0]),
+        (Join::Quorum(2), &[0, 1]),
+        (Join::Quorum(3), &[0, 1, 2, 3]),
+    ] {
+        // `root`; `a` after it; `b` after both, `c` after `root` alone; two of the three ways lead over `a`.
+        let steps = vec![step("root", &[]), step("a", &[0]), step("b", &[1]), step("c", &[0]), join(how, &[1, 2, 3])];
+        let steps = [steps, vec![pivot("publish", &[4]), post("confirm", &[5]), last("end", &[6])]].concat();
+        let definition = definition(steps);
+        let rows = definition.certain().unwrap();
+        let of = |step: usize| -> Vec<usize> { (0..8).filter(|&source| rows[step][source]).collect() };
+        assert_eq!(of(4), certain, "{how:?}");
+        assert_eq!(of(6), [certain, &[4, 5]].concat(), "{how:?}");
+        assert_eq!(of(7), [0; 0], "{how:?}");
+    }
+    let circle = Definition { steps: vec![step("a", &[1]), step("b", &[0])], undo_budget: 1_000 };
+    assert_eq!(circle.certain(), None);
 }
