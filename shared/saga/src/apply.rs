@@ -7,7 +7,7 @@ mod grants;
 mod verbs;
 
 use crate::Millis;
-use crate::definition::{Definition, Phase, Step};
+use crate::definition::{Definition, Kind, Phase, Step};
 use crate::event::{Event, Refused};
 use crate::graph::Graph;
 use crate::job::{Fault, Item, Job, JobState, Node, StepState};
@@ -19,8 +19,16 @@ use crate::standing::Standing;
 pub enum Changed {
     /// The job is as it was.
     No,
+    /// The job knows when it looks for slots again, and has no new revision: go on from it, and do not commit it. Another scheduler looks at once.
+    Later,
     /// The job has a new revision.
     Yes,
+}
+
+impl From<bool> for Changed {
+    fn from(changed: bool) -> Self {
+        if changed { Self::Yes } else { Self::No }
+    }
 }
 
 impl Job {
@@ -66,9 +74,10 @@ impl Job {
         }
         let mut transition = Transition { job: self, definition, graph: &graph, now, random };
         let happened = transition.happen(event)?;
+        let bounded = transition.bound_pauses();
         let followed = transition.settle();
-        if !happened && !followed {
-            return Ok(Changed::No);
+        if happened != Changed::Yes && !bounded && !followed {
+            return Ok(happened);
         }
         self.revision = self.revision.saturating_add(1);
         Ok(Changed::Yes)
@@ -86,26 +95,51 @@ struct Transition<'a> {
 
 impl<'a> Transition<'a> {
     /// The event itself. What it refuses it refuses before it changes anything.
-    fn happen(&mut self, event: &Event) -> Result<bool, Refused> {
+    fn happen(&mut self, event: &Event) -> Result<Changed, Refused> {
         let moved_on = match event {
-            Event::Tick => return Ok(false),
-            Event::TakenOver => return Ok(self.taken_over()),
-            Event::Cancel { reason } => return self.cancel(reason),
-            Event::Resolve(verb) => return self.resolve(verb),
+            Event::Tick => return Ok(Changed::No),
+            Event::TakenOver => return Ok(self.taken_over().into()),
+            Event::Cancel { reason } => return self.cancel(reason).map(Changed::from),
+            Event::Resolve(verb) => return self.resolve(verb).map(Changed::from),
             // It says nothing about whether the job can be run.
-            Event::Signal { name, value } => return self.signal(name, value),
-            Event::Ruled { step, ruling } => self.ruled(*step, ruling)?,
-            Event::Reserved { step, item, holds } => self.reserved(*step, *item, holds)?,
+            Event::Signal { name, value } => return self.signal(name, value).map(Changed::from),
+            Event::Ruled { step, ruling } => self.ruled(*step, ruling)?.into(),
+            Event::Reserved { step, item, holds } => self.reserved(*step, *item, holds)?.into(),
             Event::NoSlots { step, item, fault } => self.no_slots(*step, *item, fault)?,
             Event::Ended { step, item, direction, attempt, outcome, place } => {
                 let end = attempts::End { direction: *direction, attempt: *attempt, outcome, place: place.as_ref() };
-                self.ended(*step, *item, &end)?
+                self.ended(*step, *item, &end)?.into()
             }
         };
-        if moved_on {
+        if moved_on == Changed::Yes {
             self.job.takeovers = 0;
         }
         Ok(moved_on)
+    }
+
+    /// Clocks that run ahead wrote moments that are far away for this one: none is further than it can be. What is under way keeps its end, by which its
+    /// runner knows it.
+    fn bound_pauses(&mut self) -> bool {
+        let now = self.now;
+        let mut changed = false;
+        let mut bound = |moment: &mut Millis, most: Millis| {
+            changed |= *moment > most;
+            *moment = (*moment).min(most);
+        };
+        for (node, step) in self.job.steps.iter_mut().zip(&self.definition.steps) {
+            for item in &mut node.items {
+                if item.is_waiting() {
+                    bound(&mut item.not_before, now.saturating_add(pause::longest(&step.retry, item.state)));
+                }
+                if step.kind != Kind::Act {
+                    bound(&mut item.until, now.saturating_add(step.timeout.max(1)));
+                }
+            }
+        }
+        if let Some(since) = &mut self.job.undo_since {
+            bound(since, now);
+        }
+        changed
     }
 
     /// What follows: each round brings at least one item nearer to its end, so there is a last one.

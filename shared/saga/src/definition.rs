@@ -1,5 +1,7 @@
 //! What a job is made of, as far as its course depends on it. What the actions say is none of the engine's business.
 
+use crate::graph::Graph;
+
 /// A graph of steps that has been checked: `needs` point to steps, and there is no cycle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
@@ -7,6 +9,14 @@ pub struct Definition {
     pub steps: Vec<Step>,
     /// How long undoing may take before the job is stuck, in milliseconds.
     pub undo_budget: u64,
+}
+
+impl Definition {
+    /// Which steps have succeeded when each begins, whatever fails and whichever joins are content with what: of a final step none. `None` where some steps
+    /// wait for each other in a circle.
+    pub fn certain(&self) -> Option<Vec<Vec<bool>>> {
+        Graph::of(self).map(|graph| graph.certain(self))
+    }
 }
 
 /// One step.
@@ -42,6 +52,17 @@ pub struct Step {
     pub refers: Vec<usize>,
     /// Of a step that waits: the signal's name.
     pub signal: Option<String>,
+}
+
+impl Step {
+    /// How many of the steps before it have to succeed.
+    pub(crate) fn asked(&self) -> usize {
+        match self.join {
+            Join::All => self.needs.len(),
+            Join::Any => 1,
+            Join::Quorum(count) => count as usize,
+        }
+    }
 }
 
 /// What the engine has to know of an action.

@@ -51,6 +51,25 @@ impl Graph {
         Some(Self { order, after, pivot, weight_after })
     }
 
+    /// Which steps have succeeded when each begins, whichever of those that its join waits for were the ones. A final step begins without any.
+    pub(crate) fn certain(&self, definition: &Definition) -> Vec<Vec<bool>> {
+        let steps = &definition.steps;
+        let mut certain = vec![vec![false; steps.len()]; steps.len()];
+        for &step in self.order.iter().filter(|&&step| steps[step].phase != Phase::Finally) {
+            let needs = &steps[step].needs;
+            let mut ways = vec![0_usize; steps.len()];
+            for &need in needs {
+                for (source, ways) in ways.iter_mut().enumerate() {
+                    *ways += usize::from(source == need || certain[need][source]);
+                }
+            }
+            // Those that it need not wait for are too few to hold all the ways on which a source lies.
+            let spared = needs.len().saturating_sub(steps[step].asked());
+            certain[step] = ways.into_iter().map(|ways| ways > spared).collect();
+        }
+        certain
+    }
+
     /// Which steps `from` waits for, directly or through others.
     pub(crate) fn ancestors(definition: &Definition, from: usize) -> Vec<bool> {
         let mut found = vec![false; definition.steps.len()];

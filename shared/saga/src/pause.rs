@@ -3,6 +3,7 @@
 use crate::Millis;
 use crate::definition::Retry;
 use crate::event::Fault;
+use crate::job::StepState;
 
 /// After how many failures in a row what has to succeed counts as stuck.
 pub(crate) const PATIENCE: u32 = 20;
@@ -15,6 +16,9 @@ const STUCK: Millis = 300_000;
 pub(crate) const GRACE: Millis = 1_000;
 const UNDO_FIRST: Millis = 100;
 const UNDO_LONGEST: Millis = 60_000;
+/// However short a definition's pauses are, slots are looked for at pauses of this length at first, and of [`LOOK_LONGEST`] in time.
+const LOOK_FIRST: Millis = 100;
+const LOOK_LONGEST: Millis = 1_000;
 
 /// What is worth another attempt where a definition does not say it.
 const USUAL: [&str; 4] = ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "DEADLINE_EXCEEDED"];
@@ -48,8 +52,17 @@ pub(crate) fn stuck(random: u64) -> Millis {
 
 /// Slots are looked for at pauses that grow with the time it has taken so far.
 pub(crate) fn look_again(retry: &Retry, waited: Millis, random: u64) -> Millis {
-    let longest = retry.max_backoff.max(1);
-    half_fixed(random, waited.clamp(retry.initial_backoff.clamp(1, longest), longest))
+    let longest = retry.max_backoff.max(LOOK_LONGEST);
+    half_fixed(random, waited.clamp(retry.initial_backoff.clamp(LOOK_FIRST, longest), longest))
+}
+
+/// No pause of what is in this state is longer. One that is was written by a clock that ran ahead.
+pub(crate) fn longest(retry: &Retry, state: StepState) -> Millis {
+    match state {
+        StepState::Stuck => STUCK,
+        StepState::Undoing => UNDO_LONGEST,
+        _ => retry.max_backoff.max(LOOK_LONGEST),
+    }
 }
 
 /// Another number for each item, of the one that a transition is given (splitmix64; Steele, Lea and Flood, 2014).

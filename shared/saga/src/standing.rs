@@ -1,7 +1,7 @@
 //! Where the steps of a job stand to each other: what is ready, what is not needed any more, and what is due.
 
 use crate::Millis;
-use crate::definition::{Definition, Effect, Join, Kind, Phase};
+use crate::definition::{Definition, Effect, Kind, Phase};
 use crate::graph::Graph;
 use crate::job::{Item, Job, JobState, Node, StepState};
 
@@ -14,7 +14,7 @@ pub(crate) struct Standing<'a> {
     graph: &'a Graph,
     job: &'a Job,
     now: Millis,
-    /// Of enough steps before it, each is done or skipped.
+    /// Enough of the steps before it have succeeded.
     joined: Vec<bool>,
     /// It has failed, or what it waits for cannot succeed any more.
     lost: Vec<bool>,
@@ -41,12 +41,10 @@ impl<'a> Standing<'a> {
 
     fn join(&mut self, index: usize) {
         let step = &self.definition.steps[index];
-        let asked = match step.join {
-            Join::All => step.needs.len(),
-            Join::Any => 1,
-            Join::Quorum(count) => count as usize,
-        };
-        let succeeded = step.needs.iter().filter(|&&need| self.job.steps[need].has_succeeded()).count();
+        let asked = step.asked();
+        // What is lost was skipped, or will be: it is over, and has not succeeded.
+        let has_succeeded = |&&need: &&usize| !self.lost[need] && self.job.steps[need].has_succeeded();
+        let succeeded = step.needs.iter().filter(has_succeeded).count();
         let lost = step.needs.iter().filter(|&&need| self.lost[need]).count();
         self.joined[index] = succeeded >= asked;
         let cannot_join = !self.joined[index] && step.needs.len().saturating_sub(lost) < asked;
@@ -180,7 +178,7 @@ impl<'a> Standing<'a> {
 }
 
 impl Node {
-    /// Every item that it has is done or was not needed.
+    /// Every item that it has is done or skipped: by its condition, or because nothing needed it. A lost step may be skipped, too.
     pub(crate) fn has_succeeded(&self) -> bool {
         self.ruled && self.items.iter().all(|item| matches!(item.state, StepState::Done | StepState::Skipped))
     }

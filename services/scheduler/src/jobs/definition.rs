@@ -8,13 +8,15 @@ mod mistakes;
 mod normal;
 mod read;
 pub(crate) mod schema;
+mod size;
+mod sure;
 mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use bytes::Bytes;
 use prost::Message as _;
-use weft_proto::weft::jobs::v1::{JobDefinition, SubmitJobRequest};
+use weft_proto::weft::jobs::v1::{Durability, JobDefinition, SubmitJobRequest};
 use weft_saga::{Definition, Direction};
 use weft_types::{Error, Reason, Result};
 
@@ -101,8 +103,18 @@ pub(crate) fn definition_of(request: &SubmitJobRequest, targets: &Targets) -> Re
         flow::chart(&mut message, &request.flowchart)?;
     }
     normal::normalise(&mut message);
-    let plan = read::plan(&message)?;
+    let mut mistakes = Mistakes::default();
+    let plan = read::plan(&message, &mut mistakes);
+    // Definitions that are stored have been checked by the build that stored them, and run whatever this one says.
+    if let Some(plan) = &plan {
+        sure::check(plan, request.input.as_ref(), &mut mistakes);
+        if message.durability() == Durability::Journaled {
+            size::check(plan, &mut mistakes);
+        }
+    }
+    mistakes.result()?;
     targets.check(&message)?;
+    let plan = plan.ok_or_else(unreadable)?;
     let encoded = Bytes::from(message.encode_to_vec());
     Ok(Submitted { plan, message, encoded })
 }
@@ -116,7 +128,15 @@ pub(crate) fn compile(message: &JobDefinition) -> Result<Plan> {
     check_size(message)?;
     let mut message = message.clone();
     normal::normalise(&mut message);
-    read::plan(&message)
+    let mut mistakes = Mistakes::default();
+    let plan = read::plan(&message, &mut mistakes);
+    mistakes.result()?;
+    plan.ok_or_else(unreadable)
+}
+
+/// Never told: where there is no plan there is a mistake.
+fn unreadable() -> Error {
+    Error::invalid("definition", "cannot be read")
 }
 
 fn check_size(definition: &JobDefinition) -> Result<()> {

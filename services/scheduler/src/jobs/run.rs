@@ -7,6 +7,8 @@
 mod attempt;
 mod commit;
 mod flight;
+#[cfg(test)]
+mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use futures_util::FutureExt as _;
 use rand::RngExt as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use weft_journal::{CommitError, Record, Shard};
-use weft_saga::{Event, Fault, JobState, Millis, Refused, Wants};
+use weft_saga::{Changed, Event, Fault, JobState, Millis, Refused, Wants};
 use weft_types::{Error, Reason, Result, SystemClock};
 
 use super::table::{Command, Entry, Handle, Reply};
@@ -34,6 +36,8 @@ const MAX_COLLISIONS: u32 = 3;
 const FENCED_LOOK: Duration = Duration::from_millis(100);
 /// The shortest pause before time is looked at again.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
+/// The longest: the clock by which a moment was written may have run ahead.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// How a job comes here.
 pub(super) enum First {
@@ -292,16 +296,21 @@ impl Runner {
     /// One transition by these events; what became of each.
     async fn transit(&mut self, events: &[Event]) -> Result<Vec<Result<(), Refused>>, CommitError> {
         let mut after = Record::clone(&self.record);
+        let mut later = false;
         let mut apply = |event: &Event| {
             let outcome = after.job.apply(&self.program.definition, event, millis(), rand::rng().random());
             if let Err(refused) = &outcome {
                 tracing::debug!(job = %self.record.id, ?event, %refused, "an event changed nothing");
             }
+            later |= outcome == Ok(Changed::Later);
             outcome.map(drop)
         };
         let outcomes = events.iter().map(&mut apply).collect();
         if after.job.revision != self.record.job.revision {
             self.commit(after).await?;
+            self.collisions = 0;
+        } else if later {
+            self.record = Arc::new(after);
             self.collisions = 0;
         }
         Ok(outcomes)
@@ -336,7 +345,7 @@ const fn state_name(state: JobState) -> &'static str {
 
 /// How long it is until a moment of the wall clock.
 fn until(at: Millis) -> Duration {
-    Duration::from_millis(at.saturating_sub(millis())).max(MIN_PAUSE)
+    Duration::from_millis(at.saturating_sub(millis())).clamp(MIN_PAUSE, MAX_PAUSE)
 }
 
 /// The same moment on the monotonic clock.

@@ -124,6 +124,20 @@ impl Template {
         }
     }
 
+    /// The first reference that keeps it from being rendered where only some lead anywhere.
+    pub(crate) fn lacks(&self, is_there: &impl Fn(&Reference) -> bool) -> Option<&Reference> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Reference(reference) => Some(reference).filter(|reference| !is_there(reference)),
+            Self::First(templates) => {
+                let lacking: Option<Vec<_>> = templates.iter().map(|template| template.lacks(is_there)).collect();
+                lacking.and_then(|lacking| lacking.first().copied())
+            }
+            Self::List(templates) => templates.iter().find_map(|template| template.lacks(is_there)),
+            Self::Object(fields) => fields.iter().find_map(|(_, template)| template.lacks(is_there)),
+        }
+    }
+
     /// Adds everything that it refers to.
     pub(crate) fn roots(&self, roots: &mut Roots) {
         match self {

@@ -1,7 +1,7 @@
 //! What the engine asks for and is told: conditions and lists, slots, signals.
 
-use super::Transition;
 use super::attempts::Failure;
+use super::{Changed, Transition};
 use crate::Millis;
 use crate::definition::{Kind, Phase};
 use crate::event::{Fault, Refused, Ruling};
@@ -53,22 +53,23 @@ impl Transition<'_> {
         Ok(true)
     }
 
-    /// There are none yet. The attempt lasts for the step's timeout, and looks again and again; then it has failed.
-    pub(super) fn no_slots(&mut self, step: usize, item: usize, fault: &Fault) -> Result<bool, Refused> {
+    /// There are none yet. The attempt lasts for the step's timeout, and looks again and again; then it has failed. Only its beginning and its end are worth
+    /// a write.
+    pub(super) fn no_slots(&mut self, step: usize, item: usize, fault: &Fault) -> Result<Changed, Refused> {
         if !self.looks_for_slots(step, item)? {
-            return Ok(false);
+            return Ok(Changed::No);
         }
-        self.begin_look(step, item);
+        let begins = self.begin_look(step, item);
         let (now, random, retry) = (self.now, self.random_for(step, item), &self.step(step).retry);
         let one = self.item(step, item);
         if now >= one.until {
             self.fail(step, item, &Failure { fault, unknown: false, place: None });
-            return Ok(true);
+            return Ok(Changed::Yes);
         }
         let since = one.history.last().map_or(now, |attempt| attempt.started_at);
         let pause = pause::look_again(retry, now.saturating_sub(since), random);
         one.not_before = now.saturating_add(pause).min(one.until);
-        Ok(true)
+        Ok(if begins { Changed::Yes } else { Changed::Later })
     }
 
     fn looks_for_slots(&self, step: usize, item: usize) -> Result<bool, Refused> {
@@ -80,11 +81,13 @@ impl Transition<'_> {
     }
 
     /// The first look of an attempt records it; it stays idle, since nothing is under way outside the log.
-    fn begin_look(&mut self, step: usize, item: usize) {
-        if self.item(step, item).until == 0 {
+    fn begin_look(&mut self, step: usize, item: usize) -> bool {
+        let begins = self.item(step, item).until == 0;
+        if begins {
             self.attempt(step, item, Direction::Action);
             self.item(step, item).state = StepState::Idle;
         }
+        begins
     }
 
     /// A signal came. It is kept for whatever waits for it later; a second one of its name changes nothing.

@@ -1,17 +1,22 @@
 //! The invariants of jobs, as a fold over what was committed and what the participants saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_saga::{
-    Definition, Direction, Effect, Event, Item, Job, JobState, Join, Kind, Outcome, Phase, StepState, Verb,
+    Definition, Direction, Effect, Event, Item, Job, JobState, Join, Kind, Outcome, Phase, Ruling, StepState, Verb,
 };
 
-use crate::world::{Commit, Entry, What, World};
+use crate::world::{Commit, Entry, What, World, without_pauses};
 
 /// Every breach, in words. Empty is right.
 pub(crate) fn judge(world: &World) -> Vec<String> {
-    let mut judge =
-        Judge { definition: &world.definition, below: below(&world.definition), takeovers: 0, found: Vec::new() };
+    let mut judge = Judge {
+        definition: &world.definition,
+        below: below(&world.definition),
+        left_out: BTreeSet::new(),
+        takeovers: 0,
+        found: Vec::new(),
+    };
     for (index, commit) in world.log.iter().enumerate() {
         let from = judge.found.len();
         judge.commit(commit);
@@ -45,13 +50,10 @@ fn below(definition: &Definition) -> Vec<Vec<usize>> {
 struct Judge<'a> {
     definition: &'a Definition,
     below: Vec<Vec<usize>>,
+    /// Steps of which somebody has said that they need not run: their condition, or an operator.
+    left_out: BTreeSet<usize>,
     takeovers: u32,
     found: Vec<String>,
-}
-
-fn succeeded(job: &Job, step: usize) -> bool {
-    let node = &job.steps[step];
-    node.ruled && node.items.iter().all(|item| matches!(item.state, StepState::Done | StepState::Skipped))
 }
 
 impl Judge<'_> {
@@ -61,8 +63,23 @@ impl Judge<'_> {
         }
     }
 
+    /// A step has succeeded when all that it was to do is done, or when somebody has said that it need not run. That it was skipped is no success:
+    /// nothing needed it any more, or it could not run.
+    fn succeeded(&self, job: &Job, step: usize) -> bool {
+        let node = &job.steps[step];
+        let right = |item: &Item| match item.state {
+            StepState::Done => true,
+            StepState::Skipped => self.left_out.contains(&step),
+            _ => false,
+        };
+        node.ruled && node.items.iter().all(right)
+    }
+
     fn commit(&mut self, commit: &Commit) {
         let Commit { event, before, after, .. } = commit;
+        if let Event::Ruled { step, ruling: Ruling::Skip } | Event::Resolve(Verb::Skip { step, .. }) = event {
+            self.left_out.insert(*step);
+        }
         self.takeovers += u32::from(*event == Event::TakenOver);
         self.hold(!before.state.has_ended(), || "S1: an ended job has changed".to_owned());
         self.hold(after.revision == before.revision + 1, || "S11: revisions grow by one".to_owned());
@@ -79,6 +96,7 @@ impl Judge<'_> {
         }
         self.holds(commit);
         self.turn(commit);
+        self.waits(commit);
         self.time_and_trouble(commit);
         if matches!(event, Event::Cancel { .. }) {
             self.hold(!before.decided && !deciding(self.definition, before), || "S9: cancelled too late".to_owned());
@@ -135,7 +153,7 @@ impl Judge<'_> {
             Join::Any => 1,
             Join::Quorum(count) => count as usize,
         };
-        let done = plan.needs.iter().filter(|&&need| succeeded(after, need)).count();
+        let done = plan.needs.iter().filter(|&&need| self.succeeded(after, need)).count();
         self.hold(done >= asked, || format!("S6: {name} began with {done} of {asked}"));
         self.hold(commit.before.state == JobState::Running, || format!("S6: {name} began on the way back"));
         let late = commit.now >= after.deadline;
@@ -250,6 +268,32 @@ impl Judge<'_> {
         }
     }
 
+    /// Nobody waits for longer than the longest pause, whatever the clocks of others said; and nothing is written that only says for how long.
+    fn waits(&mut self, commit: &Commit) {
+        let (before, after) = (&commit.before, &commit.after);
+        for (plan, node) in self.definition.steps.iter().zip(&after.steps) {
+            let longest = plan.retry.max_backoff.max(300_000);
+            for item in &node.items {
+                let waits = match item.state {
+                    StepState::Idle | StepState::Stuck => true,
+                    StepState::Probing | StepState::Undoing => item.until == 0,
+                    _ => false,
+                };
+                let soon = !waits || item.not_before <= commit.now + longest;
+                self.hold(soon, || format!("L1: {} waits for a day", plan.name));
+                let ends = plan.kind == Kind::Act || item.until <= commit.now + plan.timeout;
+                self.hold(ends, || format!("L1: an attempt of {} lasts for a day", plan.name));
+            }
+        }
+        let late = after.undo_since.is_some_and(|since| since > commit.now);
+        self.hold(!late, || "L1: its undo's budget has not begun".to_owned());
+        if matches!(commit.event, Event::NoSlots { .. }) {
+            let mut same = without_pauses(after);
+            same.revision = before.revision;
+            self.hold(same != without_pauses(before), || "L7: a look for slots was written".to_owned());
+        }
+    }
+
     fn time_and_trouble(&mut self, commit: &Commit) {
         let (before, after) = (&commit.before, &commit.after);
         let late = after.state == JobState::Running && !after.decided && commit.now >= after.deadline;
@@ -273,13 +317,13 @@ impl Judge<'_> {
 
     fn finals(&self, job: &Job) -> bool {
         let mut finals = (0..job.steps.len()).filter(|&step| self.definition.steps[step].phase == Phase::Finally);
-        finals.all(|step| succeeded(job, step))
+        finals.all(|step| self.succeeded(job, step))
     }
 
     /// Every way has come to its end.
     fn ways(&self, job: &Job) -> bool {
         let ends = |&step: &usize| self.below[step].is_empty() && self.definition.steps[step].phase != Phase::Finally;
-        (0..job.steps.len()).filter(ends).all(|step| succeeded(job, step))
+        (0..job.steps.len()).filter(ends).all(|step| self.succeeded(job, step))
     }
 
     /// S10: whatever was sent was in the log before.

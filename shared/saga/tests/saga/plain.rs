@@ -1,7 +1,7 @@
 //! Plain courses, step by step.
 
 use weft_saga::{
-    Changed, Definition, Direction, Event, Fault, Hold, Job, JobState, Outcome, Payload, Refused, Ruling, Step,
+    Changed, Definition, Direction, Event, Fault, Hold, Job, JobState, Join, Outcome, Payload, Refused, Ruling, Step,
     StepState, Verb, Wanted,
 };
 
@@ -267,10 +267,13 @@ fn slots_are_looked_for_until_the_attempt_is_over() {
     let mut course =
         Course::new(definition(vec![Step { timeout: 500, ..reserve("gpu", &[]) }, pivot("publish", &[0])]));
     let none = Event::NoSlots { step: 0, item: 0, fault: fault("RESOURCE_EXHAUSTED") };
-    let mut looks = 0;
+    let (mut looks, mut written) = (0, 0);
     while course.job.state == JobState::Running {
         assert_eq!(course.job.wants(&course.definition, course.now).reservations, [(0, 0)]);
-        course.apply(&none);
+        let before = course.job.revision;
+        let changed = course.apply(&none);
+        assert_eq!(changed == Changed::Yes, course.job.revision > before);
+        written += u32::from(changed == Changed::Yes);
         looks += 1;
         if course.job.state == JobState::Running {
             course.now = course.job.wants(&course.definition, course.now).wake_at.unwrap();
@@ -278,7 +281,27 @@ fn slots_are_looked_for_until_the_attempt_is_over() {
     }
     assert_eq!(course.job.state, JobState::Compensated);
     assert_eq!(course.job.steps[0].items[0].attempts, 2);
-    assert!((4..40).contains(&looks), "{looks}");
+    assert!((6..20).contains(&looks), "{looks}");
+    assert_eq!(written, 4, "the beginning and the end of each attempt");
+}
+
+#[test]
+fn slots_are_not_looked_for_without_a_pause() {
+    let mut hasty = reserve("gpu", &[]);
+    hasty.timeout = 30_000;
+    (hasty.retry.initial_backoff, hasty.retry.max_backoff) = (1, 1);
+    let mut course = Course::new(definition(vec![hasty]));
+    let none = Event::NoSlots { step: 0, item: 0, fault: fault("RESOURCE_EXHAUSTED") };
+    course.apply(&none);
+    let mut looks = 1;
+    while course.now < T0 + 20_000 {
+        let at = course.job.wants(&course.definition, course.now).wake_at.unwrap();
+        assert!(at >= course.now + 50, "{}", at - course.now);
+        course.now = at;
+        assert_eq!(course.apply(&none), Changed::Later);
+        looks += 1;
+    }
+    assert!((20..60).contains(&looks), "{looks}");
 }
 
 #[test]
@@ -320,4 +343,28 @@ fn sixteen_are_undone_at_once() {
         course.done("each");
     }
     assert_eq!(course.job.state, JobState::Compensated);
+}
+
+#[test]
+fn what_is_certain_when_a_step_begins() {
+    let join = |join, needs: &[usize]| Step { join, ..step("join", needs) };
+    for (how, certain) in [
+        (Join::All, &[0, 1, 2, 3][..]),
+        (Join::Any, &[0]),
+        (Join::Quorum(1), &[0]),
+        (Join::Quorum(2), &[0, 1]),
+        (Join::Quorum(3), &[0, 1, 2, 3]),
+    ] {
+        // `root`; `a` after it; `b` after both, `c` after `root` alone; two of the three ways lead over `a`.
+        let steps = vec![step("root", &[]), step("a", &[0]), step("b", &[1]), step("c", &[0]), join(how, &[1, 2, 3])];
+        let steps = [steps, vec![pivot("publish", &[4]), post("confirm", &[5]), last("end", &[6])]].concat();
+        let definition = definition(steps);
+        let rows = definition.certain().unwrap();
+        let of = |step: usize| -> Vec<usize> { (0..8).filter(|&source| rows[step][source]).collect() };
+        assert_eq!(of(4), certain, "{how:?}");
+        assert_eq!(of(6), [certain, &[4, 5]].concat(), "{how:?}");
+        assert_eq!(of(7), [0; 0], "{how:?}");
+    }
+    let circle = Definition { steps: vec![step("a", &[1]), step("b", &[0])], undo_budget: 1_000 };
+    assert_eq!(circle.certain(), None);
 }

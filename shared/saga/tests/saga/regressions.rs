@@ -1,8 +1,8 @@
 //! Courses on which other engines of sagas have failed.
 
-use weft_saga::{Changed, Direction, Event, Fault, JobState, Outcome, Step, StepState};
+use weft_saga::{Changed, Direction, Event, Fault, JobState, Join, Outcome, Step, StepState};
 
-use crate::build::{definition, external, pivot, step};
+use crate::build::{definition, external, pivot, post, reserve, step, wait};
 use crate::judge::judge;
 use crate::world::{Fate, World};
 
@@ -130,4 +130,97 @@ fn an_action_that_arrives_after_its_undo() {
     assert_eq!(world.job.state, JobState::Compensated);
     assert_eq!(world.strays(), 1, "the action is still on its way");
     assert_compensated(world);
+}
+
+/// A branch of several steps that is lost counted as one that had succeeded, once its last step was skipped: the other branch was cancelled, and the
+/// pivot began.
+#[test]
+fn a_lost_branch_of_several_steps_is_no_success() {
+    let join = |name: &str, join, needs: &[usize]| Step { join, ..step(name, needs) };
+    let branches = || vec![step("a1", &[]), step("b1", &[0]), step("a2", &[]), step("b2", &[2]), step("a3", &[])];
+    for (how, needs) in [(Join::Any, vec![1, 3]), (Join::Quorum(2), vec![1, 3, 4])] {
+        let steps = [branches(), vec![join("c", how, &needs), pivot("publish", &[4, 5])]].concat();
+        let mut world = World::new(definition(steps));
+        world.apply(Event::Tick).unwrap();
+        meet(&mut world, "a3", Fate::Succeeds);
+        meet(&mut world, "a1", FINAL);
+        assert_eq!((state(&world, "b1"), state(&world, "a2")), (StepState::Skipped, StepState::Started));
+        assert_eq!((state(&world, "c"), state(&world, "publish")), (StepState::Idle, StepState::Idle));
+        meet(&mut world, "a2", Fate::Succeeds);
+        assert_eq!(state(&world, "c"), StepState::Idle);
+        meet(&mut world, "b2", Fate::Succeeds);
+        meet(&mut world, "c", Fate::Succeeds);
+        world.heal();
+        assert_eq!(world.job.state, JobState::Completed);
+        assert_eq!(judge(&world), Vec::<String>::new());
+    }
+    // With the other branch lost as well, there is nothing to go on with.
+    let steps = [branches(), vec![join("c", Join::Any, &[1, 3]), pivot("publish", &[4, 5])]].concat();
+    let mut world = World::new(definition(steps));
+    world.apply(Event::Tick).unwrap();
+    meet(&mut world, "a1", FINAL);
+    meet(&mut world, "a2", FINAL);
+    assert_eq!(world.job.state, JobState::Compensated);
+    assert_compensated(world);
+}
+
+/// A scheduler whose clock ran three hours ahead is gone. What it wrote down as a moment is none that the next one waits for.
+#[test]
+fn a_clock_that_ran_ahead_holds_nothing_up() {
+    const HOURS: u64 = 3 * 3_600_000;
+    const LONG: u64 = 600_000;
+    let waits = |world: &World| world.job.wants(&world.definition, world.now).wake_at.unwrap() - world.now;
+
+    // A step after the pivot that waits to be repeated, and is stuck in the end.
+    for failures in [3, 20] {
+        let mut world = World::new(definition(vec![pivot("publish", &[]), post("confirm", &[0])]));
+        world.now += HOURS;
+        world.job.deadline += HOURS;
+        world.apply(Event::Tick).unwrap();
+        meet(&mut world, "publish", Fate::Succeeds);
+        for failure in 1..=failures {
+            meet(&mut world, "confirm", Fate::NotSent);
+            if failure < failures {
+                world.sleep();
+            }
+        }
+        world.crash_ahead(HOURS);
+        // Nothing was under way: the next look at the time notices.
+        world.apply(Event::Tick).unwrap();
+        assert!(waits(&world) < LONG, "{}", waits(&world));
+        world.heal();
+        assert_eq!(world.job.state, JobState::Completed);
+        assert_eq!(judge(&world), Vec::<String>::new());
+    }
+
+    // An undo that waits, and whose budget has begun.
+    let mut world = World::new(definition(vec![external("charge", &[]), pivot("publish", &[0])]));
+    world.now += HOURS;
+    world.job.deadline += HOURS;
+    world.apply(Event::Tick).unwrap();
+    meet(&mut world, "charge", Fate::Succeeds);
+    meet(&mut world, "publish", FINAL);
+    meet(&mut world, "charge", Fate::NotSent);
+    world.crash_ahead(HOURS);
+    world.apply(Event::Tick).unwrap();
+    assert!(waits(&world) < LONG, "{}", waits(&world));
+    assert_eq!(world.job.undo_since, Some(world.now));
+    assert_compensated(world);
+
+    // A signal, and slots, are waited for as long as they would have been.
+    let steps = vec![reserve("gpu", &[]), wait("go", &[]), pivot("publish", &[0, 1])];
+    let mut world = World::new(definition(steps));
+    world.now += HOURS;
+    world.job.deadline += HOURS;
+    world.apply(Event::Tick).unwrap();
+    world.reserve(0, 0, false);
+    world.crash_ahead(HOURS);
+    world.apply(Event::Tick).unwrap();
+    for step in [0, 1] {
+        let (timeout, item) = (world.definition.steps[step].timeout, &world.job.steps[step].items[0]);
+        assert_eq!((item.until, item.not_before <= world.now + timeout), (world.now + timeout, true), "{step}");
+    }
+    world.heal();
+    assert_eq!(world.job.state, JobState::Completed);
+    assert_eq!(judge(&world), Vec::<String>::new());
 }

@@ -117,7 +117,7 @@ pub(crate) fn take_course(world: &mut World, choices: &mut Choices) {
                 let index = choices.pick(world.strays());
                 world.land(index, choices.one_in(2));
             }
-            9 => world.crash(),
+            9 => world.crash_ahead([0, 0, 1_000, 10_800_000][choices.pick(4)]),
             10 => ask_for(world, choices),
             11 => trouble(world, choices),
             _ => grant(world, choices),

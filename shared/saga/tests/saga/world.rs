@@ -87,6 +87,8 @@ struct Row {
 pub(crate) struct World {
     pub(crate) definition: Definition,
     pub(crate) job: Job,
+    /// What the next scheduler knows of it.
+    committed: Job,
     pub(crate) now: u64,
     pub(crate) log: Vec<Commit>,
     pub(crate) ledger: Vec<Entry>,
@@ -106,6 +108,7 @@ impl World {
         let job = Job::new(&definition, START, START + TIME);
         Self {
             definition,
+            committed: job.clone(),
             job,
             now: START,
             log: Vec::new(),
@@ -129,11 +132,17 @@ impl World {
         match changed {
             Ok(Changed::Yes) => {
                 self.job = after.clone();
+                self.committed = after.clone();
                 self.log.push(Commit { event, now: self.now, before, after });
                 self.follow();
                 if self.crash_after == Some(self.log.len()) {
                     self.crash();
                 }
+            }
+            Ok(Changed::Later) => {
+                assert!(matches!(event, Event::NoSlots { .. }), "{event:?} is not committed");
+                assert_eq!(without_pauses(&after), without_pauses(&before), "{event:?} is not committed");
+                self.job = after;
             }
             _ => assert_eq!(after, before, "{event:?} gave {changed:?}, and has changed the job"),
         }
@@ -174,10 +183,17 @@ impl World {
     /// Everything that the runner knows is gone.
     pub(crate) fn crash(&mut self) {
         self.stray.append(&mut self.in_flight);
+        self.job = self.committed.clone();
         if !self.job.state.has_ended() {
             self.apply(Event::TakenOver).unwrap();
             self.follow();
         }
+    }
+
+    /// As [`Self::crash`]; the clock of the scheduler that is gone ran ahead of the next one's.
+    pub(crate) fn crash_ahead(&mut self, by: u64) {
+        self.now = self.now.saturating_sub(by);
+        self.crash();
     }
 
     /// A message that nobody waits for arrives, once or once more.
@@ -402,4 +418,13 @@ impl World {
         let decided = if self.job.decided { " decided" } else { "" };
         self.seen.insert(format!("job {:?}{decided} x {name}", self.job.state));
     }
+}
+
+/// A job without the moments at which something is tried again.
+pub(crate) fn without_pauses(job: &Job) -> Job {
+    let mut job = job.clone();
+    for item in job.steps.iter_mut().flat_map(|node| &mut node.items) {
+        item.not_before = 0;
+    }
+    job
 }

@@ -100,20 +100,21 @@ impl Act {
 
     /// Adds everything that its templates refer to.
     pub(crate) fn roots(&self, roots: &mut Roots) {
-        let mut add = |fields: &[(String, Template)]| fields.iter().for_each(|(_, template)| template.roots(roots));
+        self.templates().into_iter().for_each(|template| template.roots(roots));
+    }
+
+    /// What is rendered for it.
+    pub(super) fn templates(&self) -> Vec<&Template> {
         match self {
-            Self::Infer(infer) => {
-                add(&infer.inputs);
-                add(&infer.parameters);
-            }
-            Self::Call(call) => call.request.roots(roots),
-            Self::Compute(template) => template.roots(roots),
+            Self::Infer(infer) => infer.inputs.iter().chain(&infer.parameters).map(|(_, template)| template).collect(),
+            Self::Call(call) => vec![&call.request],
+            Self::Compute(template) => vec![template],
             Self::Load { .. }
             | Self::GiveBack { .. }
             | Self::Unload { .. }
             | Self::Reserve(_)
             | Self::Release(_)
-            | Self::Wait(_) => {}
+            | Self::Wait(_) => Vec::new(),
         }
     }
 }

@@ -7,7 +7,7 @@ use weft_proto::from_duration;
 use weft_proto::weft::jobs::v1 as jobs;
 use weft_proto::weft::jobs::v1::JobDefinition;
 use weft_saga::{Definition, Effect, Join, Kind, Phase, Retry, Step};
-use weft_types::{ModelName, Result};
+use weft_types::ModelName;
 
 use super::flow::Flow;
 use super::{Act, Mistakes, Plan, Planned, action};
@@ -19,23 +19,21 @@ const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
-/// Makes a plan, or tells every mistake.
-pub(super) fn plan(message: &JobDefinition) -> Result<Plan> {
-    let mut mistakes = Mistakes::default();
+/// Makes a plan, and notes every mistake; `None` where some step cannot be read.
+pub(super) fn plan(message: &JobDefinition, mistakes: &mut Mistakes) -> Option<Plan> {
     mistakes.check("definition.name", message.name.parse::<ModelName>());
     let budget = "definition.undo_budget";
-    let undo_budget = millis(budget, message.undo_budget.as_ref(), SECOND..=7 * DAY, &mut mistakes);
+    let undo_budget = millis(budget, message.undo_budget.as_ref(), SECOND..=7 * DAY, mistakes);
     if !(1..=MAX_STEPS).contains(&message.steps.len()) {
         mistakes.add("definition.steps", format_args!("must be 1 to {MAX_STEPS}"));
-        mistakes.result()?;
-        return Ok(Plan { definition: Definition { steps: vec![], undo_budget }, steps: vec![], output: None });
+        return None;
     }
-    let flow = Flow::read(&message.steps, &mut mistakes);
+    let flow = Flow::read(&message.steps, mistakes);
     let mut steps = Vec::new();
     let mut planned = Vec::new();
     for (index, step) in message.steps.iter().enumerate() {
         let reading =
-            Reading { field: format!("definition.steps[{index}]"), index, flow: &flow, mistakes: &mut mistakes };
+            Reading { field: format!("definition.steps[{index}]"), index, flow: &flow, mistakes: &mut *mistakes };
         if let Some((step, plan)) = reading.step(step) {
             steps.push(step);
             planned.push(plan);
@@ -43,16 +41,16 @@ pub(super) fn plan(message: &JobDefinition) -> Result<Plan> {
     }
     let all = vec![true; message.steps.len()];
     let names = Names { steps: &flow.names, before: &all, item: false, output: false };
-    let mut reader = Reader { names, mistakes: &mut mistakes };
+    let mut reader = Reader { names, mistakes: &mut *mistakes };
     let output = message.output.as_ref().map(|output| reader.read("definition.output", output));
-    durability(message, &steps, &mut mistakes);
+    durability(message, &steps, mistakes);
     let definition = Definition { steps, undo_budget };
     // Indices mean what they say only where every step could be read.
-    if definition.steps.len() == message.steps.len() {
-        definition.check().into_iter().for_each(|invalid| mistakes.add(&invalid.field, invalid.problem));
+    if definition.steps.len() != message.steps.len() {
+        return None;
     }
-    mistakes.result()?;
-    Ok(Plan { definition, steps: planned, output })
+    definition.check().into_iter().for_each(|invalid| mistakes.add(&invalid.field, invalid.problem));
+    Some(Plan { definition, steps: planned, output })
 }
 
 /// A job of which nothing is kept has nothing that would have to be undone.

@@ -330,3 +330,218 @@ fn methods_that_stream_cannot_be_called() {
         assert!(schema::unary(&pool, service, method).is_err(), "{service}/{method}");
     }
 }
+
+/// A job of `a`, the pivot `publish` after it, and further steps.
+fn with_pivot(further: Vec<Value>) -> Value {
+    let publish = json!({ "name": "publish", "needs": ["a"], "phase": "PHASE_PIVOT", "action": call("localhost:1") });
+    let a = compute("a", &[], json!("$input.gone"));
+    job(Value::Array([vec![a, publish], further].concat()))
+}
+
+fn field_of(definition: &Value, input: &Value) -> Option<String> {
+    let input: Option<prost_types::Struct> = match crate::jobs::template::json::to_proto(input).kind {
+        Some(prost_types::value::Kind::StructValue(input)) => Some(input),
+        _ => None,
+    };
+    let request = SubmitJobRequest { definition: Some(message(definition.clone())), input, ..Default::default() };
+    let refused = definition_of(&request, &Targets::loopback()).err()?;
+    // Whatever is stored goes on.
+    assert!(compile(&message(definition.clone())).is_ok(), "{definition}: {refused}");
+    Some(refused.field().unwrap_or_default().replacen("definition.", "", 1))
+}
+
+#[test]
+fn what_has_to_succeed_refers_to_what_is_there() {
+    let step = |phase: &str, needs: &[&str], more: Value| {
+        let mut step = json!({ "name": "x", "needs": needs, "phase": phase, "action": { "compute": { "value": 1 } } });
+        step.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        step
+    };
+    let makes = |value: Value| json!({ "action": { "compute": { "value": value } } });
+    let last = |more: Value| with_pivot(vec![step("PHASE_FINALLY", &["publish"], more)]);
+    let post = |more: Value| with_pivot(vec![step("PHASE_POST", &["publish"], more)]);
+    let asks = |when: Value| {
+        let mut more = makes(json!("$steps.publish.id"));
+        more["when"] = when;
+        last(more)
+    };
+    let table = [
+        // The job may be undone before the pivot.
+        (last(makes(json!({ "id": "$steps.publish.id" }))), Some("steps[2].action")),
+        (last(makes(json!([{ "$first": ["$steps.publish.id", "$steps.a"] }]))), Some("steps[2].action")),
+        (last(makes(json!({ "$first": ["$steps.publish.id", "nobody"] }))), None),
+        (last(makes(json!({ "$first": ["$steps.publish.id", "$job.id"] }))), None),
+        (last(json!({ "forEach": "$steps.publish.ids" })), Some("steps[2].for_each")),
+        (last(makes(json!("$input.to"))), None),
+        (last(makes(json!("$input.too"))), Some("steps[2].action")),
+        // A condition that asks for it.
+        (asks(json!({ "left": "$steps.publish" })), None),
+        (asks(json!({ "left": "$steps.a" })), Some("steps[2].action")),
+        (asks(json!({ "left": "$steps.publish.is", "comparison": "COMPARISON_EQUAL", "right": "new" })), None),
+        (
+            asks(json!({ "left": "$steps.publish.is", "comparison": "COMPARISON_EQUAL", "right": null })),
+            Some("steps[2].action"),
+        ),
+        (asks(json!({ "left": "$steps.publish", "comparison": "COMPARISON_NOT_EQUAL", "right": null })), None),
+        (
+            asks(json!({ "left": "$steps.publish", "comparison": "COMPARISON_NOT_EQUAL", "right": 1 })),
+            Some("steps[2].action"),
+        ),
+        (
+            asks(json!({ "left": "$steps.publish.n", "comparison": "COMPARISON_LESS", "right": 3 })),
+            Some("steps[2].when"),
+        ),
+        // After the pivot all that it waits for is there.
+        (post(makes(json!(["$steps.publish.id", "$steps.a"]))), None),
+        (post(makes(json!("$input.too"))), Some("steps[2].action")),
+    ];
+    for (definition, field) in table {
+        assert_eq!(field_of(&definition, &json!({ "to": 1 })).as_deref(), field, "{definition}");
+    }
+}
+
+#[test]
+fn what_a_branch_or_a_condition_leaves_out_need_not_be_there() {
+    let with = |mut step: Value, field: &str, value: Value| {
+        step[field] = value;
+        step
+    };
+    let refers = |to: &str| with(compute("x", &["p"], json!(to)), "phase", json!("PHASE_POST"));
+    let graph = |join: &str, quorum: u32, to: &str| {
+        let c = with(compute("c", &["b1", "b2"], json!(1)), "join", json!(join));
+        job(json!([
+            compute("root", &[], json!(1)),
+            compute("b1", &["root"], json!(1)),
+            compute("b2", &["root"], json!(1)),
+            if quorum > 0 { with(c, "quorum", json!(quorum)) } else { c },
+            { "name": "p", "needs": ["c"], "phase": "PHASE_PIVOT", "action": call("localhost:1") },
+            refers(to),
+        ]))
+    };
+    for (definition, refused) in [
+        (graph("JOIN_ANY", 0, "$steps.b1"), true),
+        (graph("JOIN_ANY", 0, "$steps.root"), false),
+        (graph("JOIN_QUORUM", 1, "$steps.b1"), true),
+        (graph("JOIN_QUORUM", 2, "$steps.b1"), false),
+        (graph("JOIN_ALL", 0, "$steps.b1"), false),
+    ] {
+        let field = field_of(&definition, &json!({}));
+        assert_eq!(field.as_deref(), refused.then_some("steps[5].action"), "{definition}");
+    }
+
+    let perhaps = with(compute("perhaps", &[], json!(1)), "when", json!({ "left": "$input.more" }));
+    let slots = json!({ "name": "perhaps", "action": { "reserve": { "pools": [{ "pool": "gpu" }] } } });
+    let pivot = json!({ "name": "p", "needs": ["perhaps"], "phase": "PHASE_PIVOT", "action": call("localhost:1") });
+    let asking = |to: &str| json!({ "call": { "target": "localhost:1", "method": "S/M", "request": { "id": to } } });
+    for (steps, field) in [
+        (json!([perhaps, pivot, refers("$steps.perhaps")]), Some("steps[2].action")),
+        (json!([slots, pivot, refers("$steps.perhaps")]), Some("steps[2].action")),
+        (json!([perhaps, with(pivot.clone(), "probe", asking("$steps.perhaps"))]), Some("steps[1].probe")),
+        (
+            json!([perhaps, { "name": "x", "needs": ["perhaps"], "action": call("localhost:1"), "undo": asking("$steps.perhaps") }]),
+            Some("steps[1].undo"),
+        ),
+        (
+            json!([perhaps, { "name": "x", "needs": ["perhaps"], "action": call("localhost:1"), "undo": asking("$output.id") }]),
+            None,
+        ),
+        // It fails cleanly, and the job is undone.
+        (json!([perhaps, compute("x", &["perhaps"], json!("$steps.perhaps"))]), None),
+    ] {
+        assert_eq!(field_of(&job(steps.clone()), &json!({})).as_deref(), field, "{steps}");
+    }
+}
+
+/// Everything that an item can have but its output's text, which is counted apart, and its history, which a long record goes without.
+fn full(planned: &Planned) -> weft_saga::Item {
+    use weft_saga::{Hold, Payload, Place};
+    let name = match &planned.action {
+        Act::Call(call) => Some(call.target.clone()),
+        Act::Infer(_) => Some(format!("router/{}", "r".repeat(128))),
+        _ => None,
+    };
+    let slots = match &planned.action {
+        Act::Reserve(pools) => pools.clone(),
+        _ => Vec::new(),
+    };
+    let holds = slots.iter().flat_map(|(pool, count)| {
+        let hold =
+            |number| Hold { pool: pool.clone(), worker: "w".repeat(128), number: u32::MAX - number, confirmed: true };
+        (0..*count).map(hold)
+    });
+    weft_saga::Item {
+        state: weft_saga::StepState::Stuck,
+        attempts: u32::MAX,
+        undo_attempts: u32::MAX,
+        failures: u32::MAX,
+        unknown: true,
+        not_before: 1 << 41,
+        until: 1 << 41,
+        output: Some(Payload::Stored { sha256: [255; 32], len: 4 << 20 }),
+        place: name.map(|name| Place { name, epoch: 0 }),
+        holds: holds.collect(),
+        history: Vec::new(),
+    }
+}
+
+fn bytes_of(plan: &Plan) -> usize {
+    let mut job = weft_saga::Job::new(&plan.definition, 0, 0);
+    for (node, planned) in job.steps.iter_mut().zip(&plan.steps) {
+        let items = if planned.list.is_some() { MAX_ITEMS } else { 1 };
+        node.items = vec![full(planned); items];
+    }
+    weft_journal::Record {
+        id: weft_journal::JobId::new(0, 0, 0),
+        tenant: String::new(),
+        key: String::new(),
+        request_hash: [0; 32],
+        definition: [0; 32],
+        definition_name: String::new(),
+        durability: weft_journal::Durability::Journaled,
+        input: weft_saga::Payload::Inline(Vec::new()),
+        output: None,
+        trace_id: [0; 16],
+        span: 0,
+        sampled: false,
+        job,
+    }
+    .encode()
+    .len()
+}
+
+#[test]
+fn what_runs_after_the_decision_fits_the_log() {
+    let actions = [
+        ("compute", json!({ "compute": { "value": 1 } })),
+        ("infer", json!({ "infer": { "model": "m" } })),
+        ("call", call("a-service-with-a-name.example.localhost:65535")),
+        ("reserve", json!({ "reserve": { "pools": [{ "pool": "gpu", "slots": 1 }, { "pool": "disk", "slots": 2 }] } })),
+        ("load", json!({ "load": { "model": "m" } })),
+    ];
+    let targets: Targets = "*.localhost, localhost".parse().expect("patterns");
+    let submit = |further: Vec<Value>| {
+        let request = SubmitJobRequest { definition: Some(message(with_pivot(further))), ..Default::default() };
+        definition_of(&request, &targets)
+    };
+    let pivot_alone = bytes_of(&submit(vec![]).expect("a definition").plan);
+    for (name, action) in actions {
+        let lists = |count: usize, phase: &str| {
+            let step = |at| json!({ "name": format!("x{at}"), "needs": ["publish"], "phase": phase, "action": action, "forEach": [1] });
+            submit((0..count).map(step).collect())
+        };
+        // What is counted is no less than what it takes, and not much more.
+        let one = lists(1, "PHASE_POST").expect(name).plan;
+        let (counted, taken) = (size::bytes(&one.steps[2]), bytes_of(&one) - pivot_alone);
+        assert!((taken..2 * taken).contains(&counted), "{name}: {counted} for {taken}");
+
+        for (phase, most) in [("PHASE_POST", 512 << 10), ("PHASE_FINALLY", 192 << 10)] {
+            if name == "reserve" && phase == "PHASE_FINALLY" {
+                continue;
+            }
+            let fit = most / counted;
+            assert!(fit == 0 || lists(fit, phase).is_ok(), "{fit} times {name}");
+            let refused = lists(fit + 1, phase).expect_err(name);
+            assert_eq!(refused.field(), Some("definition.steps"), "{refused}");
+        }
+    }
+}

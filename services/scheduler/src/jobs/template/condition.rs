@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde_json::{Number, Value};
 use weft_proto::weft::jobs::v1::Comparison;
 
-use super::{Problem, Roots, Template, Values};
+use super::{Problem, Reference, Roots, Template, Values};
 
 /// A condition that has been read.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +41,34 @@ impl Condition {
     pub(crate) fn roots(&self, roots: &mut Roots) {
         self.left.roots(roots);
         self.right.roots(roots);
+    }
+
+    /// The first reference that keeps it from being decided where only some lead anywhere: to equality, what is not there is null.
+    pub(crate) fn lacks(&self, is_there: &impl Fn(&Reference) -> bool) -> Option<&Reference> {
+        self.orders().then(|| self.left.lacks(is_there).or_else(|| self.right.lacks(is_there))).flatten()
+    }
+
+    /// What is there wherever it holds.
+    pub(crate) fn proves(&self) -> BTreeSet<Root> {
+        let is_value = |side: &Template| matches!(side, Template::Literal(value) if !value.is_null());
+        let is_null = |side: &Template| matches!(side, Template::Literal(Value::Null));
+        let (left, right) = match self.comparison {
+            Comparison::Unspecified => (true, false),
+            Comparison::Equal => (is_value(&self.right), is_value(&self.left)),
+            Comparison::NotEqual => (is_null(&self.right), is_null(&self.left)),
+            _ => (true, true),
+        };
+        let sides = [(left, &self.left), (right, &self.right)].into_iter().filter(|(proves, _)| *proves);
+        let root = |(_, side): (bool, &Template)| match side {
+            Template::Reference(reference) => Some(reference.root()),
+            _ => None,
+        };
+        sides.filter_map(root).collect()
+    }
+
+    const fn orders(&self) -> bool {
+        use Comparison::{Greater, GreaterOrEqual, Less, LessOrEqual};
+        matches!(self.comparison, Less | LessOrEqual | Greater | GreaterOrEqual)
     }
 
     fn order(&self, values: &Values) -> Result<Ordering, Problem> {

@@ -124,6 +124,11 @@ impl Reference {
         self.root
     }
 
+    /// Whether it leads anywhere.
+    pub(crate) fn is_in(&self, values: &Values) -> bool {
+        self.look_up(values).is_ok()
+    }
+
     /// What it refers to.
     pub(super) fn look_up<'a>(&self, values: &'a Values) -> Result<Cow<'a, Value>, Problem> {
         let missing = || Problem::Missing(self.text.chars().take(128).collect());
