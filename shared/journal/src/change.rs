@@ -96,6 +96,10 @@ impl Frame<'_> {
     ) -> Result<(), CommitError> {
         let had = by_slot(before.into_iter().flat_map(Record::holds));
         let has = by_slot(after.holds());
+        if has.len() < after.holds().count() {
+            // One of the job's own steps was faster, which no comparison would tell.
+            return Err(CommitError::SlotsTaken);
+        }
         let put = |hold: &Hold| {
             let value = state::JobSlot { job: after.id.to_string(), confirmed: hold.confirmed };
             Op::Put { key: self.keys.slot(hold), value: value.encode_to_vec().into(), lease }

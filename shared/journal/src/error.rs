@@ -7,8 +7,8 @@ use crate::record::Unreadable;
 /// may find the transition there all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// Another job has one of the slots: choose others.
-    #[error("a slot was taken by another job")]
+    /// Another job, or another step of this one, has one of the slots: choose others.
+    #[error("a slot is taken already")]
     SlotsTaken,
     /// Another job was submitted with the key.
     #[error("the key belongs to job {id}")]

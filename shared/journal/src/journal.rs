@@ -192,9 +192,16 @@ impl Journal {
     }
 
     /// Proposes free slots: so many of each pool, all or none. They are taken when the transition that holds them is committed, or
-    /// [`crate::CommitError::SlotsTaken`] says that another job was faster.
-    pub fn free_slots(&self, wanted: &[(String, u32)], random: u64) -> Result<Vec<Hold>, Missing> {
-        self.shared.slots.propose(wanted, random)
+    /// [`crate::CommitError::SlotsTaken`] says that another job was faster. `own` is what the job has already: whether the store has told of
+    /// that yet or not, it is not free.
+    pub fn free_slots<'a>(
+        &self,
+        wanted: &[(String, u32)],
+        own: impl IntoIterator<Item = &'a Hold>,
+        random: u64,
+    ) -> Result<Vec<Hold>, Missing> {
+        let own = own.into_iter().map(|hold| (hold.pool.clone(), hold.worker.clone(), hold.number)).collect();
+        self.shared.slots.propose(wanted, &own, random)
     }
 
     /// Records of jobs that cannot be read, by their keys, and why. They stay as they are: a newer build may understand them.

@@ -216,7 +216,7 @@ impl Runner {
     fn reserve(&mut self, wants: &Wants) -> Option<Event> {
         let (step, item) = *wants.reservations.first()?;
         let pools = self.program.pools(step);
-        let chosen = self.shared.journal.free_slots(pools, rand::rng().random());
+        let chosen = self.shared.journal.free_slots(pools, self.record.holds(), rand::rng().random());
         Some(match chosen {
             Ok(holds) if self.collisions < MAX_COLLISIONS => Event::Reserved { step, item, holds },
             Ok(_) => Event::NoSlots { step, item, fault: Fault::new("RESOURCE_EXHAUSTED", "others took the slots") },

@@ -79,6 +79,14 @@ fn a_job_that_is_not_journaled_leaves_only_what_it_holds() {
     }
 }
 
+/// Two steps of one job are no better than two jobs.
+#[test]
+fn no_job_has_a_slot_twice() {
+    let twice = holding(&[(0, false), (0, false)]);
+    assert_eq!(change(None, &twice), Err(CommitError::SlotsTaken));
+    assert_eq!(change(Some(&holding(&[(0, false)])), &twice), Err(CommitError::SlotsTaken));
+}
+
 #[test]
 fn too_many_slots_at_once_are_refused_and_given_back_in_parts() {
     let all: Vec<(u32, bool)> = (0..65).map(|number| (number, false)).collect();
