@@ -44,6 +44,9 @@ pub enum Error {
     /// The state store.
     #[error(transparent)]
     Store(#[from] weft_store::Error),
+    /// The store is nearly full: nothing of a new job is kept.
+    #[error("the state store is nearly full")]
+    Full,
     /// A record that this build cannot read.
     #[error("the record cannot be read: {0}")]
     Unreadable(#[from] Unreadable),

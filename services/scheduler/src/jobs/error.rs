@@ -5,11 +5,19 @@ use std::time::Duration;
 use weft_types::{Error, Reason};
 
 const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait for room in the store, which compaction makes.
+const FULL_RETRY: Duration = Duration::from_secs(30);
+
+/// The store takes no new jobs.
+pub(super) fn full() -> Error {
+    Error::new(Reason::Overloaded, "the state store has no room for more jobs").retry_after(FULL_RETRY)
+}
 
 /// The failure of a read or of keeping something.
 pub(super) fn journal_failed(error: &weft_journal::Error) -> Error {
     use weft_journal::Error as Failed;
     match error {
+        Failed::Full => full(),
         Failed::Store(error) => crate::error::store_failed(error),
         Failed::TooLarge { len, limit } => {
             Error::new(Reason::MessageTooLarge, format!("a value has {len} bytes, and at most {limit} are kept"))

@@ -223,6 +223,37 @@ async fn nothing_is_answered_or_begun_before_it_is_in_the_log() {
     assert!(!running.failed());
 }
 
+/// What is not begun leaves nothing in the store: it is known by its key, or there are too many jobs.
+#[tokio::test]
+async fn who_is_refused_leaves_nothing_behind() {
+    let store = Gate::new();
+    let cluster = Cluster::over(Arc::clone(&store) as _);
+    let one = Options { jobs: JobOptions { max_open: 1, ..options().jobs }, ..options() };
+    let (scheduler, running) = cluster.scheduler("s1", one);
+    let jobs = scheduler.jobs.clone();
+    let job = submit(&jobs, &asked(&waiting(), "one")).await;
+    let definitions = async || {
+        let prefix = Range::Prefix("/weft/v1/test/def/".to_owned());
+        store.inner.read(prefix).await.expect("it is embedded").entries.len()
+    };
+    assert_eq!(definitions().await, 1);
+    let other = json!([{ "name": "other", "action": { "wait": { "name": "go" } } }]);
+    let long = json!({ "text": "x".repeat(5_000) });
+    for (key, code) in [("one", Code::AlreadyExists), ("two", Code::ResourceExhausted), ("", Code::ResourceExhausted)] {
+        let input = super::json::value(long.to_string().as_bytes());
+        let Some(prost_types::value::Kind::StructValue(input)) = input.and_then(|input| input.kind) else {
+            panic!("an object");
+        };
+        let asked = SubmitJobRequest { input: Some(input), ..asked(&other, key) };
+        let refused = jobs.submit_job(request(asked)).await.expect_err("it is refused");
+        assert_eq!(refused.code(), code, "{refused}");
+        assert_eq!(definitions().await, 1, "a definition of a job that is not begun");
+    }
+    assert_eq!(submit(&jobs, &asked(&waiting(), "one")).await.id, job.id, "what is known costs nothing");
+    running.finish(PATIENCE).await;
+    assert!(!running.failed());
+}
+
 #[tokio::test]
 async fn a_watch_that_is_read_late_tells_the_end_and_only_what_is_newer() {
     let cluster = Cluster::new();

@@ -96,8 +96,14 @@ pub(crate) async fn a_full_store_takes_only_endings(store: Arc<dyn Store>) {
         let (shard, job) = desk.new_job();
         shard.commit(None, Arc::new(job)).await != Err(CommitError::Full)
     };
+    let kept = Bytes::from_static(b"kept");
+    desk.journal.put_definition(kept.clone()).await.expect("there is room");
     size.send_replace(750);
     eventually(async || !begins().await).await;
+    for content in [kept, Bytes::from_static(b"another")] {
+        assert!(matches!(desk.journal.put_definition(content).await, Err(Error::Full)));
+    }
+    assert_eq!(keys(&store, "def/").await.len(), 1);
     let on = next(&job, |_| {});
     shard.commit(Some(job), Arc::clone(&on)).await.expect("what has begun goes on");
     size.send_replace(900);
