@@ -66,11 +66,20 @@ impl Shard {
     ///
     /// A caller that stops waiting does not undo it.
     pub async fn commit(&self, before: Option<Arc<Record>>, after: Arc<Record>) -> Result<(), CommitError> {
-        if after.id.shard() != self.state.number {
+        self.send(Transition { before, after, is_bound: false }).await
+    }
+
+    /// As [`Self::commit`], for a job that has no way back at the moment: it gets the room of one that ends.
+    pub async fn commit_bound(&self, before: Arc<Record>, after: Arc<Record>) -> Result<(), CommitError> {
+        self.send(Transition { before: Some(before), after, is_bound: true }).await
+    }
+
+    async fn send(&self, transition: Transition) -> Result<(), CommitError> {
+        if transition.after.id.shard() != self.state.number {
             return Err(CommitError::Invalid("the job belongs to another shard".into()));
         }
         let (answer, answered) = oneshot::channel();
-        let request = Request::Commit { transition: Transition { before, after }, answer };
+        let request = Request::Commit { transition, answer };
         self.state.requests.send(request).await.map_err(|_| CommitError::Fenced)?;
         // The writer drops what it has not written when the shard is lost.
         answered.await.unwrap_or(Err(CommitError::Fenced))

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use weft_journal::{CommitError, Record, Shard};
@@ -39,7 +40,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(1);
 pub(super) enum First {
     /// It is new: told when its first record is in the log.
     Submitted(oneshot::Sender<Result<Arc<Record>, CommitError>>),
-    /// Another scheduler ran it. The permit is held until the take-over is in the log.
+    /// Another scheduler ran it. The permit is held until the take-over is in the log, or waits for room there: jobs behind it may make some.
     TakenOver(OwnedSemaphorePermit),
 }
 
@@ -75,6 +76,8 @@ pub(super) struct Runner {
     flight: Flight,
     spans: Spans,
     collisions: u32,
+    /// While it is taken over.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Puts a job into the table and runs it; false where its shard is not this scheduler's any more.
@@ -99,6 +102,7 @@ pub(super) fn open(
             flight: Flight::new(),
             spans: Spans::default(),
             collisions: 0,
+            permit: None,
         };
         let task = shared.tasks.attach(runner.run(first));
         let handle = Handle { program: Some(Arc::clone(program)), commands, newest: seen };
@@ -165,8 +169,9 @@ impl Runner {
             First::TakenOver(permit) => {
                 self.newest.send_replace(Some(Arc::clone(&self.record)));
                 self.shared.metrics.record_takeover();
+                self.permit = Some(permit);
                 let begun = self.take(vec![Event::TakenOver.into()]).await;
-                drop(permit);
+                self.permit = None;
                 begun.map(|()| true)
             }
         }
@@ -247,7 +252,9 @@ impl Runner {
     /// the log. An error means that the shard is lost.
     async fn take(&mut self, news: Vec<News>) -> Result<(), Stop> {
         let (events, replies): (Vec<_>, Vec<_>) = news.into_iter().map(|News { event, reply }| (event, reply)).unzip();
+        let is_mixed = replies.iter().any(Option::is_some) && replies.iter().any(Option::is_none);
         let outcomes = match self.transit(&events).await {
+            Err(CommitError::TooLarge(_)) if is_mixed => return self.take_apart(events, replies).await,
             Err(CommitError::TooLarge(why)) => {
                 tracing::warn!(job = %self.record.id, why, "a transition is too large for the log: it goes without what it brings");
                 let events: Vec<_> = events
@@ -264,7 +271,7 @@ impl Runner {
             Err(CommitError::SlotsTaken) => self.collisions += 1,
             Err(CommitError::Fenced) => return Err(Stop::Fenced),
             Err(CommitError::TooLarge(why)) if replies.iter().any(Option::is_some) => {
-                // What a caller brings is not taken, and the job is as it was; what has ended meanwhile counts as unknown in time.
+                // What a caller brings is not taken, and the job is as it was.
                 for reply in replies.into_iter().flatten() {
                     let _ = reply.send(Err(Error::new(
                         Reason::PreconditionFailed,
@@ -276,9 +283,10 @@ impl Runner {
             Err(CommitError::TooLarge(why)) if !self.record.job.decided && self.record.job.undo_since.is_none() => {
                 let turn = Event::Cancel { reason: format!("it has become too large for the log: {why}") };
                 match self.transit(&[turn]).await {
-                    Ok(_) => {}
+                    Ok(outcomes) if outcomes.iter().all(Result::is_ok) => {}
                     Err(CommitError::Fenced) => return Err(Stop::Fenced),
-                    Err(_) => return Err(Stop::Defect),
+                    // What has happened cannot be written down, and must not be forgotten.
+                    Ok(_) | Err(_) => return Err(Stop::Defect),
                 }
             }
             Err(failed) => {
@@ -287,6 +295,16 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    /// What has happened, and then what a caller wants: what cannot be taken of the one says nothing of the other.
+    fn take_apart(&mut self, events: Vec<Event>, replies: Vec<Option<Reply>>) -> BoxFuture<'_, Result<(), Stop>> {
+        let news = events.into_iter().zip(replies).map(|(event, reply)| News { event, reply });
+        let (asked, happened): (Vec<News>, Vec<News>) = news.partition(|news| news.reply.is_some());
+        Box::pin(async move {
+            self.take(happened).await?;
+            self.take(asked).await
+        })
     }
 
     /// One transition by these events; what became of each.
