@@ -204,6 +204,18 @@ impl Journal {
         self.shared.slots.propose(wanted, &own, random)
     }
 
+    /// Whether the job has a record in this scheduler's shards that cannot be read.
+    pub fn is_set_aside(&self, id: &JobId) -> bool {
+        let quarantined = self.shared.quarantined();
+        quarantined.contains_key(&self.shared.keys.job(id)) || quarantined.contains_key(&self.shared.keys.ended(id))
+    }
+
+    /// The jobs of this scheduler's shards whose records cannot be read, as far as their keys name any.
+    pub fn set_aside(&self) -> Vec<JobId> {
+        let quarantined = self.shared.quarantined();
+        quarantined.keys().filter_map(|key| key.rsplit('/').next()?.parse().ok()).collect()
+    }
+
     /// Records of jobs that cannot be read, by their keys, and why. They stay as they are: a newer build may understand them.
     pub fn quarantined(&self) -> BTreeMap<String, String> {
         self.shared.quarantined().clone()

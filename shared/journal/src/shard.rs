@@ -55,10 +55,14 @@ impl Shard {
 
     /// Whether nobody else can own it at `now`, if clocks run at about one rate. While it does not hold, nothing may be begun.
     pub fn holds(&self, now: Instant) -> bool {
+        self.held_until().is_some_and(|until| now < until)
+    }
+
+    /// Until when [`Self::holds`] does, if nothing is heard of the store; `None` when the shard is over.
+    pub fn held_until(&self) -> Option<Instant> {
         let fence = self.state.fence.borrow();
-        let in_term =
-            fence.as_ref().is_some_and(|fence| fence.create_revision == self.state.term.revision && fence.holds(now));
-        in_term && !self.state.is_closed.load(Ordering::Acquire)
+        let in_term = fence.as_ref().filter(|fence| fence.create_revision == self.state.term.revision);
+        in_term.map(|fence| fence.valid_until).filter(|_| !self.state.is_closed.load(Ordering::Acquire))
     }
 
     /// Writes a transition of a job: `before` is what the last one wrote, `None` for a new job. It is in the log when this

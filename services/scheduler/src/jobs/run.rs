@@ -105,7 +105,7 @@ pub(super) fn open(
             permit: None,
         };
         let task = shared.tasks.attach(runner.run(first));
-        let handle = Handle { program: Some(Arc::clone(program)), commands, newest: seen };
+        let handle = Handle { shard: shard.clone(), program: Some(Arc::clone(program)), commands, newest: seen };
         Entry { handle, _task: Some(task), _parked: None }
     })
 }

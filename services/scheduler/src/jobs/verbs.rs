@@ -6,9 +6,9 @@ use tokio::sync::{mpsc, oneshot};
 use weft_journal::{JobId, Record};
 use weft_proto::weft::jobs::v1::{CancelJobRequest, ResolveJobRequest, SignalJobRequest, Verb as Asked};
 use weft_saga::{Event, Verb};
-use weft_types::{Deadline, Error, Reason, Result};
+use weft_types::{Deadline, Error, Reason, Result, SystemClock};
 
-use super::error::journal_failed;
+use super::error::{journal_failed, set_aside};
 use super::forward::unowned;
 use super::table::{Command, Handle};
 use super::{Program, Shared, check};
@@ -46,8 +46,10 @@ impl Shared {
     pub(super) async fn find(&self, id: &JobId) -> Result<Found> {
         // Asked before the table: a job that is not there now may only have come later, or ended.
         let recovering = self.table.is_recovering(id.shard());
-        let begins = match self.table.get(id) {
-            Some(handle) if handle.record().is_some() => return Ok(Found::Open(handle)),
+        let found = self.table.get(id);
+        let holds = self.table.shard(id.shard()).is_some_and(|shard| shard.holds(SystemClock::now()));
+        let begins = match found {
+            Some(handle) if holds && handle.record().is_some() => return Ok(Found::Open(handle)),
             handle => handle.is_some(),
         };
         if let Some(record) = self.journal.ended(id).await.map_err(|error| journal_failed(&error))? {
@@ -56,6 +58,8 @@ impl Shared {
             return Ok(Found::Ended(record, program));
         }
         Err(match () {
+            () if !holds => unowned("the job's shard may be another scheduler's"),
+            () if self.journal.is_set_aside(id) => set_aside(),
             () if recovering => unowned("the job is being taken over"),
             () if begins => unowned("the job is being written"),
             () => missing(),
