@@ -7,6 +7,7 @@
 mod attempt;
 mod commit;
 mod flight;
+pub(super) mod parked;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::table::{Command, Entry, Handle, Reply};
 use super::{Program, Shared, millis};
 use attempt::Spans;
 use flight::{Flight, Work};
+use parked::Parked;
 
 /// Verbs that wait for one job; one more is refused.
 const COMMANDS: usize = 16;
@@ -106,7 +108,7 @@ pub(super) fn open(
         };
         let task = shared.tasks.attach(runner.run(first));
         let handle = Handle { shard: shard.clone(), program: Some(Arc::clone(program)), commands, newest: seen };
-        Entry { handle, _task: Some(task), _parked: None }
+        Entry { handle, _task: task }
     })
 }
 
@@ -126,22 +128,17 @@ impl Runner {
         shared.table.remove(&id, epoch);
     }
 
-    /// Lets the job stand still until its shard goes. Who asks sees it, and verbs find nobody.
+    /// Lets the job stand still until its shard goes, or an operator ends it.
     async fn park(mut self) {
-        tracing::error!(job = %self.record.id, "a job stands still");
-        self.flight = Flight::new();
-        self.commands.close();
-        while self.commands.recv().await.is_some() {}
-        if self.newest.borrow().is_none() {
+        (self.flight, self.permit) = (Flight::new(), None);
+        let Self { shared, shard, record, newest, mut commands, .. } = self;
+        if newest.borrow().is_none() {
             // It was never in the log.
-            let (shared, id, epoch) = (Arc::clone(&self.shared), self.record.id.clone(), self.shard.epoch());
-            drop(self);
-            return shared.table.remove(&id, epoch);
+            commands.close();
+            while commands.recv().await.is_some() {}
+            return shared.table.remove(&record.id, shard.epoch());
         }
-        let mut parked = Record::clone(&self.record);
-        parked.job.stuck = Some("a defect of its scheduler stopped it".to_owned());
-        self.newest.send_replace(Some(Arc::new(parked)));
-        std::future::pending::<()>().await;
+        Parked { shared, shard, record, newest, commands }.stand("a defect of its scheduler stopped it").await;
     }
 
     async fn live(&mut self, first: First) -> Result<(), Stop> {
@@ -152,7 +149,7 @@ impl Runner {
             let news = self.next().await;
             self.take(news).await?;
         }
-        self.end();
+        end(&self.shared, &self.record);
         Ok(())
     }
 
@@ -333,13 +330,12 @@ impl Runner {
             let _ = reply.send(answer.map_err(|refused| Error::new(Reason::PreconditionFailed, refused.to_string())));
         }
     }
+}
 
-    /// What remains to be told of an ended job. Its last record is the newest one that watchers see.
-    fn end(&self) {
-        let (record, shared) = (&self.record, &self.shared);
-        let took = record.job.ended_at.unwrap_or(record.job.created_at).saturating_sub(record.job.created_at);
-        shared.metrics.record_end(state_name(record.job.state), Duration::from_millis(took));
-    }
+/// What remains to be told of an ended job. Its last record is the newest one that watchers see.
+fn end(shared: &Shared, record: &Record) {
+    let took = record.job.ended_at.unwrap_or(record.job.created_at).saturating_sub(record.job.created_at);
+    shared.metrics.record_end(state_name(record.job.state), Duration::from_millis(took));
 }
 
 const fn state_name(state: JobState) -> &'static str {

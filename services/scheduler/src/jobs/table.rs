@@ -31,7 +31,6 @@ pub(super) struct Handle {
     pub(super) shard: Shard,
     /// `None` where this build cannot run it.
     pub(super) program: Option<Arc<Program>>,
-    /// Closed where nobody runs it.
     pub(super) commands: mpsc::Sender<Command>,
     /// The newest committed record; `None` until the first one is.
     pub(super) newest: watch::Receiver<Option<Arc<Record>>>,
@@ -47,9 +46,7 @@ impl Handle {
 /// A job with what runs it. Dropping it ends that.
 pub(super) struct Entry {
     pub(super) handle: Handle,
-    pub(super) _task: Option<Running>,
-    /// Keeps the record of a job that nobody runs.
-    pub(super) _parked: Option<watch::Sender<Option<Arc<Record>>>>,
+    pub(super) _task: Running,
 }
 
 struct OfShard {

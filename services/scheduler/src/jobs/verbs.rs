@@ -111,19 +111,17 @@ impl Shared {
         &self,
         id: &JobId,
         by: Deadline,
-        event: impl FnOnce(&Program) -> Result<Event>,
+        event: impl FnOnce(Option<&Program>) -> Result<Event>,
     ) -> Result<(Arc<Record>, Found)> {
         let found = self.find(id).await?;
         let Found::Open(handle) = &found else {
             return Err(Error::new(Reason::PreconditionFailed, "the job has ended"));
         };
-        let Some(program) = &handle.program else {
-            return Err(Error::new(Reason::PreconditionFailed, "this build of the scheduler cannot run the job"));
-        };
         let (reply, answer) = oneshot::channel();
-        handle.commands.try_send(Command { event: event(program)?, reply }).map_err(|error| match error {
+        let event = event(handle.program.as_deref())?;
+        handle.commands.try_send(Command { event, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::new(Reason::Overloaded, "too many calls wait for this job"),
-            mpsc::error::TrySendError::Closed(_) => unowned("the job has just ended or moved, or stands still"),
+            mpsc::error::TrySendError::Closed(_) => unowned("the job has just ended or moved"),
         })?;
         match tokio::time::timeout_at(by.instant().into(), answer).await {
             Ok(Ok(outcome)) => Ok((outcome?, found)),
@@ -134,8 +132,10 @@ impl Shared {
 }
 
 /// The verb, with the index of the step that it names.
-fn verb(request: &ResolveJobRequest, program: &Program) -> Result<Verb> {
+fn verb(request: &ResolveJobRequest, program: Option<&Program>) -> Result<Verb> {
     let step = |name: &str| {
+        let unrun = || Error::new(Reason::PreconditionFailed, "this build of the scheduler cannot run the job");
+        let program = program.ok_or_else(unrun)?;
         let found = program.definition.steps.iter().position(|step| step.name == name);
         found.ok_or_else(|| Error::invalid("step", "is none of the job"))
     };
