@@ -50,8 +50,8 @@ impl Gate {
         Arc::new(Self { inner, open, arrived: Notify::new(), cut, refusing })
     }
 
-    async fn reach(&self) {
-        self.cut.subscribe().wait_for(|cut| !*cut).await.expect("the gate is there");
+    fn reach(&self) -> Result<(), weft_store::Error> {
+        if *self.cut.borrow() { Err(weft_store::Error::Unavailable("it is cut off".to_owned())) } else { Ok(()) }
     }
 
     /// The records of jobs, ended ones too.
@@ -68,7 +68,7 @@ impl Gate {
 #[async_trait]
 impl Store for Gate {
     async fn read(&self, range: Range) -> Result<Listing, weft_store::Error> {
-        self.reach().await;
+        self.reach()?;
         self.inner.read(range).await
     }
 
@@ -77,7 +77,7 @@ impl Store for Gate {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit, weft_store::Error> {
-        self.reach().await;
+        self.reach()?;
         let goes_forward = |op: &Op| match op {
             Op::Put { key, value, .. } if key.contains("/saga/") => {
                 Record::decode(value).is_ok_and(|record| record.job.state == weft_saga::JobState::Running)
@@ -100,7 +100,7 @@ impl Store for Gate {
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, weft_store::Error> {
-        self.reach().await;
+        self.reach()?;
         self.inner.keep_alive(lease).await
     }
 

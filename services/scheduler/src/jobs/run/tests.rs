@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use weft_runtime::CallExt as _;
-use weft_saga::{Direction, Outcome, Payload};
+use weft_saga::{Direction, Outcome, Payload, Place};
 
 use super::*;
 use crate::jobs::Jobs;
@@ -73,8 +73,7 @@ async fn a_signal_that_is_too_large_takes_nothing_along() {
     let (reply, answer) = oneshot::channel();
     let signal = Event::Signal { name: "go".into(), value: Payload::Inline(vec![b'1'; 4_000]) };
     let lost = Outcome::Unknown(Fault::new("UNAVAILABLE", "lost"));
-    let ended =
-        Event::Ended { step: 0, item: 0, direction: Direction::Action, attempt: 1, outcome: lost, place: None };
+    let ended = Event::Ended { step: 0, item: 0, direction: Direction::Action, attempt: 1, outcome: lost, place: None };
     let news = vec![News { event: signal, reply: Some(reply) }, ended.into()];
     assert!(runner.take(news).await.is_ok());
     let refused = answer.await.expect("an answer").expect_err("there is no room for it");
@@ -92,10 +91,21 @@ async fn what_becomes_of_a_pivot_finds_room() {
     assert!(runner.take(vec![Event::TakenOver.into()]).await.is_ok());
     assert_eq!(runner.record.job.takeovers, 1, "a take-over was forgotten");
 
-    // Where there is no room at all, nothing is forgotten: the job stands still.
+    running.finish(PATIENCE).await;
+}
+
+/// Where there is no room at all, the job stands still.
+#[tokio::test]
+async fn what_becomes_of_a_pivot_is_not_forgotten() {
+    let (scheduler, running) = Cluster::new().scheduler("s1", options());
+    let steps = json!([{ "name": "p", "phase": "PHASE_PIVOT", "action": call() }]);
+    let mut runner = runner(&scheduler.jobs, &steps, LONGEST).await;
     let next = Arc::new(filled(Record::clone(&runner.record), LONGEST_BOUND));
     runner.write(&next).await.expect("it has no way back");
     runner.record = next;
-    assert!(matches!(runner.take(vec![Event::TakenOver.into()]).await, Err(Stop::Defect)));
+    let lost = Outcome::Unknown(Fault::new("UNAVAILABLE", "lost"));
+    let place = Some(Place { name: "x".repeat(200), epoch: 1 });
+    let ended = Event::Ended { step: 0, item: 0, direction: Direction::Action, attempt: 1, outcome: lost, place };
+    assert!(matches!(runner.take(vec![ended.into()]).await, Err(Stop::Defect)));
     running.finish(PATIENCE).await;
 }
