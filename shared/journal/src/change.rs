@@ -15,8 +15,12 @@ use crate::record::Record;
 /// The longest record of a job that goes on. A job that ends may have a longer one: it must be able to.
 pub(crate) const MAX_RECORD: usize = 256 * 1024;
 
-/// The longest record at all: with it a transaction is still within etcd's limit.
+/// The longest record of a job that can only end.
 const MAX_ENDING: usize = 1024 * 1024;
+
+/// The longest record at all: with it a transaction is still within etcd's limit. It is more than what has not ended may have, so that a job
+/// which has no room left can be ended as it is.
+const MAX_ENDED: usize = MAX_ENDING + 16 * 1024;
 
 /// The most slots that one transition takes: all of them have to go in one transaction.
 pub(crate) const MAX_TAKEN: usize = 64;
@@ -60,11 +64,12 @@ pub(crate) struct Frame<'a> {
 
 impl Frame<'_> {
     /// The difference between what is in the log and what shall be there.
-    pub(crate) fn change(&self, before: Option<&Record>, after: &Record) -> Result<Change, CommitError> {
+    pub(crate) fn change(&self, before: Option<&Record>, transition: &Transition) -> Result<Change, CommitError> {
+        let after = &*transition.after;
         let mut change = Change::default();
         let lease = (!after.is_journaled()).then_some(self.lease);
         if after.is_journaled() {
-            self.write_record(before, after, &mut change)?;
+            self.write_record(before, transition, &mut change)?;
         }
         if before.is_none() && !after.key.is_empty() {
             let key = self.keys.idempotency(&after.tenant, &after.key);
@@ -76,8 +81,14 @@ impl Frame<'_> {
         Ok(change)
     }
 
-    fn write_record(&self, before: Option<&Record>, after: &Record, change: &mut Change) -> Result<(), CommitError> {
-        let value = encode(after)?.into();
+    fn write_record(
+        &self,
+        before: Option<&Record>,
+        transition: &Transition,
+        change: &mut Change,
+    ) -> Result<(), CommitError> {
+        let after = &*transition.after;
+        let value = encode(transition)?.into();
         if after.job.state.has_ended() {
             change.ops.extend(before.map(|_| Op::Delete(self.keys.job(&after.id))));
             change.ops.push(Op::Put { key: self.keys.ended(&after.id), value, lease: None });
@@ -96,6 +107,10 @@ impl Frame<'_> {
     ) -> Result<(), CommitError> {
         let had = by_slot(before.into_iter().flat_map(Record::holds));
         let has = by_slot(after.holds());
+        if has.len() < after.holds().count() {
+            // One of the job's own steps was faster, which no comparison would tell.
+            return Err(CommitError::SlotsTaken);
+        }
         let put = |hold: &Hold| {
             let value = state::JobSlot { job: after.id.to_string(), confirmed: hold.confirmed };
             Op::Put { key: self.keys.slot(hold), value: value.encode_to_vec().into(), lease }
@@ -138,12 +153,13 @@ fn check(hold: &Hold) -> Result<(), CommitError> {
     Err(CommitError::Invalid("the names of a slot's pool and worker are 1 to 128 characters without '/'".into()))
 }
 
-fn encode(record: &Record) -> Result<Vec<u8>, CommitError> {
-    let mut bytes = record.encode();
-    if bytes.len() > MAX_RECORD {
-        bytes = record.encode_bare();
-    }
-    let limit = if record.is_ending() { MAX_ENDING } else { MAX_RECORD };
+fn encode(transition: &Transition) -> Result<Vec<u8>, CommitError> {
+    let bytes = transition.after.encode_within(MAX_RECORD);
+    let limit = match () {
+        () if transition.after.job.state.has_ended() => MAX_ENDED,
+        () if transition.is_ending() => MAX_ENDING,
+        () => MAX_RECORD,
+    };
     if bytes.len() > limit {
         return Err(CommitError::TooLarge(format!(
             "the job's record has {} bytes, and at most {limit} are kept",
@@ -160,9 +176,16 @@ pub(crate) struct Transition {
     pub(crate) before: Option<Arc<Record>>,
     /// What it leads to.
     pub(crate) after: Arc<Record>,
+    /// The job has no way back, although it does not show.
+    pub(crate) is_bound: bool,
 }
 
 impl Transition {
+    /// Whether it must always find room.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.is_bound || self.after.is_ending()
+    }
+
     /// Whether `next` follows it.
     pub(crate) fn precedes(&self, next: &Self) -> bool {
         next.before.as_ref().is_some_and(|before| before.job.revision == self.after.job.revision)

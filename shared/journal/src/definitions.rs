@@ -9,6 +9,7 @@ use weft_store::{Entry, Op, Range, Txn};
 use crate::error::Error;
 use crate::journal::Shared;
 use crate::payloads::sha256;
+use crate::quota::Pressure;
 use crate::record::Hash;
 
 /// The longest definition.
@@ -17,10 +18,13 @@ const MAX_DEFINITION: usize = 256 * 1024;
 /// A definition in use is written anew this often at most, to say that it is.
 const COARSE: Millis = 3_600_000;
 
-/// Keeps a definition, or says that it is still in use.
+/// Keeps a definition for a new job, or says that it is still in use. Where no job begins any more, none is kept.
 pub(crate) async fn put(shared: &Shared, content: Bytes) -> Result<Hash, Error> {
     if content.len() > MAX_DEFINITION {
         return Err(Error::TooLarge { len: content.len(), limit: MAX_DEFINITION });
+    }
+    if shared.quota.pressure() != Pressure::None {
+        return Err(Error::Full);
     }
     let hash = sha256(&content);
     let key = shared.keys.definition(&hash);

@@ -7,8 +7,8 @@ use crate::record::Unreadable;
 /// may find the transition there all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// Another job has one of the slots: choose others.
-    #[error("a slot was taken by another job")]
+    /// Another job, or another step of this one, has one of the slots: choose others.
+    #[error("a slot is taken already")]
     SlotsTaken,
     /// Another job was submitted with the key.
     #[error("the key belongs to job {id}")]
@@ -44,6 +44,9 @@ pub enum Error {
     /// The state store.
     #[error(transparent)]
     Store(#[from] weft_store::Error),
+    /// The store is nearly full: nothing of a new job is kept.
+    #[error("the state store is nearly full")]
+    Full,
     /// A record that this build cannot read.
     #[error("the record cannot be read: {0}")]
     Unreadable(#[from] Unreadable),

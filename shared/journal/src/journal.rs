@@ -193,9 +193,28 @@ impl Journal {
     }
 
     /// Proposes free slots: so many of each pool, all or none. They are taken when the transition that holds them is committed, or
-    /// [`crate::CommitError::SlotsTaken`] says that another job was faster.
-    pub fn free_slots(&self, wanted: &[(String, u32)], random: u64) -> Result<Vec<Hold>, Missing> {
-        self.shared.slots.propose(wanted, random)
+    /// [`crate::CommitError::SlotsTaken`] says that another job was faster. `own` is what the job has already: whether the store has told of
+    /// that yet or not, it is not free.
+    pub fn free_slots<'a>(
+        &self,
+        wanted: &[(String, u32)],
+        own: impl IntoIterator<Item = &'a Hold>,
+        random: u64,
+    ) -> Result<Vec<Hold>, Missing> {
+        let own = own.into_iter().map(|hold| (hold.pool.clone(), hold.worker.clone(), hold.number)).collect();
+        self.shared.slots.propose(wanted, &own, random)
+    }
+
+    /// Whether the job has a record in this scheduler's shards that cannot be read.
+    pub fn is_set_aside(&self, id: &JobId) -> bool {
+        let quarantined = self.shared.quarantined();
+        quarantined.contains_key(&self.shared.keys.job(id)) || quarantined.contains_key(&self.shared.keys.ended(id))
+    }
+
+    /// The jobs of this scheduler's shards whose records cannot be read, as far as their keys name any.
+    pub fn set_aside(&self) -> Vec<JobId> {
+        let quarantined = self.shared.quarantined();
+        quarantined.keys().filter_map(|key| key.rsplit('/').next()?.parse().ok()).collect()
     }
 
     /// Records of jobs that cannot be read, by their keys, and why. They stay as they are: a newer build may understand them.

@@ -54,7 +54,8 @@ impl Keys {
         format!("{}saga/{shard:02x}/", self.root)
     }
 
-    pub(crate) fn job(&self, id: &JobId) -> String {
+    /// Where the record of a job stands until the job ends.
+    pub fn job(&self, id: &JobId) -> String {
         format!("{}{id}", self.jobs(id.shard()))
     }
 

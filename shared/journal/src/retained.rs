@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use weft_saga::Millis;
 
+use crate::change::MAX_RECORD;
 use crate::id::JobId;
 use crate::keys::Keys;
 use crate::record::Record;
@@ -47,7 +48,8 @@ pub(crate) struct Expired {
 impl Retained {
     pub(crate) fn insert(&mut self, record: &Arc<Record>, keys: &Keys) {
         let key = (!record.key.is_empty()).then(|| keys.idempotency(&record.tenant, &record.key));
-        let bytes = record.inline_bytes() + 256;
+        // As it stands in the log, and its keys.
+        let bytes = record.encode_within(MAX_RECORD).len() + 256;
         let ended_at = record.job.ended_at.unwrap_or(record.job.created_at);
         let kept = Kept { bytes, key, record: (!record.is_journaled()).then(|| Arc::clone(record)) };
         self.forget(std::slice::from_ref(&record.id));

@@ -55,10 +55,14 @@ impl Shard {
 
     /// Whether nobody else can own it at `now`, if clocks run at about one rate. While it does not hold, nothing may be begun.
     pub fn holds(&self, now: Instant) -> bool {
+        self.held_until().is_some_and(|until| now < until)
+    }
+
+    /// Until when [`Self::holds`] does, if nothing is heard of the store; `None` when the shard is over.
+    pub fn held_until(&self) -> Option<Instant> {
         let fence = self.state.fence.borrow();
-        let in_term =
-            fence.as_ref().is_some_and(|fence| fence.create_revision == self.state.term.revision && fence.holds(now));
-        in_term && !self.state.is_closed.load(Ordering::Acquire)
+        let in_term = fence.as_ref().filter(|fence| fence.create_revision == self.state.term.revision);
+        in_term.map(|fence| fence.valid_until).filter(|_| !self.state.is_closed.load(Ordering::Acquire))
     }
 
     /// Writes a transition of a job: `before` is what the last one wrote, `None` for a new job. It is in the log when this
@@ -66,11 +70,20 @@ impl Shard {
     ///
     /// A caller that stops waiting does not undo it.
     pub async fn commit(&self, before: Option<Arc<Record>>, after: Arc<Record>) -> Result<(), CommitError> {
-        if after.id.shard() != self.state.number {
+        self.send(Transition { before, after, is_bound: false }).await
+    }
+
+    /// As [`Self::commit`], for a job that has no way back at the moment: it gets the room of one that ends.
+    pub async fn commit_bound(&self, before: Arc<Record>, after: Arc<Record>) -> Result<(), CommitError> {
+        self.send(Transition { before: Some(before), after, is_bound: true }).await
+    }
+
+    async fn send(&self, transition: Transition) -> Result<(), CommitError> {
+        if transition.after.id.shard() != self.state.number {
             return Err(CommitError::Invalid("the job belongs to another shard".into()));
         }
         let (answer, answered) = oneshot::channel();
-        let request = Request::Commit { transition: Transition { before, after }, answer };
+        let request = Request::Commit { transition, answer };
         self.state.requests.send(request).await.map_err(|_| CommitError::Fenced)?;
         // The writer drops what it has not written when the shard is lost.
         answered.await.unwrap_or(Err(CommitError::Fenced))

@@ -3,7 +3,7 @@
 
 mod choose;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
@@ -46,9 +46,14 @@ impl Slots {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Proposes free slots: so many of each pool.
-    pub(crate) fn propose(&self, wanted: &[(String, u32)], random: u64) -> Result<Vec<Hold>, Missing> {
-        choose::choose(&self.known(), wanted, random)
+    /// Proposes free slots: so many of each pool, none of which is among `own`.
+    pub(crate) fn propose(
+        &self,
+        wanted: &[(String, u32)],
+        own: &BTreeSet<(String, String, u32)>,
+        random: u64,
+    ) -> Result<Vec<Hold>, Missing> {
+        choose::choose(&self.known(), wanted, own, random)
     }
 
     /// Taken slots by the shard of the job that has them.

@@ -110,7 +110,7 @@ impl Writer {
 
     fn take(&mut self, request: Request) {
         match request {
-            Request::Commit { transition, answer } => match self.admit(&transition.after) {
+            Request::Commit { transition, answer } => match self.admit(&transition) {
                 Ok(()) => self.queue.push(transition, answer),
                 // Whoever does not wait any more does not want to know.
                 Err(error) => drop(answer.send(Err(error))),
@@ -126,12 +126,13 @@ impl Writer {
     }
 
     /// Keeps what room is left for jobs that end.
-    fn admit(&self, after: &Record) -> Result<(), CommitError> {
+    fn admit(&self, transition: &Transition) -> Result<(), CommitError> {
+        let after = &transition.after;
         let is_new = !self.live.contains_key(&after.id);
         let is_refused = match self.shared.quota.pressure() {
             Pressure::None => false,
             Pressure::NoNewJobs => is_new,
-            Pressure::OnlyEndings => is_new || !after.is_ending(),
+            Pressure::OnlyEndings => is_new || !transition.is_ending(),
         };
         if is_refused && after.is_journaled() { Err(CommitError::Full) } else { Ok(()) }
     }
@@ -203,7 +204,7 @@ impl Writer {
                     return Err(CommitError::Stale);
                 }
                 let frame = Frame { keys: &self.shared.keys, lease: self.shard.term.lease };
-                frame.change(live.map(|live| &**live), &transition.after)
+                frame.change(live.map(|live| &**live), transition)
             }
         }
     }

@@ -84,6 +84,19 @@ impl Job {
     }
 }
 
+impl Job {
+    /// It ends: whatever it held is given back.
+    fn end(&mut self, state: JobState, now: Millis) {
+        self.state = state;
+        self.ended_at = Some(now);
+        self.stuck = None;
+        self.paused = false;
+        for item in self.steps.iter_mut().flat_map(|node| &mut node.items) {
+            item.holds.clear();
+        }
+    }
+}
+
 /// A job on its way from one revision to the next.
 struct Transition<'a> {
     job: &'a mut Job,
@@ -183,17 +196,6 @@ impl<'a> Transition<'a> {
 
     fn random_for(&self, step: usize, item: usize) -> u64 {
         pause::mix(self.random, step, item)
-    }
-
-    /// The job ends: whatever it held is given back.
-    fn end(&mut self, state: JobState) {
-        self.job.state = state;
-        self.job.ended_at = Some(self.now);
-        self.job.stuck = None;
-        self.job.paused = false;
-        for item in self.job.steps.iter_mut().flat_map(|node| &mut node.items) {
-            item.holds.clear();
-        }
     }
 
     fn mark_stuck(&mut self) -> bool {

@@ -59,6 +59,13 @@ impl Job {
         }
     }
 
+    /// Whether the pivot may have its effect, and nobody knows yet: until that is known there is no way back.
+    pub fn is_deciding(&self, definition: &Definition) -> bool {
+        let fits = self.steps.len() == definition.steps.len() && !self.state.has_ended();
+        let graph = Graph::of(definition).filter(|_| fits);
+        graph.is_some_and(|graph| Standing::of(definition, &graph, self, self.created_at).is_deciding())
+    }
+
     pub(crate) fn items(&self) -> impl Iterator<Item = (usize, usize, &Item)> {
         let steps = self.steps.iter().enumerate();
         steps.flat_map(|(step, node)| node.items.iter().enumerate().map(move |(at, item)| (step, at, item)))

@@ -17,10 +17,12 @@ use super::unknown;
 use crate::Inner;
 use crate::error::store_failed;
 
-/// Steps that hold one model. Beyond, what the oldest has asked for stays as if it had been applied.
+/// Steps that hold one model. Beyond, what the oldest one of a job that has ended has asked for stays as if it had been applied.
 const MAX_HOLDS: usize = 64;
 /// How often a change is tried while others change the record.
 const TRIES: usize = 8;
+/// How long to wait for a job to end that holds a model.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// A step's wish.
 pub(crate) struct Hold {
@@ -46,7 +48,8 @@ impl Inner {
         if !self.view()?.knows(&hold.model) {
             return Err(unknown("model", &hold.model));
         }
-        self.change(hold, |found| Ok(held(found, hold, replicas))).await?;
+        let over = self.over(hold).await?;
+        self.change(hold, |found| held(found, hold, replicas, over.as_deref())).await?;
         let snapshot = self.snapshot()?;
         let applied = snapshot.models.get(&hold.model);
         let follows_demand = applied.is_some_and(|record| record.value.autoscaling.is_some());
@@ -57,6 +60,31 @@ impl Inner {
         }
         let wanted = if follows_demand { 1 } else { replicas as usize };
         self.wait_for(hold, move |snapshot, model| ready(snapshot, model) >= wanted).await
+    }
+
+    /// Where as many steps hold the model as may: the first one whose job has ended. It has no use for it any more, and stays ended.
+    async fn over(&self, hold: &Hold) -> Result<Option<String>> {
+        let read = async |key: String| {
+            let listing = self.store.read(Range::Key(key)).await.map_err(|error| store_failed(&error))?;
+            Ok::<_, Error>(listing.entries.into_iter().next())
+        };
+        let found = read(self.keys.model(&hold.model)).await?;
+        let holds = found.as_ref().map(decode).transpose()?.and_then(|model| model.jobs).unwrap_or_default().holds;
+        if holds.len() < MAX_HOLDS || holds.iter().any(|known| known.step == hold.step) {
+            return Ok(None);
+        }
+        let jobs = weft_journal::Keys::new(self.keys.root());
+        for JobHold { step, .. } in holds {
+            let job = step.split('/').next().and_then(|id| id.parse().ok());
+            let is_open = match job {
+                Some(id) => read(jobs.job(&id)).await?.is_some(),
+                None => false,
+            };
+            if !is_open {
+                return Ok(Some(step));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes back what the step has asked for, if it has.
@@ -133,26 +161,30 @@ fn ready(snapshot: &Snapshot, model: &ModelName) -> usize {
     ready.map(|(key, _)| &key.worker).collect::<std::collections::BTreeSet<_>>().len()
 }
 
-/// The record with the step's hold.
-fn held(found: Option<Model>, hold: &Hold, replicas: u32) -> Change {
+/// The record with the step's hold. Where there are too many, `over` is the one that makes room.
+fn held(found: Option<Model>, hold: &Hold, replicas: u32, over: Option<&str>) -> Result<Change> {
     let created = found.is_none();
     let mut model = found.unwrap_or_else(|| Model { name: hold.model.to_string(), ..Model::default() });
     if model.autoscaling.is_some() {
-        return Change::Keep;
+        return Ok(Change::Keep);
     }
     let applied_replicas = model.replicas;
     let jobs = model.jobs.get_or_insert_with(|| JobHolds { holds: vec![], applied_replicas, created });
     if jobs.holds.iter().any(|known| known.step == hold.step) {
-        return Change::Keep;
+        return Ok(Change::Keep);
     }
     if jobs.holds.len() >= MAX_HOLDS {
-        let oldest = jobs.holds.remove(0);
-        jobs.applied_replicas = jobs.applied_replicas.max(oldest.replicas);
+        let Some(at) = over.and_then(|over| jobs.holds.iter().position(|known| known.step == over)) else {
+            let told = format!("{MAX_HOLDS} steps of jobs that have not ended hold the model already");
+            return Err(Error::new(Reason::Overloaded, told).retry_after(RETRY));
+        };
+        let ended = jobs.holds.remove(at);
+        jobs.applied_replicas = jobs.applied_replicas.max(ended.replicas);
         jobs.created = false;
     }
     jobs.holds.push(JobHold { step: hold.step.clone(), replicas });
     model.replicas = wanted(jobs);
-    Change::Put(model)
+    Ok(Change::Put(model))
 }
 
 /// The record without the step's hold.
@@ -178,11 +210,20 @@ fn wanted(jobs: &JobHolds) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::Options;
+    use crate::fixture::worker;
+    use crate::tests::{Cluster, PATIENCE};
 
     fn hold(step: &str) -> Hold {
         let deadline = Deadline::after(SystemClock::now(), std::time::Duration::ZERO);
         Hold { model: "m".parse().expect("a name"), step: step.to_owned(), guards: vec![], deadline }
+    }
+
+    fn taken(found: Option<Model>, step: &str, replicas: u32) -> Model {
+        put(held(found, &hold(step), replicas, None).expect("there is room"))
     }
 
     fn put(change: Change) -> Model {
@@ -194,10 +235,10 @@ mod tests {
 
     #[test]
     fn what_two_jobs_made_goes_with_the_second() {
-        let one = put(held(None, &hold("a/load"), 2));
+        let one = taken(None, "a/load", 2);
         assert_eq!(one.replicas, 2);
-        assert!(matches!(held(Some(one.clone()), &hold("a/load"), 2), Change::Keep), "repeated");
-        let two = put(held(Some(one), &hold("b/load"), 3));
+        assert!(matches!(held(Some(one.clone()), &hold("a/load"), 2, None), Ok(Change::Keep)), "repeated");
+        let two = taken(Some(one), "b/load", 3);
         assert_eq!(two.replicas, 3);
         assert!(matches!(given_back(Some(two.clone()), "c/load"), Change::Keep), "never asked");
         let left = put(given_back(Some(two), "b/load"));
@@ -209,24 +250,65 @@ mod tests {
     #[test]
     fn what_an_operator_applied_is_as_it_was() {
         let applied = Model { name: "m".to_owned(), replicas: 2, ..Model::default() };
-        let more = put(held(Some(applied.clone()), &hold("a/load"), 5));
+        let more = taken(Some(applied.clone()), "a/load", 5);
         assert_eq!(more.replicas, 5);
         assert_eq!(put(given_back(Some(more), "a/load")), applied);
-        let fewer = put(held(Some(applied.clone()), &hold("a/load"), 1));
+        let fewer = taken(Some(applied.clone()), "a/load", 1);
         assert_eq!(fewer.replicas, 2);
         assert_eq!(put(given_back(Some(fewer), "a/load")), applied);
         assert!(matches!(given_back(Some(applied), "a/load"), Change::Keep), "applied over what a job asked for");
     }
 
+    /// What an open job holds has to be gone when it is undone.
     #[test]
-    fn of_too_many_holds_the_oldest_becomes_permanent() {
-        let mut model = put(held(None, &hold("0/load"), 7));
-        for number in 1..=MAX_HOLDS {
-            model = put(held(Some(model), &hold(&format!("{number}/load")), 1));
+    fn of_too_many_holds_one_of_an_ended_job_becomes_permanent() {
+        let mut model = None;
+        for number in 0..MAX_HOLDS {
+            model = Some(taken(model, &format!("{number}/load"), if number == 3 { 7 } else { 1 }));
         }
-        for number in 1..=MAX_HOLDS {
-            model = put(given_back(Some(model), &format!("{number}/load")));
+        let refused = held(model.clone(), &hold("64/load"), 1, None);
+        assert_eq!(refused.err().map(|error| error.reason()), Some(Reason::Overloaded));
+        let changed = held(model.clone(), &hold("64/load"), 1, Some("gone/load"));
+        assert!(changed.is_err(), "what was to make room has gone: it is looked for anew");
+        let mut model = put(held(model, &hold("64/load"), 1, Some("3/load")).expect("there is room"));
+        for number in 0..=MAX_HOLDS {
+            model = match given_back(Some(model.clone()), &format!("{number}/load")) {
+                Change::Put(model) => model,
+                Change::Keep | Change::Delete => model,
+            };
         }
         assert_eq!((model.replicas, model.jobs), (7, None));
+    }
+
+    /// Whether a job is open, the log tells.
+    #[tokio::test]
+    async fn a_hold_too_many_waits_for_a_job_to_end() {
+        let cluster = Cluster::new();
+        cluster.join(&worker("w1", 1, &[("m", 1)])).await;
+        let (scheduler, tasks) = cluster.scheduler("s1", Options::default());
+        let inner = Arc::clone(&scheduler.inner);
+        inner
+            .mesh
+            .changes()
+            .wait_for(|_| inner.view().is_ok_and(|view| view.knows(&hold("").model)))
+            .await
+            .expect("it");
+        let ids: Vec<_> = (0..=MAX_HOLDS).map(|number| weft_journal::JobId::new(7, 1, number as u128)).collect();
+        let jobs = weft_journal::Keys::new(cluster.keys.root());
+        let mut model = None;
+        for id in &ids[..MAX_HOLDS] {
+            model = Some(taken(model, &format!("{id}/load"), 1));
+            cluster.put(jobs.job(id), &Model::default()).await;
+        }
+        let key = cluster.keys.model(&hold("").model);
+        cluster.put(key.clone(), &model.expect("some")).await;
+        let mut one = hold(&format!("{}/load", ids[MAX_HOLDS]));
+        one.deadline = Deadline::after(SystemClock::now(), PATIENCE);
+        let trace = TraceContext::new([1; 16], [1; 8], false).expect("not zero");
+        let refused = inner.hold_model(&one, 1, &trace).await.expect_err("all of them are open");
+        assert_eq!(refused.reason(), Reason::Overloaded, "{refused}");
+        cluster.write(Op::Delete(jobs.job(&ids[5]))).await;
+        assert_eq!(inner.over(&one).await.expect("the store answers"), Some(format!("{}/load", ids[5])));
+        tasks.finish(PATIENCE).await;
     }
 }

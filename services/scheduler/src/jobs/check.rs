@@ -104,7 +104,16 @@ impl Filter {
 
     /// Whether a job is one of those, and belongs to this page or a later one.
     pub(super) fn takes_page(&self, record: &weft_journal::Record) -> bool {
-        self.before.as_ref().is_none_or(|before| place(&record.id) < place(before)) && self.takes(record)
+        self.is_due(&record.id) && self.takes(record)
+    }
+
+    /// As [`Self::takes_page`], of a job of which nothing but its id is known: of nobody, and stuck.
+    pub(super) fn takes_unread(&self, id: &JobId) -> bool {
+        self.is_due(id) && self.tenant.is_empty() && self.definition.is_empty() && self.states.is_empty()
+    }
+
+    fn is_due(&self, id: &JobId) -> bool {
+        self.before.as_ref().is_none_or(|before| place(id) < place(before))
     }
 
     /// Whether a job is one of those.

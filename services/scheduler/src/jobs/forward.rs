@@ -11,7 +11,7 @@ use weft_client::{Channel, ChannelOptions, outgoing, within};
 use weft_proto::weft::jobs::v1::jobs_client::JobsClient;
 use weft_proto::{error_of, status_of};
 use weft_runtime::{Call, Tasks};
-use weft_types::{Error, Reason, Result};
+use weft_types::{Error, Reason, Result, SystemClock};
 
 use super::Shared;
 
@@ -65,14 +65,14 @@ impl Peers {
 }
 
 impl Shared {
-    /// Who answers calls about the jobs of a shard.
+    /// Who answers calls about the jobs of a shard: here only while nobody else can have them.
     pub(super) fn place(&self, shard: u8, is_forwarded: bool) -> Result<Place> {
-        if self.table.shard(shard).is_some() {
+        if self.table.shard(shard).is_some_and(|shard| shard.holds(SystemClock::now())) {
             return Ok(Place::Here);
         }
         match self.journal.owner(shard) {
             Some(owner) if owner.address == self.address => {
-                Err(unowned("this scheduler is about to run the job's shard"))
+                Err(unowned("this scheduler does not run the job's shard yet, or may have lost it"))
             }
             Some(owner) if !is_forwarded => Ok(Place::At(owner.address)),
             Some(_) => Err(unowned("the job's shard has just moved to another scheduler")),

@@ -8,7 +8,7 @@ use weft_journal::{JobId, Record};
 use weft_proto::status_of;
 use weft_proto::weft::jobs::v1::{Job, ListJobsRequest, ListJobsResponse};
 use weft_runtime::Call;
-use weft_types::Result;
+use weft_types::{Result, SystemClock};
 
 use super::check::Filter;
 use super::error::journal_failed;
@@ -44,9 +44,14 @@ impl Shared {
 
     /// The jobs of this scheduler's shards that fit.
     async fn own(&self, filter: &Filter) -> Result<Vec<Job>> {
+        if !self.table.holds(SystemClock::now()) {
+            return Err(unowned("this scheduler may have lost some of its jobs: a listing would be wrong about them"));
+        }
         let open = self.table.records();
         let mut jobs: Vec<Job> =
             open.iter().filter(|record| filter.takes_page(record)).map(|record| self.shown(record)).collect();
+        let unread = self.journal.set_aside();
+        jobs.extend(unread.iter().filter(|id| filter.takes_unread(id)).map(|id| view::unread(id, &self.id)));
         newest(&mut jobs, filter.page + 1);
         for shard in self.table.numbers() {
             let ended =

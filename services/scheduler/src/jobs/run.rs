@@ -7,6 +7,7 @@
 mod attempt;
 mod commit;
 mod flight;
+pub(super) mod parked;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use weft_journal::{CommitError, Record, Shard};
@@ -25,6 +27,7 @@ use super::table::{Command, Entry, Handle, Reply};
 use super::{Program, Shared, millis};
 use attempt::Spans;
 use flight::{Flight, Work};
+use parked::Parked;
 
 /// Verbs that wait for one job; one more is refused.
 const COMMANDS: usize = 16;
@@ -43,7 +46,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 pub(super) enum First {
     /// It is new: told when its first record is in the log.
     Submitted(oneshot::Sender<Result<Arc<Record>, CommitError>>),
-    /// Another scheduler ran it. The permit is held until the take-over is in the log.
+    /// Another scheduler ran it. The permit is held until the take-over is in the log, or waits for room there: jobs behind it may make some.
     TakenOver(OwnedSemaphorePermit),
 }
 
@@ -79,6 +82,8 @@ pub(super) struct Runner {
     flight: Flight,
     spans: Spans,
     collisions: u32,
+    /// While it is taken over.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Puts a job into the table and runs it; false where its shard is not this scheduler's any more.
@@ -103,10 +108,11 @@ pub(super) fn open(
             flight: Flight::new(),
             spans: Spans::default(),
             collisions: 0,
+            permit: None,
         };
         let task = shared.tasks.attach(runner.run(first));
-        let handle = Handle { program: Some(Arc::clone(program)), commands, newest: seen };
-        Entry { handle, _task: Some(task), _parked: None }
+        let handle = Handle { shard: shard.clone(), program: Some(Arc::clone(program)), commands, newest: seen };
+        Entry { handle, _task: task }
     })
 }
 
@@ -126,22 +132,17 @@ impl Runner {
         shared.table.remove(&id, epoch);
     }
 
-    /// Lets the job stand still until its shard goes. Who asks sees it, and verbs find nobody.
+    /// Lets the job stand still until its shard goes, or an operator ends it.
     async fn park(mut self) {
-        tracing::error!(job = %self.record.id, "a job stands still");
-        self.flight = Flight::new();
-        self.commands.close();
-        while self.commands.recv().await.is_some() {}
-        if self.newest.borrow().is_none() {
+        (self.flight, self.permit) = (Flight::new(), None);
+        let Self { shared, shard, record, newest, mut commands, .. } = self;
+        if newest.borrow().is_none() {
             // It was never in the log.
-            let (shared, id, epoch) = (Arc::clone(&self.shared), self.record.id.clone(), self.shard.epoch());
-            drop(self);
-            return shared.table.remove(&id, epoch);
+            commands.close();
+            while commands.recv().await.is_some() {}
+            return shared.table.remove(&record.id, shard.epoch());
         }
-        let mut parked = Record::clone(&self.record);
-        parked.job.stuck = Some("a defect of its scheduler stopped it".to_owned());
-        self.newest.send_replace(Some(Arc::new(parked)));
-        std::future::pending::<()>().await;
+        Parked { shared, shard, record, newest, commands }.stand("a defect of its scheduler stopped it").await;
     }
 
     async fn live(&mut self, first: First) -> Result<(), Stop> {
@@ -152,7 +153,7 @@ impl Runner {
             let news = self.next().await;
             self.take(news).await?;
         }
-        self.end();
+        end(&self.shared, &self.record);
         Ok(())
     }
 
@@ -169,8 +170,9 @@ impl Runner {
             First::TakenOver(permit) => {
                 self.newest.send_replace(Some(Arc::clone(&self.record)));
                 self.shared.metrics.record_takeover();
+                self.permit = Some(permit);
                 let begun = self.take(vec![Event::TakenOver.into()]).await;
-                drop(permit);
+                self.permit = None;
                 begun.map(|()| true)
             }
         }
@@ -220,7 +222,7 @@ impl Runner {
     fn reserve(&mut self, wants: &Wants) -> Option<Event> {
         let (step, item) = *wants.reservations.first()?;
         let pools = self.program.pools(step);
-        let chosen = self.shared.journal.free_slots(pools, rand::rng().random());
+        let chosen = self.shared.journal.free_slots(pools, self.record.holds(), rand::rng().random());
         Some(match chosen {
             Ok(holds) if self.collisions < MAX_COLLISIONS => Event::Reserved { step, item, holds },
             Ok(_) => Event::NoSlots { step, item, fault: Fault::new("RESOURCE_EXHAUSTED", "others took the slots") },
@@ -251,7 +253,9 @@ impl Runner {
     /// the log. An error means that the shard is lost.
     async fn take(&mut self, news: Vec<News>) -> Result<(), Stop> {
         let (events, replies): (Vec<_>, Vec<_>) = news.into_iter().map(|News { event, reply }| (event, reply)).unzip();
+        let is_mixed = replies.iter().any(Option::is_some) && replies.iter().any(Option::is_none);
         let outcomes = match self.transit(&events).await {
+            Err(CommitError::TooLarge(_)) if is_mixed => return self.take_apart(events, replies).await,
             Err(CommitError::TooLarge(why)) => {
                 tracing::warn!(job = %self.record.id, why, "a transition is too large for the log: it goes without what it brings");
                 let events: Vec<_> = events
@@ -268,7 +272,7 @@ impl Runner {
             Err(CommitError::SlotsTaken) => self.collisions += 1,
             Err(CommitError::Fenced) => return Err(Stop::Fenced),
             Err(CommitError::TooLarge(why)) if replies.iter().any(Option::is_some) => {
-                // What a caller brings is not taken, and the job is as it was; what has ended meanwhile counts as unknown in time.
+                // What a caller brings is not taken, and the job is as it was.
                 for reply in replies.into_iter().flatten() {
                     let _ = reply.send(Err(Error::new(
                         Reason::PreconditionFailed,
@@ -280,9 +284,10 @@ impl Runner {
             Err(CommitError::TooLarge(why)) if !self.record.job.decided && self.record.job.undo_since.is_none() => {
                 let turn = Event::Cancel { reason: format!("it has become too large for the log: {why}") };
                 match self.transit(&[turn]).await {
-                    Ok(_) => {}
+                    Ok(outcomes) if outcomes.iter().all(Result::is_ok) => {}
                     Err(CommitError::Fenced) => return Err(Stop::Fenced),
-                    Err(_) => return Err(Stop::Defect),
+                    // What has happened cannot be written down, and must not be forgotten.
+                    Ok(_) | Err(_) => return Err(Stop::Defect),
                 }
             }
             Err(failed) => {
@@ -291,6 +296,16 @@ impl Runner {
             }
         }
         Ok(())
+    }
+
+    /// What has happened, and then what a caller wants: what cannot be taken of the one says nothing of the other.
+    fn take_apart(&mut self, events: Vec<Event>, replies: Vec<Option<Reply>>) -> BoxFuture<'_, Result<(), Stop>> {
+        let news = events.into_iter().zip(replies).map(|(event, reply)| News { event, reply });
+        let (asked, happened): (Vec<News>, Vec<News>) = news.partition(|news| news.reply.is_some());
+        Box::pin(async move {
+            self.take(happened).await?;
+            self.take(asked).await
+        })
     }
 
     /// One transition by these events; what became of each.
@@ -324,13 +339,12 @@ impl Runner {
             let _ = reply.send(answer.map_err(|refused| Error::new(Reason::PreconditionFailed, refused.to_string())));
         }
     }
+}
 
-    /// What remains to be told of an ended job. Its last record is the newest one that watchers see.
-    fn end(&self) {
-        let (record, shared) = (&self.record, &self.shared);
-        let took = record.job.ended_at.unwrap_or(record.job.created_at).saturating_sub(record.job.created_at);
-        shared.metrics.record_end(state_name(record.job.state), Duration::from_millis(took));
-    }
+/// What remains to be told of an ended job. Its last record is the newest one that watchers see.
+fn end(shared: &Shared, record: &Record) {
+    let took = record.job.ended_at.unwrap_or(record.job.created_at).saturating_sub(record.job.created_at);
+    shared.metrics.record_end(state_name(record.job.state), Duration::from_millis(took));
 }
 
 const fn state_name(state: JobState) -> &'static str {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use weft_journal::{Owned, Record, Shard};
 use weft_types::{Backoff, Reason};
 
+use super::run::parked::Parked;
 use super::run::{self, First};
 use super::table::{Entry, Handle};
 use super::{Program, Shared};
@@ -65,7 +66,7 @@ async fn take_over(shared: &Arc<Shared>, shard: &Shard, record: Arc<Record>, tak
             let Ok(permit) = Arc::clone(takeovers).acquire_owned().await else { return };
             run::open(shared, shard, &program, record, First::TakenOver(permit));
         }
-        Err(why) => park(shared, shard, &record, &why),
+        Err(why) => park(shared, shard, record, why),
     }
 }
 
@@ -87,15 +88,14 @@ async fn program(shared: &Shared, shard: &Shard, record: &Record) -> Result<Arc<
     }
 }
 
-/// Keeps a job visible that cannot be run here. Its record stays as it is, for a build that can.
-fn park(shared: &Shared, shard: &Shard, record: &Record, why: &str) {
-    tracing::error!(job = %record.id, why, "a job cannot be run: it stands still");
-    let mut record = record.clone();
+/// Keeps a job visible that cannot be run here.
+fn park(shared: &Arc<Shared>, shard: &Shard, record: Arc<Record>, why: String) {
     let id = record.id.clone();
-    record.job.stuck = Some(why.to_owned());
     shared.table.insert(&id, shard.epoch(), || {
-        let (newest, seen) = watch::channel(Some(Arc::new(record)));
-        let (commands, _) = mpsc::channel(1);
-        Entry { handle: Handle { program: None, commands, newest: seen }, _task: None, _parked: Some(newest) }
+        let (newest, seen) = watch::channel(Some(Arc::clone(&record)));
+        let (commands, receiver) = mpsc::channel(1);
+        let parked = Parked { shared: Arc::clone(shared), shard: shard.clone(), record, newest, commands: receiver };
+        let task = shared.tasks.attach(async move { parked.stand(&why).await });
+        Entry { handle: Handle { shard: shard.clone(), program: None, commands, newest: seen }, _task: task }
     });
 }

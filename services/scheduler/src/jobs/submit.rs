@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message as _;
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
@@ -14,7 +15,7 @@ use weft_saga::{Event, Job};
 use weft_types::{Error, Reason, Result};
 
 use super::definition::{Submitted, definition_of};
-use super::error::journal_failed;
+use super::error::{full, journal_failed};
 use super::forward::unowned;
 use super::run::{self, First};
 use super::{Program, Shared, check, json, millis};
@@ -22,8 +23,6 @@ use super::{Program, Shared, check, json, millis};
 const MAX_INPUT_BYTES: usize = 256 << 10;
 /// How long to wait for room among the open jobs, or for the store.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long to wait for room in the store, which compaction makes.
-const FULL_RETRY: Duration = Duration::from_secs(30);
 /// How often a job goes to another shard because its own went away before the first record was in the log.
 const TRIES: usize = 3;
 
@@ -37,14 +36,25 @@ pub(super) enum Begun {
     Elsewhere(String),
 }
 
-/// A job before it has an id.
-struct Draft {
+/// A request that has been checked. Nothing of it is kept yet.
+pub(super) struct Checked {
     tenant: String,
     key: String,
-    request_hash: [u8; 32],
-    program: Arc<Program>,
+    request_hash: weft_journal::Hash,
+    submitted: Submitted,
     definition_hash: weft_journal::Hash,
-    definition_name: String,
+    durability: Durability,
+    input: Bytes,
+    timeout: u64,
+}
+
+/// A job before it has an id.
+pub(super) struct Draft {
+    tenant: String,
+    key: String,
+    request_hash: weft_journal::Hash,
+    pub(super) program: Arc<Program>,
+    definition_hash: weft_journal::Hash,
     durability: Durability,
     input: weft_saga::Payload,
     timeout: u64,
@@ -59,13 +69,14 @@ impl Shared {
         is_forwarded: bool,
     ) -> Result<Begun> {
         let Some(mut shard) = self.journal.shard_for_new() else { return self.elsewhere(is_forwarded) };
-        let draft = self.draft(request).await?;
-        if let Some(known) = self.known(&draft).await? {
+        let checked = self.checked(request)?;
+        if let Some(known) = self.known(&checked).await? {
             return Ok(known);
         }
         if self.table.open() >= self.options.max_open {
             return Err(Error::new(Reason::Overloaded, "the scheduler runs as many jobs as it may").retry_after(RETRY));
         }
+        let draft = self.draft(checked).await?;
         for _ in 0..TRIES {
             let id = self.journal.new_id(&shard);
             let record = Arc::new(draft.record(id, call));
@@ -100,24 +111,16 @@ impl Shared {
         }
     }
 
-    async fn draft(&self, request: &SubmitJobRequest) -> Result<Draft> {
+    pub(super) fn checked(&self, request: &SubmitJobRequest) -> Result<Checked> {
         if request.input.as_ref().is_some_and(|input| input.encoded_len() > MAX_INPUT_BYTES) {
             return Err(Error::invalid("input", format_args!("must be at most {MAX_INPUT_BYTES} bytes")));
         }
         let tenant = check::tenant(&request.tenant)?;
         check::key(&request.key)?;
         let timeout = u64::try_from(check::timeout(request)?.as_millis()).unwrap_or(u64::MAX);
-        let Submitted { plan, message, encoded } = definition_of(request, &self.options.targets)?;
-        let durability = durability(message.durability);
-        let definition_hash = match durability {
-            Durability::Journaled => {
-                self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?
-            }
-            // No other scheduler will ever look for it.
-            Durability::None | Durability::Lease => Sha256::digest(&encoded).into(),
-        };
-        let definition_name = message.name.clone();
-        let program = self.programs.keep(definition_hash, plan, message);
+        let submitted = definition_of(request, &self.options.targets)?;
+        let durability = durability(submitted.message.durability);
+        let definition_hash = Sha256::digest(&submitted.encoded).into();
         let input = json::object("input", &request.input.clone().unwrap_or_default())?;
         let request_hash = Sha256::new()
             .chain_update(definition_hash)
@@ -125,18 +128,30 @@ impl Shared {
             .chain_update(&input)
             .finalize()
             .into();
-        let input = self.journal.store(input).await.map_err(|error| journal_failed(&error))?;
         let key = request.key.clone();
-        Ok(Draft { tenant, key, request_hash, program, definition_hash, definition_name, durability, input, timeout })
+        Ok(Checked { tenant, key, request_hash, submitted, definition_hash, durability, input, timeout })
+    }
+
+    /// Keeps what a job's record refers to. Only now: whoever is refused leaves nothing behind.
+    pub(super) async fn draft(&self, checked: Checked) -> Result<Draft> {
+        let Checked { tenant, key, request_hash, submitted, definition_hash, durability, input, timeout } = checked;
+        let Submitted { plan, message, encoded } = submitted;
+        // Of another job no other scheduler will ever look for it.
+        if durability == Durability::Journaled {
+            self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?;
+        }
+        let program = self.programs.keep(definition_hash, plan, message);
+        let input = self.journal.store(input).await.map_err(|error| journal_failed(&error))?;
+        Ok(Draft { tenant, key, request_hash, program, definition_hash, durability, input, timeout })
     }
 
     /// The job that the key stands for, if it does.
-    async fn known(&self, draft: &Draft) -> Result<Option<Begun>> {
-        if draft.key.is_empty() {
+    async fn known(&self, checked: &Checked) -> Result<Option<Begun>> {
+        if checked.key.is_empty() {
             return Ok(None);
         }
-        match self.journal.by_key(&draft.tenant, &draft.key).await.map_err(|error| journal_failed(&error))? {
-            Some((id, hash)) if hash == draft.request_hash => Ok(Some(Begun::Before(id))),
+        match self.journal.by_key(&checked.tenant, &checked.key).await.map_err(|error| journal_failed(&error))? {
+            Some((id, hash)) if hash == checked.request_hash => Ok(Some(Begun::Before(id))),
             Some((id, _)) => Err(conflict(&id)),
             None => Ok(None),
         }
@@ -144,7 +159,7 @@ impl Shared {
 }
 
 impl Draft {
-    fn record(&self, id: JobId, call: &Call) -> Record {
+    pub(super) fn record(&self, id: JobId, call: &Call) -> Record {
         let now = millis();
         let definition = &self.program.definition;
         let mut job = Job::new(definition, now, now.saturating_add(self.timeout));
@@ -157,7 +172,7 @@ impl Draft {
             key: self.key.clone(),
             request_hash: self.request_hash,
             definition: self.definition_hash,
-            definition_name: self.definition_name.clone(),
+            definition_name: self.program.message.name.clone(),
             durability: self.durability,
             input: self.input.clone(),
             output: None,
@@ -187,9 +202,7 @@ fn refused(failed: CommitError) -> Error {
         CommitError::TooLarge(why) => {
             Error::invalid("definition", format_args!("the job is too large for the log: {why}"))
         }
-        CommitError::Full => {
-            Error::new(Reason::Overloaded, "the state store has no room for more jobs").retry_after(FULL_RETRY)
-        }
+        CommitError::Full => full(),
         failed @ (CommitError::Refused(_)
         | CommitError::Invalid(_)
         | CommitError::Stale

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_journal::{JobId, Record, Shard};
@@ -26,9 +27,10 @@ pub(super) struct Command {
 /// An open job, as others reach it.
 #[derive(Clone)]
 pub(super) struct Handle {
+    /// While it holds, nobody else can have moved the job on.
+    pub(super) shard: Shard,
     /// `None` where this build cannot run it.
     pub(super) program: Option<Arc<Program>>,
-    /// Closed where nobody runs it.
     pub(super) commands: mpsc::Sender<Command>,
     /// The newest committed record; `None` until the first one is.
     pub(super) newest: watch::Receiver<Option<Arc<Record>>>,
@@ -44,9 +46,7 @@ impl Handle {
 /// A job with what runs it. Dropping it ends that.
 pub(super) struct Entry {
     pub(super) handle: Handle,
-    pub(super) _task: Option<Running>,
-    /// Keeps the record of a job that nobody runs.
-    pub(super) _parked: Option<watch::Sender<Option<Arc<Record>>>>,
+    pub(super) _task: Running,
 }
 
 struct OfShard {
@@ -95,6 +95,11 @@ impl Table {
         drop(state);
         // Outside the lock: it ends many tasks.
         drop(lost);
+    }
+
+    /// Whether every shard is surely still this scheduler's.
+    pub(super) fn holds(&self, now: Instant) -> bool {
+        self.lock().shards.values().all(|of| of.shard.holds(now))
     }
 
     /// The shard, while it is this scheduler's.

@@ -6,9 +6,9 @@ use tokio::sync::{mpsc, oneshot};
 use weft_journal::{JobId, Record};
 use weft_proto::weft::jobs::v1::{CancelJobRequest, ResolveJobRequest, SignalJobRequest, Verb as Asked};
 use weft_saga::{Event, Verb};
-use weft_types::{Deadline, Error, Reason, Result};
+use weft_types::{Deadline, Error, Reason, Result, SystemClock};
 
-use super::error::journal_failed;
+use super::error::{journal_failed, set_aside};
 use super::forward::unowned;
 use super::table::{Command, Handle};
 use super::{Program, Shared, check};
@@ -46,8 +46,10 @@ impl Shared {
     pub(super) async fn find(&self, id: &JobId) -> Result<Found> {
         // Asked before the table: a job that is not there now may only have come later, or ended.
         let recovering = self.table.is_recovering(id.shard());
-        let begins = match self.table.get(id) {
-            Some(handle) if handle.record().is_some() => return Ok(Found::Open(handle)),
+        let found = self.table.get(id);
+        let holds = self.table.shard(id.shard()).is_some_and(|shard| shard.holds(SystemClock::now()));
+        let begins = match found {
+            Some(handle) if holds && handle.record().is_some() => return Ok(Found::Open(handle)),
             handle => handle.is_some(),
         };
         if let Some(record) = self.journal.ended(id).await.map_err(|error| journal_failed(&error))? {
@@ -56,6 +58,8 @@ impl Shared {
             return Ok(Found::Ended(record, program));
         }
         Err(match () {
+            () if !holds => unowned("the job's shard may be another scheduler's"),
+            () if self.journal.is_set_aside(id) => set_aside(),
             () if recovering => unowned("the job is being taken over"),
             () if begins => unowned("the job is being written"),
             () => missing(),
@@ -107,19 +111,17 @@ impl Shared {
         &self,
         id: &JobId,
         by: Deadline,
-        event: impl FnOnce(&Program) -> Result<Event>,
+        event: impl FnOnce(Option<&Program>) -> Result<Event>,
     ) -> Result<(Arc<Record>, Found)> {
         let found = self.find(id).await?;
         let Found::Open(handle) = &found else {
             return Err(Error::new(Reason::PreconditionFailed, "the job has ended"));
         };
-        let Some(program) = &handle.program else {
-            return Err(Error::new(Reason::PreconditionFailed, "this build of the scheduler cannot run the job"));
-        };
         let (reply, answer) = oneshot::channel();
-        handle.commands.try_send(Command { event: event(program)?, reply }).map_err(|error| match error {
+        let event = event(handle.program.as_deref())?;
+        handle.commands.try_send(Command { event, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::new(Reason::Overloaded, "too many calls wait for this job"),
-            mpsc::error::TrySendError::Closed(_) => unowned("the job has just ended or moved, or stands still"),
+            mpsc::error::TrySendError::Closed(_) => unowned("the job has just ended or moved"),
         })?;
         match tokio::time::timeout_at(by.instant().into(), answer).await {
             Ok(Ok(outcome)) => Ok((outcome?, found)),
@@ -130,8 +132,10 @@ impl Shared {
 }
 
 /// The verb, with the index of the step that it names.
-fn verb(request: &ResolveJobRequest, program: &Program) -> Result<Verb> {
+fn verb(request: &ResolveJobRequest, program: Option<&Program>) -> Result<Verb> {
     let step = |name: &str| {
+        let unrun = || Error::new(Reason::PreconditionFailed, "this build of the scheduler cannot run the job");
+        let program = program.ok_or_else(unrun)?;
         let found = program.definition.steps.iter().position(|step| step.name == name);
         found.ok_or_else(|| Error::invalid("step", "is none of the job"))
     };

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use weft_journal::Record;
+use weft_journal::{JobId, Record};
 use weft_proto::weft::jobs::v1::{Attempt, Direction, Job, JobState, StepState, StepStatus};
 use weft_proto::{duration, timestamp};
 use weft_saga::job::Ending;
 use weft_saga::{Fault, Hold, Item, Millis, Payload};
 
+use super::error::SET_ASIDE;
 use super::{Program, Shared, json};
 
 /// The job without its steps and its output.
@@ -32,6 +33,12 @@ pub(super) fn summary(record: &Record, scheduler: &str) -> Job {
         scheduler: if job.state.has_ended() { String::new() } else { scheduler.to_owned() },
         steps: Vec::new(),
     }
+}
+
+/// A job whose record cannot be read.
+pub(super) fn unread(id: &JobId, scheduler: &str) -> Job {
+    let (id, scheduler) = (id.to_string(), scheduler.to_owned());
+    Job { id, scheduler, stuck: SET_ASIDE.to_owned(), ..Job::default() }
 }
 
 /// All of the job.

@@ -10,10 +10,10 @@ use futures_util::{Stream, stream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use weft_journal::Record;
+use weft_journal::{Record, Shard};
 use weft_proto::status_of;
 use weft_proto::weft::jobs::v1::WatchJobResponse;
-use weft_types::{Error, Reason, Result};
+use weft_types::{Error, Reason, Result, SystemClock};
 
 use super::forward::unowned;
 use super::verbs::Found;
@@ -26,13 +26,13 @@ pub(super) type JobStream = Pin<Box<dyn Stream<Item = Result<WatchJobResponse, S
 pub(super) fn watch(shared: &Arc<Shared>, found: Found, after: u64) -> Result<JobStream> {
     let permit = Arc::clone(&shared.watchers).try_acquire_owned();
     let permit = permit.map_err(|_| Error::new(Reason::Overloaded, "too many watch jobs already"))?;
-    let (program, newest) = match found {
-        Found::Open(handle) => (handle.program, handle.newest),
+    let (program, newest, shard) = match found {
+        Found::Open(handle) => (handle.program, handle.newest, Some(handle.shard)),
         // Nothing follows; what there is, is told as if it had just come.
-        Found::Ended(record, program) => (program, watch::channel(Some(record)).1),
+        Found::Ended(record, program) => (program, watch::channel(Some(record)).1, None),
     };
     let stopping = shared.tasks.stopping();
-    let watch = Watch { shared: Arc::clone(shared), program, newest, after, stopping, _permit: permit };
+    let watch = Watch { shared: Arc::clone(shared), program, newest, shard, after, stopping, _permit: permit };
     Ok(Box::pin(stream::unfold(Some(watch), |watch| async move {
         let mut watch = watch?;
         match watch.next().await {
@@ -51,6 +51,8 @@ struct Watch {
     shared: Arc<Shared>,
     program: Option<Arc<Program>>,
     newest: watch::Receiver<Option<Arc<Record>>>,
+    /// Of a job that has not ended.
+    shard: Option<Shard>,
     /// What was told: only what is newer follows.
     after: u64,
     stopping: CancellationToken,
@@ -73,12 +75,20 @@ impl Watch {
                     return Ok(None);
                 }
             }
+            let until = self.shard.as_ref().and_then(Shard::held_until).filter(|until| SystemClock::now() < *until);
+            let Some(until) = until else {
+                let told =
+                    format!("the job may go on at another scheduler: watch it again after revision {}", self.after);
+                return Err(unowned(&told));
+            };
             tokio::select! {
                 biased;
                 changed = self.newest.changed() => if changed.is_err() {
                     let told = format!("the job goes on at another scheduler: watch it again after revision {}", self.after);
                     return Err(unowned(&told));
                 },
+                // By then the store has been heard of again, or this scheduler does not know any more.
+                () = tokio::time::sleep_until(until.into()) => {}
                 () = self.stopping.cancelled() => {
                     let told = format!("the scheduler is shutting down: watch it again after revision {}", self.after);
                     return Err(Error::new(Reason::Draining, told));

@@ -18,7 +18,8 @@ fn holding(slots: &[(u32, bool)]) -> Record {
 }
 
 fn change(before: Option<&Record>, after: &Record) -> Result<Change, CommitError> {
-    Frame { keys: &Keys::new("/"), lease: LeaseId(5) }.change(before, after)
+    let transition = Transition { before: None, after: Arc::new(after.clone()), is_bound: false };
+    Frame { keys: &Keys::new("/"), lease: LeaseId(5) }.change(before, &transition)
 }
 
 /// `+key` for a put, `-key` for a deletion; with `!` when it hangs on the lease.
@@ -79,6 +80,14 @@ fn a_job_that_is_not_journaled_leaves_only_what_it_holds() {
     }
 }
 
+/// Two steps of one job are no better than two jobs.
+#[test]
+fn no_job_has_a_slot_twice() {
+    let twice = holding(&[(0, false), (0, false)]);
+    assert_eq!(change(None, &twice), Err(CommitError::SlotsTaken));
+    assert_eq!(change(Some(&holding(&[(0, false)])), &twice), Err(CommitError::SlotsTaken));
+}
+
 #[test]
 fn too_many_slots_at_once_are_refused_and_given_back_in_parts() {
     let all: Vec<(u32, bool)> = (0..65).map(|number| (number, false)).collect();
@@ -104,6 +113,15 @@ fn a_long_record_is_refused_unless_the_job_ends() {
     assert!(matches!(change(None, &after), Err(CommitError::TooLarge(_))));
     after.job.state = JobState::Compensating;
     assert!(change(None, &after).is_ok());
+    after.job.state = JobState::Running;
+    let bound = Transition { before: None, after: Arc::new(after.clone()), is_bound: true };
+    assert!(Frame { keys: &Keys::new("/"), lease: LeaseId(5) }.change(None, &bound).is_ok(), "it has no way back");
+    after.job.state = JobState::Compensating;
+    after.job.steps[0].items = vec![Item { output: Some(Payload::Inline(vec![b'x'; 4096])), ..Item::default() }; 255];
+    after.definition_name = "x".repeat(1024 * 1024 + 16 - after.encode().len());
+    assert!(matches!(change(None, &after), Err(CommitError::TooLarge(_))));
+    after.job.state = JobState::Abandoned;
+    assert!(change(None, &after).is_ok(), "an operator can end any job");
     after.job.steps[0].items = vec![Item { output: Some(Payload::Inline(vec![b'x'; 4096])), ..Item::default() }; 300];
     assert!(matches!(change(None, &after), Err(CommitError::TooLarge(_))));
 }

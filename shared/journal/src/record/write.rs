@@ -13,9 +13,12 @@ impl Record {
         self.message().encode_to_vec()
     }
 
-    /// As [`Self::encode`], without what only people read: for a record that is too long otherwise.
-    pub(crate) fn encode_bare(&self) -> Vec<u8> {
+    /// As [`Self::encode`], without what only people read where it is longer than `limit` otherwise.
+    pub(crate) fn encode_within(&self, limit: usize) -> Vec<u8> {
         let mut message = self.message();
+        if message.encoded_len() <= limit {
+            return message.encode_to_vec();
+        }
         message.steps.iter_mut().flat_map(|step| &mut step.items).for_each(|item| item.history.clear());
         message.encode_to_vec()
     }

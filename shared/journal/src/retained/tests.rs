@@ -33,10 +33,23 @@ fn the_oldest_go_first() {
     assert_eq!(numbers(&retained, Bounds { since: 102, ..ENDLESS }, 9), ids[..2]);
     assert_eq!(numbers(&retained, Bounds { records: 3, ..ENDLESS }, 9), ids[..2]);
     assert_eq!(numbers(&retained, Bounds { records: 0, ..ENDLESS }, 3), ids[..3]);
-    let each = record(0).inline_bytes() + 256;
+    let each = ended(0, 100).encode().len() + 256;
     assert_eq!(numbers(&retained, Bounds { bytes: each * 2, ..ENDLESS }, 9), ids[..3]);
     let expired = retained.expired(Bounds { records: 4, ..ENDLESS }, 9, 1).remove(&7).expect("one is over");
     assert_eq!(expired[0].keys, [Keys::new("/").idempotency("default", "key-0")]);
+}
+
+/// Not only its values.
+#[test]
+fn all_of_a_record_counts() {
+    let mut retained = kept(2);
+    let mut long = (*ended(9, 900)).clone();
+    let item =
+        weft_saga::Item { place: Some(weft_saga::Place { name: "x".repeat(200), epoch: 1 }), ..Default::default() };
+    long.job.steps[0].items = vec![item; 100];
+    let bounds = Bounds { bytes: long.encode().len() + 300, ..ENDLESS };
+    retained.insert(&Arc::new(long), &Keys::new("/"));
+    assert_eq!(numbers(&retained, bounds, 9).len(), 2, "the others have to go for it");
 }
 
 #[test]

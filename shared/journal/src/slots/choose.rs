@@ -11,12 +11,18 @@ use crate::error::Missing;
 const MAX_OFFER: u32 = 4096;
 
 /// So many free slots of each pool, or none at all. The worker with the smallest part of its slots taken comes first, so that jobs are
-/// spread; among its slots the choice is random, so that two schedulers seldom choose the same.
-pub(crate) fn choose(known: &Known, wanted: &[(String, u32)], random: u64) -> Result<Vec<Hold>, Missing> {
+/// spread; among its slots the choice is random, so that two schedulers seldom choose the same. `own` is not free, whatever is known.
+pub(crate) fn choose(
+    known: &Known,
+    wanted: &[(String, u32)],
+    own: &BTreeSet<(String, String, u32)>,
+    random: u64,
+) -> Result<Vec<Hold>, Missing> {
     let mut random = random;
+    let mut given = own.clone();
     let mut chosen: BTreeSet<(String, String, u32)> = BTreeSet::new();
     for (pool, wanted) in wanted {
-        let mut workers = free(known, pool, &chosen);
+        let mut workers = free(known, pool, &given);
         let (total, offered) =
             workers.iter().fold((0, 0), |(free, offered), worker| (free + worker.free.len(), offered + worker.offered));
         if total < usize::try_from(*wanted).unwrap_or(usize::MAX) {
@@ -33,7 +39,9 @@ pub(crate) fn choose(known: &Known, wanted: &[(String, u32)], random: u64) -> Re
             random = mix(random);
             let index = usize::try_from(random % u64::try_from(worker.free.len()).unwrap_or(1)).unwrap_or(0);
             let number = worker.free.swap_remove(index);
-            chosen.insert((pool.clone(), worker.name.to_owned(), number));
+            let slot = (pool.clone(), worker.name.to_owned(), number);
+            given.insert(slot.clone());
+            chosen.insert(slot);
         }
     }
     let hold = |(pool, worker, number)| Hold { pool, worker, number, confirmed: false };
@@ -57,13 +65,13 @@ impl Free<'_> {
     }
 }
 
-fn free<'a>(known: &'a Known, pool: &str, chosen: &BTreeSet<(String, String, u32)>) -> Vec<Free<'a>> {
+fn free<'a>(known: &'a Known, pool: &str, given: &BTreeSet<(String, String, u32)>) -> Vec<Free<'a>> {
     let offers = known.offers.iter().filter_map(|(worker, pools)| pools.get(pool).map(|count| (worker, *count)));
     let of_worker = |(worker, count): (&'a String, u32)| {
         let offered = count.min(MAX_OFFER);
         let is_free = |number: &u32| {
             let slot = (pool.to_owned(), worker.clone(), *number);
-            !known.taken.contains_key(&slot) && !chosen.contains(&slot)
+            !known.taken.contains_key(&slot) && !given.contains(&slot)
         };
         Free { name: worker, offered, free: (0..offered).filter(is_free).collect() }
     };
@@ -96,9 +104,9 @@ mod tests {
     fn the_emptiest_worker_comes_first() {
         let known = known(&[("a", 2), ("b", 4)], &[("a", 0), ("b", 1)]);
         for random in 0..100 {
-            let holds = choose(&known, &[("gpu".into(), 1)], random).expect("there are free ones");
+            let holds = choose(&known, &[("gpu".into(), 1)], &BTreeSet::new(), random).expect("there are free ones");
             assert_eq!(holds[0].worker, "b");
-            let holds = choose(&known, &[("gpu".into(), 4)], random).expect("there are free ones");
+            let holds = choose(&known, &[("gpu".into(), 4)], &BTreeSet::new(), random).expect("there are free ones");
             assert_eq!(holds.iter().filter(|hold| hold.worker == "a").count(), 1);
         }
     }
@@ -107,23 +115,29 @@ mod tests {
     fn chance_decides_between_equals() {
         let known = known(&[("a", 2), ("b", 2)], &[]);
         let chosen: BTreeSet<(String, u32)> = (0..100)
-            .flat_map(|random| choose(&known, &[("gpu".into(), 1)], random).expect("there are free ones"))
+            .flat_map(|random| {
+                choose(&known, &[("gpu".into(), 1)], &BTreeSet::new(), random).expect("there are free ones")
+            })
             .map(|hold| (hold.worker, hold.number))
             .collect();
         assert_eq!(chosen.len(), 4);
     }
 
     proptest! {
-        /// What is proposed is offered, free, of the right number, and none twice; or it is said what is missing.
+        /// What is proposed is offered, free, of the right number, and none twice; or it is said what is missing. What the job itself has
+        /// is not free, also where nobody has told of it yet.
         #[test]
-        fn proposals_are_free(a in 0u32..5, b in 0u32..5, taken in proptest::collection::btree_set((0usize..2, 0u32..5), 0..6), wanted in 0u32..8, random: u64) {
+        fn proposals_are_free(a in 0u32..5, b in 0u32..5, taken in proptest::collection::btree_map((0usize..2, 0u32..5), 0u8..3, 0..6), wanted in 0u32..8, random: u64) {
             let names = ["a", "b"];
-            let taken: Vec<(&str, u32)> = taken.into_iter().map(|(worker, number)| (names[worker], number)).collect();
-            let known = known(&[("a", a), ("b", b)], &taken);
+            let told = |(slot, told): (&(usize, u32), &u8)| (*told > 0).then_some((names[slot.0], slot.1));
+            let known = known(&[("a", a), ("b", b)], &taken.iter().filter_map(told).collect::<Vec<_>>());
+            let own = taken.iter().filter(|(_, told)| **told < 2);
+            let own = own.map(|((worker, number), _)| ("gpu".to_owned(), names[*worker].to_owned(), *number)).collect();
+            let taken: Vec<(&str, u32)> = taken.into_keys().map(|(worker, number)| (names[worker], number)).collect();
             let offered = |worker: &str| if worker == "a" { a } else { b };
             let used = taken.iter().filter(|(worker, number)| *number < offered(worker)).count();
             let free = usize::try_from(a + b).expect("small") - used;
-            match choose(&known, &[("gpu".into(), wanted)], random) {
+            match choose(&known, &[("gpu".into(), wanted)], &own, random) {
                 Ok(holds) => {
                     prop_assert_eq!(holds.len(), usize::try_from(wanted).expect("small"));
                     let slots: BTreeSet<(&str, u32)> = holds.iter().map(|hold| (hold.worker.as_str(), hold.number)).collect();

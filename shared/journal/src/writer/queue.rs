@@ -65,7 +65,7 @@ impl Queue {
         match place.and_then(|place| self.works.get_mut(place)) {
             Some(Work::Move { transition: waiting, answers, .. }) => {
                 if waiting.precedes(&transition) {
-                    waiting.after = transition.after;
+                    (waiting.after, waiting.is_bound) = (transition.after, transition.is_bound);
                     answers.push(answer);
                 } else {
                     drop(answer.send(Err(CommitError::Stale)));
@@ -120,7 +120,7 @@ mod tests {
             record.job.revision = revision;
             Arc::new(record)
         };
-        Transition { before: from.map(at), after: at(to) }
+        Transition { before: from.map(at), after: at(to), is_bound: false }
     }
 
     fn push(queue: &mut Queue, transition: Transition) -> oneshot::Receiver<Result<(), CommitError>> {
@@ -132,7 +132,7 @@ mod tests {
     /// What is to be written of each job, in order.
     fn waiting(queue: &Queue) -> Vec<(Option<u64>, u64)> {
         let revisions = |work: &Work| match work {
-            Work::Move { transition: Transition { before, after }, .. } => {
+            Work::Move { transition: Transition { before, after, .. }, .. } => {
                 (before.as_ref().map(|before| before.job.revision), after.job.revision)
             }
             Work::Chore { .. } => (None, 0),

@@ -216,7 +216,7 @@ pub(crate) async fn reserve(
     wanted: &[(String, u32)],
 ) -> Option<Arc<Record>> {
     loop {
-        let holds = desk.journal.free_slots(wanted, rand::random()).ok()?;
+        let holds = desk.journal.free_slots(wanted, job.holds(), rand::random()).ok()?;
         let after = holding(job, holds);
         match shard.commit(Some(Arc::clone(job)), Arc::clone(&after)).await {
             Ok(()) => return Some(after),
@@ -230,7 +230,7 @@ pub(crate) async fn reserve(
 /// Waits until the journal proposes so many slots of a pool.
 pub(crate) async fn slots_known(desk: &Desk, pool: &str, count: u32) {
     let wanted = [(pool.to_owned(), count)];
-    eventually(async || desk.journal.free_slots(&wanted, 1).is_ok()).await;
+    eventually(async || desk.journal.free_slots(&wanted, [], 1).is_ok()).await;
 }
 
 /// Asks until it holds.

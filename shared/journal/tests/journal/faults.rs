@@ -117,7 +117,7 @@ pub(crate) async fn who_was_told_that_it_lost_has_lost(store: Arc<dyn Store>) {
     slots_known(&desk, "gpu", 1).await;
     let wanted = [("gpu".to_owned(), 1)];
     let (other, owner) = desk.begin().await;
-    let proposed = desk.journal.free_slots(&wanted, 1).expect("it is free");
+    let proposed = desk.journal.free_slots(&wanted, [], 1).expect("it is free");
     let owning = reserve(&desk, &other, &owner, &wanted).await.expect("it is free");
     let (shard, job) = desk.begin().await;
     let mut sent = 0;

@@ -119,7 +119,7 @@ pub(crate) async fn a_reservation_takes_all_or_nothing(store: Arc<dyn Store>) {
     let (shard, first) = desk.begin().await;
     let (other, second) = desk.begin().await;
     let wanted = [("gpu".to_owned(), 4), ("disk".to_owned(), 1)];
-    let proposed = desk.journal.free_slots(&wanted, 1).expect("all are free");
+    let proposed = desk.journal.free_slots(&wanted, [], 1).expect("all are free");
     let stolen = proposed.iter().find(|hold| hold.pool == "disk").expect("one was asked for").clone();
     let first_held = holding(&first, vec![stolen]);
     shard.commit(Some(first), Arc::clone(&first_held)).await.expect("it is free");
@@ -129,7 +129,7 @@ pub(crate) async fn a_reservation_takes_all_or_nothing(store: Arc<dyn Store>) {
     assert_eq!(taken, Err(CommitError::SlotsTaken));
     assert_eq!(keys(&store, "slot/").await.len(), 1);
     let missing = [("gpu".to_owned(), 5)];
-    assert!(desk.journal.free_slots(&missing, 1).is_err());
+    assert!(desk.journal.free_slots(&missing, [], 1).is_err());
     // The job goes on as if nothing had been asked.
     let on = next(&second, |_| {});
     other.commit(Some(second), on).await.expect("it moves on");

@@ -135,7 +135,7 @@ impl Transition<'_> {
         let mut finals = steps.filter(|(step, _)| step.phase == Phase::Finally);
         let over = is_over && finals.all(|(_, node)| node.has_succeeded());
         if over {
-            self.end(state);
+            self.job.end(state, self.now);
         }
         over
     }

@@ -1,9 +1,10 @@
 //! What callers and operators ask for.
 
 use super::{Node, Transition};
+use crate::Millis;
 use crate::definition::Phase;
 use crate::event::{Fault, Refused, Verb};
-use crate::job::{Attempt, Direction, Ending, Item, JobState};
+use crate::job::{Attempt, Direction, Ending, Item, Job, JobState};
 
 impl Transition<'_> {
     /// Undone it is, unless it has been decided or may be at this moment.
@@ -76,30 +77,45 @@ impl Transition<'_> {
         Ok(true)
     }
 
-    /// An operator takes what is stuck as it is. Its slots are given back.
+    /// An operator takes what is stuck as it is.
     fn abandon(&mut self, reason: &str) -> Result<bool, Refused> {
         if self.job.stuck.is_none() {
             return Err(Refused::NotStuck);
         }
-        self.job.failure = Some(match &self.job.failure {
+        self.job.give_up(reason, self.now);
+        Ok(true)
+    }
+}
+
+impl Job {
+    /// As [`Verb::Abandon`], for a job that cannot be run, with its definition or without one: it ends as it is, and its slots are given back.
+    ///
+    /// # Errors
+    /// It has ended before.
+    pub fn abandon(&mut self, reason: &str, now: Millis) -> Result<(), Refused> {
+        if self.state.has_ended() {
+            return Err(Refused::Ended);
+        }
+        self.give_up(reason, now);
+        self.revision = self.revision.saturating_add(1);
+        Ok(())
+    }
+
+    fn give_up(&mut self, reason: &str, now: Millis) {
+        self.failure = Some(match &self.failure {
             Some(fault) => Fault::new(&fault.code, format!("abandoned: {reason}; before that: {}", fault.message)),
             None => Fault::new("ABORTED", format!("abandoned: {reason}")),
         });
-        for (step, item) in self.positions() {
-            let now = self.now;
-            let item = self.item(step, item);
-            if item.is_under_way() {
-                item.cancel(now, Ending::Unknown);
-            }
+        for item in self.steps.iter_mut().flat_map(|node| &mut node.items).filter(|item| item.is_under_way()) {
+            item.cancel(now, Ending::Unknown);
         }
-        self.end(JobState::Abandoned);
-        Ok(true)
+        self.end(JobState::Abandoned, now);
     }
 }
 
 impl Item {
     /// A person's word, among the attempts.
-    fn note(&mut self, now: crate::Millis, direction: Direction, reason: &str) {
+    fn note(&mut self, now: Millis, direction: Direction, reason: &str) {
         self.remember(Attempt {
             number: 0,
             direction,

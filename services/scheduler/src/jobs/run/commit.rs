@@ -19,6 +19,15 @@ impl Runner {
         Ok(Arc::clone(&self.record))
     }
 
+    pub(super) async fn write(&self, after: &Arc<Record>) -> Result<(), CommitError> {
+        let (before, after) = (Arc::clone(&self.record), Arc::clone(after));
+        if after.job.is_deciding(&self.program.definition) {
+            self.shard.commit_bound(before, after).await
+        } else {
+            self.shard.commit(Some(before), after).await
+        }
+    }
+
     fn begin_spans(&mut self) {
         let mut record = Record::clone(&self.record);
         self.spans.begin(&self.shared.scope, &self.program, &mut record);
@@ -39,12 +48,12 @@ impl Runner {
         let after = Arc::new(after);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
-            let before = Some(Arc::clone(&self.record));
-            match self.shard.commit(before, Arc::clone(&after)).await {
+            match self.write(&after).await {
                 Ok(()) => break,
                 // Work under way goes on, and is written down when there is room again, or the store is itself again.
                 Err(error @ (CommitError::Full | CommitError::Refused(_))) => {
                     tracing::debug!(job = %after.id, %error, "a transition waits");
+                    self.permit = None;
                     tokio::time::sleep(backoff.next(rand::random())).await;
                 }
                 Err(error) => return Err(error),

@@ -1,11 +1,12 @@
 //! Conditions: a comparison of two templates, or whether one is there.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde_json::{Number, Value};
 use weft_proto::weft::jobs::v1::Comparison;
 
-use super::{Problem, Reference, Roots, Template, Values};
+use super::{Problem, Reference, Root, Roots, Template, Values};
 
 /// A condition that has been read.
 #[derive(Clone, Debug, PartialEq)]
