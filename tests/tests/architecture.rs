@@ -34,9 +34,8 @@ const LAYERS: [(&str, &[&str]); 13] = [
 /// The deployables: they may use every library, and never each other.
 const SERVICES: [&str; 4] = ["router", "scheduler", "worker", "metrics"];
 
-/// Libraries with one production user that are ports: their other users are their implementations and fakes. The users of `participant` are
-/// services outside of this tree, which jobs call.
-const PORTS: [&str; 5] = ["store", "engine", "engine-native", "journal", "participant"];
+/// Libraries with one production user that are ports: their other users are their implementations and fakes.
+const PORTS: [&str; 4] = ["store", "engine", "engine-native", "journal"];
 
 const TARGETS: [&str; 12] =
     ["help", "run", "test", "check", "lint", "bench", "bench-state", "bench-worker", "fuzz", "doc", "proto", "models"];

@@ -39,7 +39,7 @@ where
 {
     let Some(asked) = asked(router, wanted, message) else {
         cache.metrics.record(CacheOutcome::Bypass);
-        return send().await.map(|answered| Response::new(answered.message));
+        return send().await.map(|answered| answered.response);
     };
     // Each waits under its own deadline, and who leaves hands over to the next.
     let found = async { Ok(router.answers.find(&asked.key, &SystemClock::now).await) };
@@ -53,7 +53,7 @@ where
     if let Some((shared, life)) = share(&asked, &outcome, cache) {
         lead.settle(shared, life, SystemClock::now());
     }
-    told(CacheOutcome::Miss, outcome.map(|answered| Response::new(answered.message)))
+    told(CacheOutcome::Miss, outcome.map(|answered| answered.response))
 }
 
 /// An answer to an equal call, made this one's own by its id.
@@ -77,7 +77,7 @@ fn share(asked: &Asked, outcome: &Result<Answered, Status>, cache: &Cache) -> Op
         // The target may have become another one while the call was held.
         Ok(answered) => {
             let life = asked.is_of(&answered.model, answered.version).then_some(cache.ttl);
-            Some((Ok(answered.message.clone()), life))
+            Some((Ok(answered.response.get_ref().clone()), life))
         }
         Err(status) => {
             let error = error_of(status);

@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
-use weft_client::{outgoing, tenant, unary, within};
+use weft_client::{outgoing, tenant, unary, within, worker};
 use weft_policy::Terms;
 use weft_policy::eject::Evidence;
 use weft_policy::hedge;
@@ -69,7 +69,7 @@ impl Chosen {
 
     /// The answer that it gave.
     pub(crate) fn answered(self, response: Response<Message>) -> Answered {
-        Answered { message: response.into_inner(), model: self.model, version: self.version }
+        Answered { response, model: self.model, version: self.version }
     }
 
     /// Names the model to the worker, and the tenant that the caller has named.
@@ -134,7 +134,7 @@ impl Chosen {
 
 /// A call's answer, and what gave it.
 pub(crate) struct Answered {
-    pub(crate) message: Message,
+    pub(crate) response: Response<Message>,
     pub(crate) model: String,
     pub(crate) version: Version,
 }
@@ -155,7 +155,7 @@ pub(crate) async fn infer(
         return Box::pin(by_rules(router, call, wanted, &message, &rules)).await;
     }
     let sent = std::pin::pin!(send(router, call, &wanted, &message, None));
-    sent.await.map(|answered| Response::new(answered.message))
+    sent.await.map(|answered| answered.response)
 }
 
 /// Answers a call of a route that hedges calls or keeps answers.
@@ -169,7 +169,7 @@ async fn by_rules(
     let send = || send(router, call, &wanted, message, rules.hedging);
     match &rules.cache {
         Some(cache) => cache::answer(router, &wanted, message, cache, send).await,
-        None => send().await.map(|answered| Response::new(answered.message)),
+        None => send().await.map(|answered| answered.response),
     }
 }
 
@@ -202,7 +202,7 @@ async fn send(
         }
     };
     if let Some(copied) = copied {
-        copied.compare(answer.as_ref().map(|answered| &answered.message));
+        copied.compare(answer.as_ref().map(|answered| answered.response.get_ref()));
     }
     answer
 }
@@ -292,7 +292,15 @@ pub(crate) async fn attempt(
     if before > 0 {
         request.metadata_mut().insert(PREVIOUS_ATTEMPTS, MetadataValue::from(before));
     }
-    chosen.ask(router, (span, wanted.deadline), request).await
+    let mut outcome = chosen.ask(router, (span, wanted.deadline), request).await;
+    if wanted.metadata.is_some_and(worker::is_asked) {
+        let metadata = match &mut outcome {
+            Ok(response) => response.metadata_mut(),
+            Err(status) => status.metadata_mut(),
+        };
+        worker::tell(metadata, &chosen.permit.endpoint().worker);
+    }
+    outcome
 }
 
 /// What a call's end tells of its replica. Whoever is out of room or of order is not to be given more for how fast it says so; what a

@@ -131,7 +131,7 @@ fn on_runtime(threads: usize, run: impl Future<Output = Result<()>>) -> Result<(
 async fn serve(process: Process, settings: settings::Dev) -> Result<()> {
     let demonstrates = settings.demo;
     let dev = Dev::start(&process, settings).await?;
-    if demonstrates && let Err(error) = demo::show(dev.address()).await {
+    if demonstrates && let Err(error) = demo::show(&process.tasks, dev.address()).await {
         dev.drain().await;
         return Err(error);
     }
@@ -144,7 +144,7 @@ async fn serve(process: Process, settings: settings::Dev) -> Result<()> {
 /// Starts a whole mesh, shows that it works, and ends it.
 async fn demonstrate(process: Process, settings: settings::Dev) -> Result<()> {
     let dev = Dev::start(&process, settings).await?;
-    let shown = demo::show(dev.address()).await;
+    let shown = demo::show(&process.tasks, dev.address()).await;
     dev.drain().await;
     shown
 }

@@ -47,6 +47,8 @@ impl Dev {
     /// that nothing which was recorded is lost.
     pub async fn drain(self) {
         let process = &self.process;
+        // As a signal does: who places models is not to see their worker go.
+        process.tasks.stop();
         self.router.drain(process).await;
         futures_util::future::join_all(self.inner.into_iter().map(|role| role.drain(process))).await;
         process.flush().await;

@@ -12,6 +12,7 @@ pub mod mesh;
 mod saved;
 pub mod tenant;
 mod unary;
+pub mod worker;
 
 pub use body::ResponseBody;
 pub use channel::{Channel, ChannelOptions, ChannelState};

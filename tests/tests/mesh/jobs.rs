@@ -82,6 +82,7 @@ async fn models_run_in_parallel_and_the_pivot_publishes_what_came_of_them() -> R
     for step in ["first", "second"] {
         let attempts = &status(&job, step)?.attempts;
         ensure!(attempts.len() == 1 && attempts[0].outcome == "DONE" && attempts[0].budget.is_some(), "{attempts:?}");
+        ensure!(attempts[0].place.starts_with("worker-"), "the worker did it: {attempts:?}");
     }
     assert_eq!(job.output, Some(value(&json!({"number": 1, "data": [1.5, 2.5]}))));
     ensure!(job.steps.iter().all(|step| step.slots.is_empty()), "an ended job has no slots: {job:?}");

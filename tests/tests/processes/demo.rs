@@ -22,9 +22,15 @@ fn the_demonstration_succeeds_and_shows_every_hop() -> Result<()> {
         "compute",
         "DEADLINE_EXCEEDED",
         "stopped",
+        "the job is completed",
+        "hangs there",
+        "the job is compensated",
+        "was taken down again",
     ] {
         assert!(told.contains(wanted), "{wanted:?} is not in:\n{told}");
     }
+    let log = String::from_utf8(ended.stderr)?;
+    assert!(log.is_empty(), "nothing is to be warned of:\n{log}");
     Ok(())
 }
 

@@ -102,6 +102,16 @@ struct Made {
     place: Option<Place>,
 }
 
+impl Made {
+    /// What came of asking whoever is at this place.
+    fn at(place: Place, told: Result<Value, Failure>) -> Result<Self, Failure> {
+        match told {
+            Ok(value) => Ok(Self { value: Some(value), place: Some(place) }),
+            Err(failure) => Err(Failure { place: Some(place), ..failure }),
+        }
+    }
+}
+
 impl From<Value> for Made {
     fn from(value: Value) -> Self {
         Self { value: Some(value), place: None }
@@ -186,8 +196,8 @@ impl Actor {
                 let outcome = self.done(attempt.direction, attempt.facts.inline, value).await;
                 (outcome.unwrap_or_else(|fault| unkept(attempt.plan.definition.steps.get(attempt.step), fault)), place)
             }
-            Err(Failure { fault, is_clean: true }) => (Outcome::FailedClean(fault), None),
-            Err(Failure { fault, is_clean: false }) => (Outcome::Unknown(fault), None),
+            Err(Failure { fault, is_clean: true, place }) => (Outcome::FailedClean(fault), place),
+            Err(Failure { fault, is_clean: false, place }) => (Outcome::Unknown(fault), place),
         }
     }
 
@@ -195,7 +205,7 @@ impl Actor {
         let late = || Failure::clean("DEADLINE_EXCEEDED", "its time was over before it began");
         let values = self.values_for(attempt, act);
         let values = tokio::time::timeout_at(attempt.deadline.instant().into(), values).await.map_err(|_| late())?;
-        let values = values.map_err(|fault| Failure { fault, is_clean: true })?;
+        let values = values.map_err(|fault| Failure { fault, is_clean: true, place: None })?;
         match act {
             Act::Compute(template) => Ok(template.render(&values)?.into()),
             Act::Infer(infer) => self.infer(attempt, infer, &values).await,

@@ -9,6 +9,7 @@ use weft_client::{Channel, ChannelOptions, within};
 use weft_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use weft_proto::inference::model_infer_request::InferInputTensor;
 use weft_proto::inference::{ModelInferRequest, ModelInferResponse, ModelReadyRequest};
+use weft_proto::weft::demo::v1::gallery_client::GalleryClient;
 use weft_proto::weft::jobs::v1::jobs_client::JobsClient;
 use weft_proto::weft::metrics::v1::metrics_client::MetricsClient;
 use weft_runtime::Tasks;
@@ -40,6 +41,10 @@ impl Caller {
 
     pub(crate) fn jobs(&self) -> JobsClient<Channel> {
         JobsClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn gallery(&self) -> GalleryClient<Channel> {
+        GalleryClient::new(self.channel.clone())
     }
 
     pub(crate) async fn wait_ready(&self, model: &str) -> Result<()> {

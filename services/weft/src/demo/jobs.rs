@@ -1,13 +1,15 @@
 //! Two jobs: one that publishes what a model found, and one that fails before it could, so that what it has done is undone.
 //!
-//! Their JSON is what `grpcurl -d @` sends to `weft.jobs.v1.Jobs/SubmitJob`. The outside service that they call is the mesh's own control API.
+//! Their JSON is what `grpcurl -d @` sends to `weft.jobs.v1.Jobs/SubmitJob`. The outside service that they call is the demonstration's own
+//! ([`super::gallery`]), which tells afterwards what became of it.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde_json::Value;
 use tonic::Request;
 use weft_client::within;
 use weft_engine::digits::{self, Heldout};
+use weft_proto::weft::demo::v1::ListPicturesRequest;
 use weft_proto::weft::jobs::v1::{
     Attempt, Direction, GetJobRequest, Job, JobState, StepState, StepStatus, SubmitJobRequest, WatchJobRequest,
 };
@@ -20,20 +22,37 @@ use crate::output::print;
 const PUBLISH: &str = include_str!("jobs/publish.json");
 const UNDONE: &str = include_str!("jobs/undone.json");
 /// What the JSON has for the address of the service that is called.
-const TARGET: &str = "127.0.0.1:8001";
+const TARGET: &str = "GALLERY";
 
-pub(crate) async fn show(caller: &Caller, address: &str) -> Result<()> {
+/// `gallery` is the address of that service.
+pub(crate) async fn show(caller: &Caller, gallery: &str) -> Result<()> {
+    print(&format!("the jobs publish to a gallery outside of the mesh (weft.demo.v1.Gallery) on {gallery}"))?;
     let image = digits::heldout().next().context("there are held-out images")?;
-    let done = run(caller, request(PUBLISH, address, Some(&image))?).await.context("the first job")?;
+    let done = run(caller, request(PUBLISH, gallery, Some(&image))?).await.context("the first job")?;
     ensure!(done.state() == JobState::Completed, "the job ended as {}", done.state().as_str_name());
-    let undone = run(caller, request(UNDONE, address, None)?).await.context("the second job")?;
+    hangs(gallery, &done, false).await?;
+    let undone = run(caller, request(UNDONE, gallery, None)?).await.context("the second job")?;
     ensure!(undone.state() == JobState::Compensated, "the job ended as {}", undone.state().as_str_name());
-    Ok(())
+    hangs(gallery, &undone, true).await
+}
+
+/// The gallery has one picture of the job, which was taken down again or was not.
+async fn hangs(gallery: &str, job: &Job, retracted: bool) -> Result<()> {
+    let request = ListPicturesRequest { prefix: format!("{}/", job.id) };
+    let deadline = Deadline::after(SystemClock::now(), PATIENCE);
+    let listed = within(deadline, Caller::new(gallery)?.gallery().list_pictures(request)).await?.into_inner().pictures;
+    let [picture] = &listed[..] else { bail!("the gallery has {} pictures of the job: {listed:?}", listed.len()) };
+    ensure!(picture.retracted == retracted, "in the gallery: {picture:?}");
+    let (step, label) = (picture.key.rsplit('/').next().unwrap_or_default(), picture.label);
+    let since = if retracted { "was taken down again" } else { "hangs there" };
+    print(&format!(
+        "  in the gallery: the picture of step '{step}', which shows {label}, {since}; there is no other of this job"
+    ))
 }
 
 /// A request of its JSON.
-fn request(text: &str, address: &str, image: Option<&Heldout>) -> Result<SubmitJobRequest> {
-    let mut json: Value = serde_json::from_str(&text.replace(TARGET, address))?;
+fn request(text: &str, gallery: &str, image: Option<&Heldout>) -> Result<SubmitJobRequest> {
+    let mut json: Value = serde_json::from_str(&text.replace(TARGET, gallery))?;
     if let Some(image) = image {
         json["input"]["pixels"] = image.pixels.iter().map(|pixel| Value::from(*pixel)).collect();
     }

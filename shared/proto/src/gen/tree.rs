@@ -15,6 +15,11 @@ pub mod weft {
             include!("weft.control.v1.rs");
         }
     }
+    pub mod demo {
+        pub mod v1 {
+            include!("weft.demo.v1.rs");
+        }
+    }
     pub mod jobs {
         pub mod v1 {
             include!("weft.jobs.v1.rs");

@@ -621,7 +621,7 @@ pub struct Attempt {
     pub code: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
     pub message: ::prost::alloc::string::String,
-    /// The worker or service that did it.
+    /// The worker or service that did it, or that was asked and did not.
     #[prost(string, tag = "8")]
     pub place: ::prost::alloc::string::String,
     /// The time that it had.

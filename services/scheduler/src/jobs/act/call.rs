@@ -1,14 +1,14 @@
 //! Calls of other services' methods, which this build has never heard of: by their descriptors.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MethodDescriptor, SerializeOptions};
 use serde_json::Value;
 use tonic::Status;
-use weft_proto::status_of;
+use tonic::metadata::MetadataMap;
+use weft_participant::{Key, Mark};
 use weft_saga::{Direction, Place};
-use weft_types::{Error, Reason};
 
 use super::channels::{Exchange, exchange, path};
 use super::outcome::Failure;
@@ -18,15 +18,6 @@ use crate::jobs::template::Values;
 
 /// Bytes of an answer.
 const LONGEST_ANSWER: usize = 1 << 20;
-
-/// The same for all attempts of an action, its undo and its probe.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("weft-idempotency-key");
-/// `action`, `undo` or `probe`.
-const DIRECTION: HeaderName = HeaderName::from_static("weft-direction");
-/// The attempt's number, from 1.
-const ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
-/// The term of the scheduler that asks: a lower one than was seen is over.
-const EPOCH: HeaderName = HeaderName::from_static("weft-epoch");
 
 impl Actor {
     pub(super) async fn call(&self, attempt: &Attempt<'_>, call: &Call, values: &Values) -> Result<Made, Failure> {
@@ -52,9 +43,9 @@ impl Actor {
             trace: span.context(),
             longest: LONGEST_ANSWER,
         };
-        let answer = exchange(&channel, made).await.map_err(|status| self.failed(call, &status))?;
-        let place = Place { name: call.target.clone(), epoch: 0 };
-        Ok(Made { value: Some(value(&method, answer)?), place: Some(place) })
+        let answer = exchange(&channel, made).await.map_err(|status| self.failed(call, &status));
+        let told = answer.and_then(|answer| value(&method, answer.into_inner()));
+        Made::at(Place { name: call.target.clone(), epoch: 0 }, told)
     }
 
     /// A service that does not know the method may have been replaced since it was asked for its descriptors.
@@ -66,20 +57,22 @@ impl Actor {
     }
 }
 
+/// What the participant is told of the attempt, as its barrier reads it.
 fn headers(attempt: &Attempt<'_>) -> Result<HeaderMap, Failure> {
-    let direction = match attempt.direction {
-        Direction::Action => "action",
-        Direction::Undo => "undo",
-        Direction::Probe => "probe",
+    let mark = Mark {
+        key: Key::try_new(&attempt.key())?,
+        direction: match attempt.direction {
+            Direction::Action => weft_participant::Direction::Action,
+            Direction::Undo => weft_participant::Direction::Undo,
+            Direction::Probe => weft_participant::Direction::Probe,
+        },
+        attempt: attempt.number,
+        // The revision at which the shard was taken: never negative.
+        epoch: attempt.epoch.unsigned_abs(),
     };
-    let unwritable = |_| status_of(&Error::new(Reason::Internal, "an unwritable idempotency key"));
-    let key = HeaderValue::from_str(&attempt.key()).map_err(unwritable).map_err(|status| Failure::of(&status))?;
-    Ok(HeaderMap::from_iter([
-        (IDEMPOTENCY_KEY, key),
-        (DIRECTION, HeaderValue::from_static(direction)),
-        (ATTEMPT, HeaderValue::from(attempt.number)),
-        (EPOCH, HeaderValue::from(attempt.epoch)),
-    ]))
+    let mut headers = MetadataMap::new();
+    mark.write(&mut headers);
+    Ok(headers.into_headers())
 }
 
 /// The answer as JSON. The method was called, so what cannot be told leaves its outcome unknown.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::uri::PathAndQuery;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 use weft_client::{Channel, ChannelOptions, prepare, unary_up_to, within};
 use weft_proto::message::Message;
 use weft_proto::status_of;
@@ -91,13 +91,13 @@ impl Channels {
 }
 
 /// Makes a unary call.
-pub(super) async fn exchange(channel: &Channel, exchange: Exchange<'_>) -> Result<Bytes, Status> {
+pub(super) async fn exchange(channel: &Channel, exchange: Exchange<'_>) -> Result<Response<Bytes>, Status> {
     let Exchange { path, mut headers, message, deadline, trace, longest } = exchange;
     prepare(&mut headers, deadline, trace, SystemClock::now()).map_err(|error| status_of(&error))?;
     let mut request = Request::new(Message::of(message));
     *request.metadata_mut() = MetadataMap::from_headers(headers);
     let answer = within(deadline, unary_up_to(channel, path, request, longest)).await?;
-    Ok(answer.into_inner().into_payload())
+    Ok(answer.map(Message::into_payload))
 }
 
 /// The path of a method.

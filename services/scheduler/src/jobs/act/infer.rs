@@ -8,7 +8,8 @@ use prost::Message as _;
 use rand::RngExt as _;
 use serde_json::Value;
 use tonic::Status;
-use weft_client::tenant;
+use tonic::metadata::MetadataMap;
+use weft_client::{tenant, worker};
 use weft_proto::inference::infer_parameter::ParameterChoice;
 use weft_proto::inference::model_infer_request::InferRequestedOutputTensor;
 use weft_proto::inference::{InferParameter, ModelInferRequest, ModelInferResponse};
@@ -49,12 +50,12 @@ impl Actor {
             };
             match answer {
                 Ok(answer) => {
-                    let place = Place { name: format!("router/{id}"), epoch: 0 };
-                    return value(answer).map(|value| Made { value: Some(value), place: Some(place) });
+                    let place = place(answer.metadata(), &id);
+                    return Made::at(place, value(answer.into_inner()));
                 }
                 // A model has no effect, so another router may be asked wherever this one did not do it.
                 Err(status) if error_of(&status).reason() == Reason::NoReadyReplica => failed = status,
-                Err(status) => return Err(Failure::of_pure(&status)),
+                Err(status) => return Made::at(place(status.metadata(), &id), Err(Failure::of_pure(&status))),
             }
         }
         Err(Failure::of_pure(&failed))
@@ -75,9 +76,15 @@ impl Actor {
     }
 }
 
-/// Who the job is for. A name that no header can carry is left out.
+/// The worker that did it, or did not; the router, where no worker was asked.
+fn place(metadata: &MetadataMap, router: &str) -> Place {
+    let name = worker::told(metadata).map_or_else(|| format!("router/{router}"), |worker| worker.to_string());
+    Place { name, epoch: 0 }
+}
+
+/// Who the job is for, and who did it is asked for. A name that no header can carry is left out.
 fn headers(attempt: &Attempt<'_>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::from_iter([worker::question()]);
     if let Ok(name) = HeaderValue::from_str(attempt.facts.tenant) {
         headers.insert(tenant::HEADER, name);
     }

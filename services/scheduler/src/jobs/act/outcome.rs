@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use weft_proto::{DOMAIN, status_of};
-use weft_saga::Fault;
+use weft_saga::{Fault, Place};
 use weft_telemetry::status_name;
 use weft_types::{Error, Reason};
 
@@ -16,21 +16,23 @@ pub(super) struct Failure {
     pub(super) fault: Fault,
     /// It has certainly had no effect.
     pub(super) is_clean: bool,
+    /// Who did not do it, where somebody was asked.
+    pub(super) place: Option<Place>,
 }
 
 impl Failure {
     pub(super) fn clean(code: &str, message: impl Into<String>) -> Self {
-        Self { fault: Fault::new(code, message), is_clean: true }
+        Self { fault: Fault::new(code, message), is_clean: true, place: None }
     }
 
     pub(super) fn unknown(code: &str, message: impl Into<String>) -> Self {
-        Self { fault: Fault::new(code, message), is_clean: false }
+        Self { fault: Fault::new(code, message), is_clean: false, place: None }
     }
 
     /// The failure of a call that may have reached the other side.
     pub(super) fn of(status: &Status) -> Self {
         let fault = Fault::new(status_name(status.code()), status.message());
-        Self { fault, is_clean: proves_nothing_was_done(status) }
+        Self { fault, is_clean: proves_nothing_was_done(status), place: None }
     }
 
     /// The failure of a call that changes nothing: a model's.

@@ -3,6 +3,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "values are written down where they are passed")]
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::Status;
@@ -22,15 +23,25 @@ use super::rig::{Rig, code, kept};
 use crate::fixture::{key, worker};
 use crate::tests::{model, request};
 
-/// A router with one model, which doubles what it is given; `refuse` answers as a router without it does, `fail` as a model that fails.
-async fn infer(call: http::Request<tonic::body::Body>) -> Result<Bytes, Status> {
+/// Where a router is asked, and tells, who did it.
+const WORKER: &str = "weft-worker";
+
+/// A router with one model, which doubles what it is given; `kept` does so without a worker, `refuse` answers as a router without it does,
+/// `fail` as a model that fails.
+async fn infer(call: http::Request<tonic::body::Body>) -> Result<(Bytes, HeaderMap), Status> {
     let tenant = call.headers().get("weft-tenant").cloned();
     assert!(call.headers().contains_key("grpc-timeout") && tenant.is_some_and(|name| name == "t"));
+    assert!(call.headers().contains_key(WORKER), "who did it is asked for");
+    let by = HeaderMap::from_iter([(HeaderName::from_static(WORKER), HeaderValue::from_static("w7"))]);
     let message = Received::read(call.into_body()).await?.message()?.into_payload();
     let asked = ModelInferRequest::decode(message).expect("a request");
     match asked.model_name.as_str() {
         "refuse" => return Err(status_of(&Error::new(Reason::NoReadyReplica, "no replica is ready"))),
-        "fail" => return Err(status_of(&Error::new(Reason::ModelFailed, "it failed"))),
+        "fail" => {
+            let mut status = status_of(&Error::new(Reason::ModelFailed, "it failed"));
+            status.metadata_mut().as_mut().extend(by);
+            return Err(status);
+        }
         _ => {}
     }
     let raw = asked.raw_input_contents[0].chunks(4).flat_map(|bytes| {
@@ -43,6 +54,7 @@ async fn infer(call: http::Request<tonic::body::Body>) -> Result<Bytes, Status> 
         shape: asked.inputs[0].shape.clone(),
         ..InferOutputTensor::default()
     };
+    let by = if asked.model_name == "kept" { HeaderMap::new() } else { by };
     let answer = ModelInferResponse {
         model_name: asked.model_name,
         model_version: "3".to_owned(),
@@ -50,19 +62,19 @@ async fn infer(call: http::Request<tonic::body::Body>) -> Result<Bytes, Status> 
         raw_output_contents: vec![raw.collect::<Vec<u8>>().into()],
         ..ModelInferResponse::default()
     };
-    Ok(answer.encode_to_vec().into())
+    Ok((answer.encode_to_vec().into(), by))
 }
 
 async fn router(rig: &Rig, id: &str) {
     let answer = tower::service_fn(|call: http::Request<tonic::body::Body>| async {
         let response = match infer(call).await {
-            Ok(answer) => {
-                let trailers = http::HeaderMap::from_iter([(
-                    http::HeaderName::from_static("grpc-status"),
-                    http::HeaderValue::from(0),
-                )]);
+            Ok((answer, by)) => {
+                let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from(0))]);
                 let body = tonic::body::Body::new(Message::of(answer).into_body(Some(trailers)));
-                http::Response::builder().header("content-type", "application/grpc").body(body).expect("valid")
+                let mut response = http::Response::new(body);
+                *response.headers_mut() = by;
+                response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+                response
             }
             Err(status) => status.into_http(),
         };
@@ -99,6 +111,7 @@ async fn a_model_is_called_through_a_router() {
         infer("failed", "fail", json!("$input.tensor")),
         infer("misshapen", "double", tensor(json!([1, 2, 3]))),
         infer("missing", "double", json!("$input.gone")),
+        infer("kept", "kept", json!("$input.tensor")),
     ]));
     let job = rig.job(&plan, json!({ "tensor": tensor(json!([0.1, -1.5])) }));
     let (outcome, _) = rig.act(&plan, &job, 0, Direction::Action).await;
@@ -114,11 +127,19 @@ async fn a_model_is_called_through_a_router() {
         let told = rig.value(&kept(outcome)).await;
         assert_eq!(told["outputs"]["y"], tensor(json!([0.2, -3.0])));
         assert_eq!((&told["model_name"], &told["model_version"]), (&json!("double"), &json!("3")));
-        assert_eq!(place.expect("somebody did it").name, "router/r1");
+        assert_eq!(place.expect("somebody did it").name, "w7", "the worker that the router tells");
     }
-    for (step, code) in [(1, "UNAVAILABLE"), (2, "INTERNAL"), (3, "INVALID_ARGUMENT"), (4, "INVALID_ARGUMENT")] {
-        let (outcome, _) = rig.act(&plan, &job, step, Direction::Action).await;
+    let (_, place) = rig.act(&plan, &job, 5, Direction::Action).await;
+    assert_eq!(place.expect("somebody did it").name, "router/r1", "no worker did it");
+    for (step, code, by) in [
+        (1, "UNAVAILABLE", None),
+        (2, "INTERNAL", Some("w7")),
+        (3, "INVALID_ARGUMENT", None),
+        (4, "INVALID_ARGUMENT", None),
+    ] {
+        let (outcome, place) = rig.act(&plan, &job, step, Direction::Action).await;
         assert_eq!(super::code(&outcome), ("clean", code), "a model has no effect");
+        assert_eq!(place.map(|place| place.name).as_deref(), by, "{code}");
     }
     rig.end().await;
 }

@@ -188,8 +188,9 @@ async fn a_failed_call_says_what_may_have_been_done() {
         ("13", ("unknown", "INTERNAL")),
         ("long", ("unknown", "INTERNAL")),
     ] {
-        let (outcome, _) = rig.act(&one(&rig, get(&address, name)), &job, 0, Direction::Action).await;
+        let (outcome, place) = rig.act(&one(&rig, get(&address, name)), &job, 0, Direction::Action).await;
         assert_eq!(code(&outcome), want, "{name}: {outcome:?}");
+        assert_eq!(place.expect("somebody was asked").name, address);
     }
     rig.patience = Duration::from_millis(300);
     let (outcome, _) = rig.act(&one(&rig, get(&address, "hangs")), &job, 0, Direction::Action).await;
