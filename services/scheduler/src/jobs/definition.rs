@@ -90,7 +90,7 @@ pub(crate) fn definition_of(request: &SubmitJobRequest, targets: &Targets) -> Re
         flow::chart(&mut message, &request.flowchart)?;
     }
     normal::normalise(&mut message);
-    let plan = read::plan(&message)?;
+    let plan = read::plan(&message, true)?;
     targets.check(&message)?;
     let encoded = Bytes::from(message.encode_to_vec());
     Ok(Submitted { plan, message, encoded })
@@ -105,7 +105,7 @@ pub(crate) fn compile(message: &JobDefinition) -> Result<Plan> {
     check_size(message)?;
     let mut message = message.clone();
     normal::normalise(&mut message);
-    read::plan(&message)
+    read::plan(&message, false)
 }
 
 fn check_size(definition: &JobDefinition) -> Result<()> {

@@ -8,6 +8,7 @@ mod condition;
 pub(crate) mod json;
 mod read;
 mod reference;
+mod scale;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 pub(crate) use condition::Condition;
 pub(crate) use read::{Names, Reader};
 pub(crate) use reference::{Reference, Root};
+pub(crate) use scale::weigh;
 
 /// Of a rendered value, in about the bytes of its text.
 pub(crate) const MAX_BYTES: usize = 8 << 20;
@@ -88,7 +90,7 @@ impl Template {
     ///
     /// When a reference leads nowhere, or the value is larger than [`MAX_BYTES`] or deeper than [`MAX_DEPTH`].
     pub(crate) fn render(&self, values: &Values) -> Result<Value, Problem> {
-        self.render_at(values, 0, &mut Room(MAX_BYTES))
+        self.render_at(values, 0, &mut Room::of_value())
     }
 
     fn render_at(&self, values: &Values, depth: usize, room: &mut Room) -> Result<Value, Problem> {
@@ -148,17 +150,23 @@ fn first(templates: &[Template], values: &Values, depth: usize, room: &mut Room)
 
 /// Fails when a value weighs more than [`MAX_BYTES`] or is deeper than [`MAX_DEPTH`].
 pub(crate) fn check_size(value: &Value) -> Result<(), Problem> {
-    Room(MAX_BYTES).weigh(value, 0)
+    Room::of_value().weigh(value, 0)
 }
 
 /// What any value weighs at the least: close to its text with a comma, and not too far from what it takes in memory.
-const NODE: usize = 8;
+pub(crate) const NODE: usize = 8;
 
 /// What is left of the bytes that a value may have.
-struct Room(usize);
+pub(crate) struct Room(usize);
 
 impl Room {
-    fn take(&mut self, bytes: usize) -> Result<(), Problem> {
+    /// What one value may have.
+    pub(crate) const fn of_value() -> Self {
+        Self(MAX_BYTES)
+    }
+
+    /// Fails where there is not so much left.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Problem> {
         self.0 = self.0.checked_sub(bytes).ok_or(Problem::TooLarge)?;
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! Whole schedulers over the embedded store: what is answered and begun is in the log before, and every scheduler answers for every job.
 
+mod bounds;
+mod waiting;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -35,12 +38,22 @@ struct Gate {
     open: watch::Sender<bool>,
     /// Told when a write of a job stands before the gate.
     arrived: Notify,
+    /// Whether only jobs that end or turn back are written.
+    is_full: AtomicBool,
+    /// Whether definitions are read.
+    tells_definitions: watch::Sender<bool>,
 }
 
 impl Gate {
     fn new() -> Arc<Self> {
         let inner = MemoryStore::new(Arc::new(SystemClock));
-        Arc::new(Self { inner, open: watch::Sender::new(true), arrived: Notify::new() })
+        Arc::new(Self {
+            inner,
+            open: watch::Sender::new(true),
+            arrived: Notify::new(),
+            is_full: AtomicBool::new(false),
+            tells_definitions: watch::Sender::new(true),
+        })
     }
 
     /// The records of jobs, ended ones too.
@@ -57,6 +70,9 @@ impl Gate {
 #[async_trait]
 impl Store for Gate {
     async fn read(&self, range: Range) -> Result<Listing, weft_store::Error> {
+        if matches!(&range, Range::Key(key) if key.contains("/def/")) {
+            self.tells_definitions.subscribe().wait_for(|told| *told).await.expect("the gate is there");
+        }
         self.inner.read(range).await
     }
 
@@ -66,6 +82,17 @@ impl Store for Gate {
 
     async fn commit(&self, txn: Txn) -> Result<Commit, weft_store::Error> {
         let of_job = |op: &Op| matches!(op, Op::Put { key, .. } if key.contains("/saga/") || key.contains("/done/"));
+        let goes_on = |op: &Op| match op {
+            Op::Put { key, value, .. } if key.contains("/saga/") => {
+                let job = Record::decode(value).expect("a record").job;
+                job.state == weft_saga::JobState::Running && !job.decided
+            }
+            _ => false,
+        };
+        if self.is_full.load(Ordering::SeqCst) && txn.ops.iter().any(goes_on) {
+            self.arrived.notify_one();
+            return Err(weft_store::Error::Refused("it is nearly full".to_owned()));
+        }
         if txn.ops.iter().any(of_job) && !*self.open.borrow() {
             self.arrived.notify_one();
             self.open.subscribe().wait_for(|open| *open).await.expect("the gate is there");

@@ -20,7 +20,7 @@ use super::channels::{Exchange, exchange, path};
 use super::outcome::Failure;
 use super::{Actor, Attempt, Made, tensor};
 use crate::jobs::definition::Infer;
-use crate::jobs::template::Values;
+use crate::jobs::template::{Problem, Values};
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 /// Bytes of an answer: its JSON is limited more strictly.
@@ -50,7 +50,7 @@ impl Actor {
             match answer {
                 Ok(answer) => {
                     let place = Place { name: format!("router/{id}"), epoch: 0 };
-                    return value(answer).map(|value| Made { value: Some(value), place: Some(place) });
+                    return value(answer).map(|value| Made { value: Ok(Some(value)), place: Some(place) });
                 }
                 // A model has no effect, so another router may be asked wherever this one did not do it.
                 Err(status) if error_of(&status).reason() == Reason::NoReadyReplica => failed = status,
@@ -124,7 +124,10 @@ fn parameter(value: &Value) -> Option<ParameterChoice> {
 fn value(answer: Bytes) -> Result<Value, Failure> {
     let wrong = |problem: String| Failure::clean("INTERNAL", format!("the model's answer: {problem}"));
     let answer = ModelInferResponse::decode(answer).map_err(|error| wrong(error.to_string()))?;
-    let outputs: BTreeMap<String, Value> = tensor::outputs(&answer).map_err(wrong)?;
+    let outputs: BTreeMap<String, Value> = tensor::outputs(&answer).map_err(|problem| match problem {
+        Problem::TooLarge => Failure::from(problem),
+        problem => wrong(problem.to_string()),
+    })?;
     Ok(serde_json::json!({
         "model_name": answer.model_name,
         "model_version": answer.model_version,
