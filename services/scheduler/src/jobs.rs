@@ -70,6 +70,7 @@ pub(crate) struct Shared {
     room: Room,
     peers: Peers,
     watchers: Arc<Semaphore>,
+    reading: Semaphore,
     metrics: JobMetrics,
     scope: Scope,
     tasks: Tasks,

@@ -152,12 +152,19 @@ impl Journal {
         Ok(record.map(Arc::new))
     }
 
-    /// Ended jobs of a shard, the newest first: those older than `after`, at most `limit`. What cannot be read is left out.
-    pub async fn list_ended(&self, shard: u8, after: Option<&JobId>, limit: usize) -> Result<Vec<Arc<Record>>, Error> {
+    /// Ended jobs of a shard that fit, the newest first, at most `limit`. What cannot be read is left out.
+    pub async fn list_ended(
+        &self,
+        shard: u8,
+        fits: impl Fn(&Record) -> bool,
+        limit: usize,
+    ) -> Result<Vec<Arc<Record>>, Error> {
         let listing = self.shared.store.read(Range::Prefix(self.shared.keys.ended_of(shard))).await?;
         let mut records: Vec<Arc<Record>> = self.shared.retained().all_volatile(shard);
-        records.extend(listing.entries.iter().filter_map(|entry| Record::decode(&entry.value).ok()).map(Arc::new));
-        records.retain(|record| after.is_none_or(|after| record.id < *after));
+        records.retain(|record| fits(record));
+        // By their keys the newest are the last, and only those that are kept stay decoded.
+        let kept = listing.entries.iter().rev().filter_map(|entry| Record::decode(&entry.value).ok());
+        records.extend(kept.filter(|record| fits(record)).take(limit).map(Arc::new));
         records.sort_by(|a, b| b.id.cmp(&a.id));
         records.truncate(limit);
         Ok(records)

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use weft_saga::Payload;
 
 use crate::error::Error;
@@ -24,10 +25,15 @@ pub const MAX_INLINE: usize = 4 * 1024;
 /// The longest value.
 pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 
+/// How many values are read and written at once.
+const MAX_AT_ONCE: usize = 64;
+
 /// Where long values are kept. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Payloads {
     place: Arc<Place>,
+    /// A folder that hangs holds up so many threads, and whoever comes after them waits where it can leave.
+    room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -44,19 +50,23 @@ pub(crate) fn sha256(bytes: &[u8]) -> Hash {
 }
 
 impl Payloads {
+    fn at(place: Place) -> Self {
+        Self { place: Arc::new(place), room: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
+    }
+
     /// In a folder, which is made when it is first needed.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
-        Self { place: Arc::new(Place::Folder(path.into())) }
+        Self::at(Place::Folder(path.into()))
     }
 
     /// Nowhere: what is too long for the record is refused. For schedulers that share a store and no folder.
     pub fn nowhere() -> Self {
-        Self { place: Arc::new(Place::Nowhere) }
+        Self::at(Place::Nowhere)
     }
 
     /// In this process: for a store that ends with it, too.
     pub fn memory() -> Self {
-        Self { place: Arc::new(Place::Memory(Mutex::default())) }
+        Self::at(Place::Memory(Mutex::default()))
     }
 
     /// Keeps a value, and returns when it is safe. Keeping it again makes it young again.
@@ -113,7 +123,14 @@ impl Payloads {
         work: impl FnOnce(&Place) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let place = Arc::clone(&self.place);
-        match tokio::task::spawn_blocking(move || work(&place)).await {
+        // It is never closed.
+        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(std::io::Error::other)?;
+        let work = move || {
+            // Given back when the thread is free again, however long ago its caller left.
+            let _permit = permit;
+            work(&place)
+        };
+        match tokio::task::spawn_blocking(work).await {
             Ok(outcome) => outcome,
             Err(error) => Err(std::io::Error::other(error).into()),
         }

@@ -1,5 +1,6 @@
 //! Whether a definition can be run and undone.
 
+mod branches;
 mod phases;
 mod values;
 
@@ -41,6 +42,16 @@ impl Definition {
                 let problem = "some of them wait for each other in a circle, by `needs`";
                 found.add("definition.steps", problem.to_owned());
             }
+        }
+        found.0
+    }
+
+    /// Effects that a job could complete without, and leave behind. Asked of new definitions only: a job that has begun goes on with the one that
+    /// it has. Nothing where the graph itself is mistaken.
+    pub fn check_branches(&self) -> Vec<Invalid> {
+        let mut found = Found(Vec::new());
+        if let Some(graph) = Graph::of(self) {
+            branches::check(self, &graph, &mut found);
         }
         found.0
     }

@@ -216,4 +216,9 @@ impl Fault {
         message.truncate(message.floor_char_boundary(256));
         Self { code: code.to_owned(), message }
     }
+
+    /// Whether something was out of reach, and may not be the next time.
+    pub fn is_unavailable(&self) -> bool {
+        self.code == "UNAVAILABLE"
+    }
 }

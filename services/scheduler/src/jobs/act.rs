@@ -14,23 +14,28 @@ mod tests;
 mod values;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 use tonic::async_trait;
+use weft_journal::MAX_PAYLOAD;
 use weft_saga::{Direction, Effect, Fault, Job, Outcome, Payload, Phase, Place, Ruling, Step};
 use weft_store::Compare;
 use weft_telemetry::TraceContext;
 use weft_types::Deadline;
 
 use super::definition::{Act, MAX_ITEMS, Plan, Targets};
-use super::template::{self, Problem, Roots};
+use super::template::{self, Problem, Roots, Template};
 use crate::Inner;
 use crate::control::Hold;
 use channels::Channels;
 use outcome::Failure;
 use reflection::Schemas;
 pub(super) use values::may_be_large;
+
+/// How long the values of a condition or an output may take, where no deadline says it: the folder that they are kept in may hang.
+const VALUES_IN: Duration = Duration::from_secs(10);
 
 /// Where values are kept that are too large for a job's record.
 #[async_trait]
@@ -98,15 +103,16 @@ impl Attempt<'_> {
 
 /// What an attempt came to, and who did it.
 struct Made {
-    value: Option<Value>,
+    /// An error where it was done, and what it brings is too large to be kept.
+    value: Result<Option<Value>, Fault>,
     place: Option<Place>,
 }
 
 impl Made {
     /// What came of asking whoever is at this place.
-    fn at(place: Place, told: Result<Value, Failure>) -> Result<Self, Failure> {
+    fn at(place: Place, told: Result<Result<Option<Value>, Fault>, Failure>) -> Result<Self, Failure> {
         match told {
-            Ok(value) => Ok(Self { value: Some(value), place: Some(place) }),
+            Ok(value) => Ok(Self { value, place: Some(place) }),
             Err(failure) => Err(Failure { place: Some(place), ..failure }),
         }
     }
@@ -114,7 +120,7 @@ impl Made {
 
 impl From<Value> for Made {
     fn from(value: Value) -> Self {
-        Self { value: Some(value), place: None }
+        Self { value: Ok(Some(value)), place: None }
     }
 }
 
@@ -129,17 +135,22 @@ struct Shared {
     routers: Channels,
     services: Channels,
     schemas: Schemas,
+    values_in: Duration,
 }
 
 impl Actor {
     pub(crate) fn new(inner: Arc<Inner>, payloads: Arc<dyn Payloads>, targets: Targets) -> Self {
         let (routers, services) = (Channels::of_mesh(inner.tasks.clone()), Channels::outside(inner.tasks.clone()));
-        Self(Arc::new(Shared { inner, payloads, targets, routers, services, schemas: Schemas::default() }))
+        let (schemas, values_in) = (Schemas::default(), VALUES_IN);
+        Self(Arc::new(Shared { inner, payloads, targets, routers, services, schemas, values_in }))
     }
 
-    /// Whether and how often a step runs.
-    pub(crate) async fn rule(&self, plan: &Plan, facts: Facts<'_>, step: usize) -> Ruling {
-        self.ruling(plan, facts, step).await.unwrap_or_else(Ruling::Invalid)
+    /// Whether and how often a step runs; an error where that cannot be looked at for the moment.
+    pub(crate) async fn rule(&self, plan: &Plan, facts: Facts<'_>, step: usize) -> Result<Ruling, Fault> {
+        match self.in_time(self.ruling(plan, facts, step)).await {
+            Err(fault) if !fault.is_unavailable() => Ok(Ruling::Invalid(fault)),
+            ruled => ruled,
+        }
     }
 
     async fn ruling(&self, plan: &Plan, facts: Facts<'_>, step: usize) -> Result<Ruling, Fault> {
@@ -177,6 +188,16 @@ impl Actor {
     /// The job's output.
     pub(crate) async fn output(&self, plan: &Plan, facts: Facts<'_>) -> Result<Option<Payload>, Fault> {
         let Some(output) = &plan.output else { return Ok(None) };
+        self.in_time(self.rendered(plan, facts, output)).await
+    }
+
+    /// What reads and keeps values without a deadline of its own.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let late = || Fault::new("UNAVAILABLE", "values could not be read or kept in time");
+        tokio::time::timeout(self.0.values_in, work).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn rendered(&self, plan: &Plan, facts: Facts<'_>, output: &Template) -> Result<Option<Payload>, Fault> {
         let mut roots = Roots::new();
         output.roots(&mut roots);
         let values = self.values(plan, facts, &roots).await?;
@@ -193,7 +214,12 @@ impl Actor {
         // It is as large as the largest of all actions.
         match Box::pin(self.run(&attempt, act)).await {
             Ok(Made { value, place }) => {
-                let outcome = self.done(attempt.direction, attempt.facts.inline, value).await;
+                let outcome = match (attempt.direction, value) {
+                    // Nothing is kept of it.
+                    (Direction::Undo, Err(_)) => Ok(Outcome::Done(None)),
+                    (_, Err(fault)) => Err(fault),
+                    (direction, Ok(value)) => self.done(direction, attempt.facts.inline, value).await,
+                };
                 (outcome.unwrap_or_else(|fault| unkept(attempt.plan.definition.steps.get(attempt.step), fault)), place)
             }
             Err(Failure { fault, is_clean: true, place }) => (Outcome::FailedClean(fault), place),
@@ -255,8 +281,29 @@ impl Actor {
 
     async fn keep(&self, value: &Value, inline: usize) -> Result<Payload, Fault> {
         template::check_size(value).map_err(|problem| Fault::new("OUT_OF_RANGE", problem.to_string()))?;
-        let text = serde_json::to_vec(value).map_err(|error| Fault::new("INTERNAL", error.to_string()))?;
-        self.0.payloads.store(text.into(), inline).await
+        let mut text = Text(Vec::new());
+        serde_json::to_writer(&mut text, value).map_err(|error| match error.is_io() {
+            true => Fault::new("OUT_OF_RANGE", format!("the value is longer than {MAX_PAYLOAD} bytes")),
+            false => Fault::new("INTERNAL", error.to_string()),
+        })?;
+        self.0.payloads.store(text.0.into(), inline).await
+    }
+}
+
+/// JSON text, no longer than what is kept.
+struct Text(Vec<u8>);
+
+impl std::io::Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_PAYLOAD {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -265,7 +312,7 @@ impl Actor {
 pub(super) fn unkept(step: Option<&Step>, fault: Fault) -> Outcome {
     let Some(step) = step else { return Outcome::Unknown(fault) };
     match (step.effect, step.phase) {
-        _ if fault.code == "UNAVAILABLE" => Outcome::Unknown(fault),
+        _ if fault.is_unavailable() => Outcome::Unknown(fault),
         (Effect::Pure, _) => Outcome::FailedClean(fault),
         (_, Phase::Pre) => Outcome::Unknown(fault),
         _ => Outcome::Done(None),

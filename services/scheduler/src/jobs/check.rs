@@ -13,6 +13,8 @@ const MAX_REASON_BYTES: usize = 256;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3_600);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// As long as values are kept that no record refers to.
+const MAX_UNJOURNALED_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
 
@@ -49,6 +51,14 @@ pub(super) fn timeout(request: &SubmitJobRequest) -> Result<Duration> {
     let Some(told) = &request.timeout else { return Ok(DEFAULT_TIMEOUT) };
     let told = weft_proto::from_duration(told).filter(|told| (MIN_TIMEOUT..=MAX_TIMEOUT).contains(told));
     told.ok_or_else(|| Error::invalid("timeout", "must be 1 ms to 30 days"))
+}
+
+/// Whether a job may take that long of which the log knows nothing: nobody sees which values it still needs.
+pub(super) fn unjournaled(timeout: Duration) -> Result<()> {
+    match timeout <= MAX_UNJOURNALED_TIMEOUT {
+        true => Ok(()),
+        false => Err(Error::invalid("timeout", "must be at most 1 day for a job that is not journaled")),
+    }
 }
 
 /// A text for people, cut where the log would not keep it.

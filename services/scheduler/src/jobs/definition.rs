@@ -104,7 +104,7 @@ pub(crate) fn definition_of(request: &SubmitJobRequest, targets: &Targets) -> Re
     }
     normal::normalise(&mut message);
     let mut mistakes = Mistakes::default();
-    let plan = read::plan(&message, &mut mistakes);
+    let plan = read::plan(&message, true, &mut mistakes);
     // Definitions that are stored have been checked by the build that stored them, and run whatever this one says.
     if let Some(plan) = &plan {
         sure::check(plan, request.input.as_ref(), &mut mistakes);
@@ -129,7 +129,7 @@ pub(crate) fn compile(message: &JobDefinition) -> Result<Plan> {
     let mut message = message.clone();
     normal::normalise(&mut message);
     let mut mistakes = Mistakes::default();
-    let plan = read::plan(&message, &mut mistakes);
+    let plan = read::plan(&message, false, &mut mistakes);
     mistakes.result()?;
     plan.ok_or_else(unreadable)
 }

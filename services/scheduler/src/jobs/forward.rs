@@ -1,6 +1,6 @@
 //! Calls about jobs that are another scheduler's: passed on once, to the owner of the job's shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +24,9 @@ const LONGEST_ANSWER: usize = 64 << 20;
 /// A channel to a scheduler that has no shard any more is of no use.
 const MAX_PEERS: usize = 256;
 
+/// How many shards are named that have no owner.
+const MAX_TOLD: usize = 16;
+
 /// A client of another scheduler.
 pub(super) type Client = JobsClient<Channel>;
 
@@ -41,6 +44,14 @@ pub(super) fn is_forwarded(metadata: &MetadataMap) -> bool {
 /// The refusal of a call that nobody can answer yet.
 pub(super) fn unowned(why: &str) -> Error {
     Error::new(Reason::NoReadyReplica, why.to_owned()).retry_after(RETRY)
+}
+
+/// The refusal of a listing that would lack jobs.
+pub(super) fn taken_over(shards: &[u8]) -> Error {
+    let told: Vec<String> = shards.iter().take(MAX_TOLD).map(|shard| format!("{shard:02x}")).collect();
+    let more = shards.len().saturating_sub(MAX_TOLD);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    unowned(&format!("jobs are being taken over, and a listing would lack those of shards {}{more}", told.join(", ")))
 }
 
 /// Channels to other schedulers, by address.
@@ -80,15 +91,26 @@ impl Shared {
         }
     }
 
-    /// The addresses of all other schedulers that have shards, and whether every shard has an owner.
-    pub(super) fn others(&self) -> (Vec<String>, bool) {
-        let owners: Vec<_> = (0..=u8::MAX).map(|shard| self.journal.owner(shard)).collect();
-        let whole = owners.iter().all(Option::is_some);
-        let mut others: Vec<_> = owners.into_iter().flatten().map(|owner| owner.address).collect();
+    /// The addresses of all other schedulers that have shards.
+    pub(super) fn others(&self) -> Vec<String> {
+        let owners = (0..=u8::MAX).filter_map(|shard| self.journal.owner(shard));
+        let mut others: Vec<_> = owners.map(|owner| owner.address).collect();
         others.retain(|address| *address != self.address);
         others.sort_unstable();
         others.dedup();
-        (others, whole)
+        others
+    }
+
+    /// Who else has the shards that are not among `own`, by address; an error that names those which nobody has.
+    pub(super) fn owners_but(&self, own: &BTreeSet<u8>) -> Result<BTreeMap<String, Vec<u8>>> {
+        let (mut others, mut missing): (BTreeMap<String, Vec<u8>>, _) = (BTreeMap::new(), Vec::new());
+        for shard in (0..=u8::MAX).filter(|shard| !own.contains(shard)) {
+            match self.journal.owner(shard).filter(|owner| owner.address != self.address) {
+                Some(owner) => others.entry(owner.address).or_default().push(shard),
+                None => missing.push(shard),
+            }
+        }
+        if missing.is_empty() { Ok(others) } else { Err(taken_over(&missing)) }
     }
 
     /// Passes a call on, with its deadline and its trace.

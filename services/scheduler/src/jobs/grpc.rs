@@ -15,7 +15,7 @@ use weft_types::{Error, Result};
 use super::error::journal_failed;
 use super::forward::{Client, Place, is_forwarded};
 use super::submit::Begun;
-use super::{Program, Shared, check, view, watch};
+use super::{Program, Shared, check, list, view, watch};
 
 /// The jobs of a scheduler, as their callers see them. Clones share them.
 #[derive(Clone)]
@@ -101,9 +101,11 @@ impl jobs_server::Jobs for Jobs {
         match self.0.place(id.shard(), is_forwarded) {
             Ok(Place::Here) => {}
             Ok(Place::At(address)) => {
+                // As many bytes wait here as at the owner, so it counts like one of its own.
+                let permit = watch::permit(&self.0).map_err(told)?;
                 let send = |mut client: Client, request| async move { client.watch_job(request).await };
                 let answers = self.0.pass_on(&address, &call, message, send).await?;
-                return Ok(answers.map(|answers| answers.boxed()));
+                return Ok(answers.map(|answers| watch::holding(permit, answers).boxed()));
             }
             Err(unowned)
                 if self.0.journal.ended(&id).await.map_err(|error| told(journal_failed(&error)))?.is_none() =>
@@ -117,8 +119,9 @@ impl jobs_server::Jobs for Jobs {
     }
 
     async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
-        let Asked { call, is_forwarded, message } = asked(request);
-        self.0.list(message, &call, is_forwarded).await.map(Response::new)
+        let of = list::asked_of(request.metadata());
+        let Asked { call, message, .. } = asked(request);
+        self.0.list(message, &call, of).await.map(Response::new)
     }
 
     async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {

@@ -20,8 +20,8 @@ use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use weft_journal::{CommitError, Record, Shard};
-use weft_saga::{Changed, Event, Fault, JobState, Millis, Refused, Wants};
-use weft_types::{Error, Reason, Result, SystemClock};
+use weft_saga::{Event, Fault, JobState, Millis, Wants};
+use weft_types::SystemClock;
 
 use super::table::{Command, Entry, Handle, Reply};
 use super::{Program, Shared, millis};
@@ -247,97 +247,6 @@ impl Runner {
                 Work::Rule(step) => shared.tasks.attach(attempt::rule(context, *step, landing)),
             }
         });
-    }
-
-    /// Applies what happened to a copy, has the copy committed and goes on from it. Who waits is answered after that, with what is in
-    /// the log. An error means that the shard is lost.
-    async fn take(&mut self, news: Vec<News>) -> Result<(), Stop> {
-        let (events, replies): (Vec<_>, Vec<_>) = news.into_iter().map(|News { event, reply }| (event, reply)).unzip();
-        let is_mixed = replies.iter().any(Option::is_some) && replies.iter().any(Option::is_none);
-        let outcomes = match self.transit(&events).await {
-            Err(CommitError::TooLarge(_)) if is_mixed => return self.take_apart(events, replies).await,
-            Err(CommitError::TooLarge(why)) => {
-                tracing::warn!(job = %self.record.id, why, "a transition is too large for the log: it goes without what it brings");
-                let events: Vec<_> = events
-                    .into_iter()
-                    .map(|event| attempt::without_output(event, &why, &self.program.definition))
-                    .collect();
-                self.transit(&events).await
-            }
-            outcomes => outcomes,
-        };
-        match outcomes {
-            Ok(outcomes) => self.answer(replies, outcomes),
-            // The event has not happened: other slots are looked for.
-            Err(CommitError::SlotsTaken) => self.collisions += 1,
-            Err(CommitError::Fenced) => return Err(Stop::Fenced),
-            Err(CommitError::TooLarge(why)) if replies.iter().any(Option::is_some) => {
-                // What a caller brings is not taken, and the job is as it was.
-                for reply in replies.into_iter().flatten() {
-                    let _ = reply.send(Err(Error::new(
-                        Reason::PreconditionFailed,
-                        format!("the job has no room for it: {why}"),
-                    )));
-                }
-            }
-            // A job on its way back has more room, and needs less.
-            Err(CommitError::TooLarge(why)) if !self.record.job.decided && self.record.job.undo_since.is_none() => {
-                let turn = Event::Cancel { reason: format!("it has become too large for the log: {why}") };
-                match self.transit(&[turn]).await {
-                    Ok(outcomes) if outcomes.iter().all(Result::is_ok) => {}
-                    Err(CommitError::Fenced) => return Err(Stop::Fenced),
-                    // What has happened cannot be written down, and must not be forgotten.
-                    Ok(_) | Err(_) => return Err(Stop::Defect),
-                }
-            }
-            Err(failed) => {
-                tracing::error!(job = %self.record.id, %failed, "a transition cannot be written");
-                return Err(Stop::Defect);
-            }
-        }
-        Ok(())
-    }
-
-    /// What has happened, and then what a caller wants: what cannot be taken of the one says nothing of the other.
-    fn take_apart(&mut self, events: Vec<Event>, replies: Vec<Option<Reply>>) -> BoxFuture<'_, Result<(), Stop>> {
-        let news = events.into_iter().zip(replies).map(|(event, reply)| News { event, reply });
-        let (asked, happened): (Vec<News>, Vec<News>) = news.partition(|news| news.reply.is_some());
-        Box::pin(async move {
-            self.take(happened).await?;
-            self.take(asked).await
-        })
-    }
-
-    /// One transition by these events; what became of each.
-    async fn transit(&mut self, events: &[Event]) -> Result<Vec<Result<(), Refused>>, CommitError> {
-        let mut after = Record::clone(&self.record);
-        let mut later = false;
-        let mut apply = |event: &Event| {
-            let outcome = after.job.apply(&self.program.definition, event, millis(), rand::rng().random());
-            if let Err(refused) = &outcome {
-                tracing::debug!(job = %self.record.id, ?event, %refused, "an event changed nothing");
-            }
-            later |= outcome == Ok(Changed::Later);
-            outcome.map(drop)
-        };
-        let outcomes = events.iter().map(&mut apply).collect();
-        if after.job.revision != self.record.job.revision {
-            self.commit(after).await?;
-            self.collisions = 0;
-        } else if later {
-            self.record = Arc::new(after);
-            self.collisions = 0;
-        }
-        Ok(outcomes)
-    }
-
-    fn answer(&self, replies: Vec<Option<Reply>>, outcomes: Vec<Result<(), Refused>>) {
-        for (reply, outcome) in replies.into_iter().zip(outcomes).filter_map(|(reply, outcome)| Some((reply?, outcome)))
-        {
-            let answer = outcome.map(|()| Arc::clone(&self.record));
-            // Who asked may have gone.
-            let _ = reply.send(answer.map_err(|refused| Error::new(Reason::PreconditionFailed, refused.to_string())));
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::forward::Peers;
 use super::programs::Programs;
 use super::room::Room;
 use super::table::Table;
-use super::{Jobs, MAX_WATCHES, Shared, shards};
+use super::{Jobs, MAX_WATCHES, Shared, list, shards};
 use crate::Inner;
 
 impl Jobs {
@@ -52,6 +52,7 @@ impl Jobs {
             programs: Programs::default(),
             peers: Peers::default(),
             watchers: Arc::new(Semaphore::new(MAX_WATCHES)),
+            reading: Semaphore::new(list::MAX_READING),
             metrics: inner.scope.metrics().jobs(),
             scope: inner.scope.clone(),
             tasks: tasks.clone(),

@@ -103,7 +103,7 @@ impl Shared {
     }
 
     fn elsewhere(&self, is_forwarded: bool) -> Result<Begun> {
-        let (others, _) = self.others();
+        let others = self.others();
         match others.len() {
             0 => Err(unowned("no scheduler runs jobs at the moment")),
             _ if is_forwarded => Err(unowned("this scheduler runs no jobs at the moment")),
@@ -117,9 +117,13 @@ impl Shared {
         }
         let tenant = check::tenant(&request.tenant)?;
         check::key(&request.key)?;
-        let timeout = u64::try_from(check::timeout(request)?.as_millis()).unwrap_or(u64::MAX);
+        let timeout = check::timeout(request)?;
         let submitted = definition_of(request, &self.options.targets)?;
         let durability = durability(submitted.message.durability);
+        if durability != Durability::Journaled {
+            check::unjournaled(timeout)?;
+        }
+        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let definition_hash = Sha256::digest(&submitted.encoded).into();
         let input = json::object("input", &request.input.clone().unwrap_or_default())?;
         let request_hash = Sha256::new()

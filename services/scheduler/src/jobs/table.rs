@@ -2,7 +2,7 @@
 //!
 //! A shard that is lost takes its jobs along at once: dropping a job's entry ends its task, and with it whatever the task had under way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -136,15 +136,13 @@ impl Table {
         self.lock().shards.get(&id.shard())?.jobs.get(id).map(|entry| entry.handle.clone())
     }
 
-    /// The committed records of all open jobs.
-    pub(super) fn records(&self) -> Vec<Arc<Record>> {
+    /// The committed records of all open jobs, and the shards of which none are missing: nobody else can own them at `now`.
+    pub(super) fn records(&self, now: Instant) -> (Vec<Arc<Record>>, BTreeSet<u8>) {
         let state = self.lock();
-        state.shards.values().flat_map(|of| of.jobs.values()).filter_map(|entry| entry.handle.record()).collect()
-    }
-
-    /// The numbers of this scheduler's shards.
-    pub(super) fn numbers(&self) -> Vec<u8> {
-        self.lock().shards.keys().copied().collect()
+        let records = state.shards.values().flat_map(|of| of.jobs.values()).filter_map(|entry| entry.handle.record());
+        let whole =
+            state.shards.iter().filter(|(_, of)| !of.recovering && of.shard.holds(now)).map(|(number, _)| *number);
+        (records.collect(), whole.collect())
     }
 
     pub(super) fn count(&self) -> OpenJobs {

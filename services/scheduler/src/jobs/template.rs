@@ -8,6 +8,7 @@ mod condition;
 pub(crate) mod json;
 mod read;
 mod reference;
+mod scale;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 pub(crate) use condition::Condition;
 pub(crate) use read::{Names, Reader};
 pub(crate) use reference::{Reference, Root};
+pub(crate) use scale::weigh;
 
 /// Of a rendered value, in about the bytes of its text.
 pub(crate) const MAX_BYTES: usize = 8 << 20;
@@ -91,7 +93,7 @@ impl Template {
     ///
     /// When a reference leads nowhere, or the value is larger than [`MAX_BYTES`] or deeper than [`MAX_DEPTH`].
     pub(crate) fn render(&self, values: &Values) -> Result<Value, Problem> {
-        self.render_into(values, &mut Room::default())
+        self.render_into(values, &mut Room::of_value())
     }
 
     /// The same, where all values for one thing share their room.
@@ -170,23 +172,23 @@ fn first(templates: &[Template], values: &Values, depth: usize, room: &mut Room)
 
 /// Fails when a value weighs more than [`MAX_BYTES`] or is deeper than [`MAX_DEPTH`].
 pub(crate) fn check_size(value: &Value) -> Result<(), Problem> {
-    Room::default().weigh(value, 0)
+    Room::of_value().weigh(value, 0)
 }
 
 /// What any value weighs at the least: close to its text with a comma, and not too far from what it takes in memory.
-const NODE: usize = 8;
+pub(crate) const NODE: usize = 8;
 
 /// What is left of the bytes that a value may have.
 pub(crate) struct Room(usize);
 
-impl Default for Room {
-    fn default() -> Self {
+impl Room {
+    /// What one value may have.
+    pub(crate) const fn of_value() -> Self {
         Self(MAX_BYTES)
     }
-}
 
-impl Room {
-    fn take(&mut self, bytes: usize) -> Result<(), Problem> {
+    /// Fails where there is not so much left.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Problem> {
         self.0 = self.0.checked_sub(bytes).ok_or(Problem::TooLarge)?;
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! Whole schedulers over the embedded store: what is answered and begun is in the log before, and every scheduler answers for every job.
 
+mod bounds;
 mod handover;
+mod waiting;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -41,13 +43,18 @@ struct Gate {
     cut: watch::Sender<bool>,
     /// Jobs on their way forward are not written.
     refusing: watch::Sender<bool>,
+    /// Whether only jobs that end or turn back are written.
+    is_full: AtomicBool,
+    /// Whether definitions are read.
+    tells_definitions: watch::Sender<bool>,
 }
 
 impl Gate {
     fn new() -> Arc<Self> {
         let inner = MemoryStore::new(Arc::new(SystemClock));
         let (open, cut, refusing) = (watch::Sender::new(true), watch::Sender::new(false), watch::Sender::new(false));
-        Arc::new(Self { inner, open, arrived: Notify::new(), cut, refusing })
+        let (is_full, tells_definitions) = (AtomicBool::new(false), watch::Sender::new(true));
+        Arc::new(Self { inner, open, arrived: Notify::new(), cut, refusing, is_full, tells_definitions })
     }
 
     fn reach(&self) -> Result<(), weft_store::Error> {
@@ -69,6 +76,9 @@ impl Gate {
 impl Store for Gate {
     async fn read(&self, range: Range) -> Result<Listing, weft_store::Error> {
         self.reach()?;
+        if matches!(&range, Range::Key(key) if key.contains("/def/")) {
+            self.tells_definitions.subscribe().wait_for(|told| *told).await.expect("the gate is there");
+        }
         self.inner.read(range).await
     }
 
@@ -88,6 +98,17 @@ impl Store for Gate {
             return Err(weft_store::Error::Refused("it is full".to_owned()));
         }
         let of_job = |op: &Op| matches!(op, Op::Put { key, .. } if key.contains("/saga/") || key.contains("/done/"));
+        let goes_on = |op: &Op| match op {
+            Op::Put { key, value, .. } if key.contains("/saga/") => {
+                let job = Record::decode(value).expect("a record").job;
+                job.state == weft_saga::JobState::Running && !job.decided
+            }
+            _ => false,
+        };
+        if self.is_full.load(Ordering::SeqCst) && txn.ops.iter().any(goes_on) {
+            self.arrived.notify_one();
+            return Err(weft_store::Error::Refused("it is nearly full".to_owned()));
+        }
         if txn.ops.iter().any(of_job) && !*self.open.borrow() {
             self.arrived.notify_one();
             self.open.subscribe().wait_for(|open| *open).await.expect("the gate is there");

@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -22,10 +22,23 @@ use super::{Program, Shared, view};
 /// The answers of a watch.
 pub(super) type JobStream = Pin<Box<dyn Stream<Item = Result<WatchJobResponse, Status>> + Send>>;
 
+/// A place among the watches of this scheduler.
+pub(super) fn permit(shared: &Shared) -> Result<OwnedSemaphorePermit> {
+    let permit = Arc::clone(&shared.watchers).try_acquire_owned();
+    permit.map_err(|_| Error::new(Reason::Overloaded, "too many watch jobs already"))
+}
+
+/// What another scheduler tells, with a place here for as long as it is listened to.
+pub(super) fn holding<T>(permit: OwnedSemaphorePermit, answers: impl Stream<Item = T>) -> impl Stream<Item = T> {
+    answers.map(move |answer| {
+        let _held = &permit;
+        answer
+    })
+}
+
 /// Begins a watch of what is newer than `after`.
 pub(super) fn watch(shared: &Arc<Shared>, found: Found, after: u64) -> Result<JobStream> {
-    let permit = Arc::clone(&shared.watchers).try_acquire_owned();
-    let permit = permit.map_err(|_| Error::new(Reason::Overloaded, "too many watch jobs already"))?;
+    let permit = permit(shared)?;
     let (program, newest, shard) = match found {
         Found::Open(handle) => (handle.program, handle.newest, Some(handle.shard)),
         // Nothing follows; what there is, is told as if it had just come.

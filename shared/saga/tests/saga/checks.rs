@@ -51,6 +51,53 @@ fn each_mistake_is_told_with_its_field() {
     }
 }
 
+/// What a job can complete without must not stay behind: an effect in front of a branch that may lose.
+#[test]
+fn effects_are_not_in_branches_that_may_lose() {
+    let any = |name: &str, needs: &[usize]| Step { join: Join::Any, ..step(name, needs) };
+    let two = |name: &str, needs: &[usize]| Step { join: Join::Quorum(2), ..step(name, needs) };
+    let cases: Vec<(Vec<Step>, &[&str])> = vec![
+        // One model or the other, each behind an effect of its own, however far before.
+        (vec![external("a", &[]), step("b", &[0]), step("c", &[]), any("d", &[1, 2])], &["steps[0].effect"]),
+        (
+            vec![
+                external("a", &[]),
+                step("b", &[0]),
+                step("c", &[1]),
+                external("d", &[]),
+                step("e", &[3]),
+                any("f", &[2, 4]),
+            ],
+            &["steps[0].effect", "steps[3].effect"],
+        ),
+        // Before both it serves whoever wins.
+        (vec![external("a", &[]), step("b", &[0]), step("c", &[0]), any("d", &[1, 2])], &[]),
+        // Two of three: what stands before two of them is before one that wins.
+        (vec![external("a", &[]), step("b", &[0]), step("c", &[0]), step("d", &[]), two("e", &[1, 2, 3])], &[]),
+        (
+            vec![external("a", &[]), step("b", &[0]), step("c", &[]), step("d", &[]), two("e", &[1, 2, 3])],
+            &["steps[0].effect"],
+        ),
+        // Another way to the end needs it as well, or the pivot does.
+        (vec![external("a", &[]), step("b", &[0]), step("c", &[]), any("d", &[1, 2]), step("e", &[0])], &[]),
+        (vec![external("a", &[]), step("b", &[0]), step("c", &[]), any("d", &[1, 2]), pivot("p", &[0, 3])], &[]),
+        (
+            vec![external("a", &[]), step("b", &[0]), step("c", &[]), any("d", &[1, 2]), pivot("p", &[3])],
+            &["steps[0].effect"],
+        ),
+        // Slots are given back in any case, and what follows a join is behind it.
+        (vec![reserve("a", &[]), step("b", &[0]), step("c", &[]), any("d", &[1, 2])], &[]),
+        (vec![step("a", &[]), step("b", &[]), any("c", &[0, 1]), external("d", &[2])], &[]),
+        (example().steps, &[]),
+    ];
+    for (steps, wrong) in cases {
+        let definition = Definition { steps, undo_budget: 600_000 };
+        let told = definition.check_branches().into_iter().map(|mistake| mistake.field.replacen("definition.", "", 1));
+        assert_eq!(told.collect::<Vec<_>>(), wrong, "{definition:#?}");
+        assert_eq!(definition.check(), [], "a job that has it already goes on");
+    }
+}
+
 #[test]
 fn numbers_of_retries_have_bounds() {
     let mut one = step("a", &[]);

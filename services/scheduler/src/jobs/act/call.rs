@@ -3,18 +3,18 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, MethodDescriptor, SerializeOptions};
+use prost_reflect::{DynamicMessage, MethodDescriptor, ReflectMessage as _, SerializeOptions};
 use serde_json::Value;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use weft_participant::{Key, Mark};
-use weft_saga::{Direction, Place};
+use weft_saga::{Direction, Fault, Place};
 
 use super::channels::{Exchange, exchange, path};
 use super::outcome::Failure;
 use super::{Actor, Attempt, Made};
 use crate::jobs::definition::{Call, REFUSAL};
-use crate::jobs::template::Values;
+use crate::jobs::template::{self, Problem, Values};
 
 /// Bytes of an answer.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -44,8 +44,8 @@ impl Actor {
             longest: LONGEST_ANSWER,
         };
         let answer = exchange(&channel, made).await.map_err(|status| self.failed(call, &status));
-        let told = answer.and_then(|answer| value(&method, answer.into_inner()));
-        Made::at(Place { name: call.target.clone(), epoch: 0 }, told)
+        let told = answer.and_then(|answer| value(&method, answer.into_inner(), attempt.direction));
+        Made::at(Place { name: call.target.clone(), epoch: 0 }, told.map(|value| value.map(Some)))
     }
 
     /// A service that does not know the method may have been replaced since it was asked for its descriptors.
@@ -75,12 +75,105 @@ fn headers(attempt: &Attempt<'_>) -> Result<HeaderMap, Failure> {
     Ok(headers.into_headers())
 }
 
-/// The answer as JSON. The method was called, so what cannot be told leaves its outcome unknown.
-fn value(method: &MethodDescriptor, answer: Bytes) -> Result<Value, Failure> {
+/// The answer as JSON, or that it is too large to be kept. The method was called, so what cannot be read leaves its outcome unknown.
+fn value(method: &MethodDescriptor, answer: Bytes, direction: Direction) -> Result<Result<Value, Fault>, Failure> {
     let unreadable = |problem: String| Failure::unknown("INTERNAL", format!("the answer cannot be read: {problem}"));
     let message = DynamicMessage::decode(method.output(), answer).map_err(|error| unreadable(error.to_string()))?;
     // Templates look for fields, and conditions compare numbers.
     let options = SerializeOptions::new().skip_default_fields(false).stringify_64_bit_integers(false);
+    // A few bytes can stand for a message of many fields, and all of them are told.
+    match template::weigh(|scale| message.serialize_with_options(scale, &options)) {
+        Ok(()) => {}
+        Err(Problem::TooLarge) => return Ok(too_large(&message, direction)),
+        Err(problem) => return Err(unreadable(problem.to_string())),
+    }
     let told = message.serialize_with_options(serde_json::value::Serializer, &options);
-    told.map_err(|error| unreadable(error.to_string()))
+    told.map(Ok).map_err(|error| unreadable(error.to_string()))
+}
+
+/// What is left of an answer that is too large: of a probe's what it says of the action.
+fn too_large(answer: &DynamicMessage, direction: Direction) -> Result<Value, Fault> {
+    let field = answer.descriptor().get_field_by_name("done");
+    let field = field.filter(|field| !field.supports_presence() || answer.has_field(field));
+    let done = field.and_then(|field| answer.get_field(&field).as_bool());
+    match (direction, done) {
+        (Direction::Probe, None | Some(false)) => Ok(serde_json::json!({ "done": done })),
+        _ => Err(Fault::new("OUT_OF_RANGE", Problem::TooLarge.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost_reflect::DescriptorPool;
+    use prost_types::field_descriptor_proto::{Label, Type};
+    use prost_types::{
+        DescriptorProto, FieldDescriptorProto, FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto,
+    };
+
+    /// A method that answers with many messages of a hundred fields each, and perhaps with `done`.
+    fn method() -> MethodDescriptor {
+        let field = |name: String, number: i32, kind: Type| FieldDescriptorProto {
+            name: Some(name),
+            number: Some(number),
+            r#type: Some(kind.into()),
+            label: Some(Label::Optional.into()),
+            ..FieldDescriptorProto::default()
+        };
+        let many = FieldDescriptorProto {
+            label: Some(Label::Repeated.into()),
+            type_name: Some(".Wide".to_owned()),
+            ..field("many".to_owned(), 1, Type::Message)
+        };
+        let done = FieldDescriptorProto {
+            proto3_optional: Some(true),
+            oneof_index: Some(0),
+            ..field("done".to_owned(), 2, Type::Bool)
+        };
+        let wide = (1..=100).map(|number| field(format!("f{number}"), number, Type::Int32)).collect();
+        let message = |name: &str, field: Vec<FieldDescriptorProto>| DescriptorProto {
+            name: Some(name.to_owned()),
+            field,
+            ..DescriptorProto::default()
+        };
+        let mut answer = message("Answer", vec![many, done]);
+        answer.oneof_decl.push(prost_types::OneofDescriptorProto { name: Some("_done".to_owned()), options: None });
+        let method = MethodDescriptorProto {
+            name: Some("M".to_owned()),
+            input_type: Some(".Wide".to_owned()),
+            output_type: Some(".Answer".to_owned()),
+            ..MethodDescriptorProto::default()
+        };
+        let file = FileDescriptorProto {
+            name: Some("s.proto".to_owned()),
+            syntax: Some("proto3".to_owned()),
+            message_type: vec![message("Wide", wide), answer],
+            service: vec![ServiceDescriptorProto {
+                name: Some("S".to_owned()),
+                method: vec![method],
+                ..ServiceDescriptorProto::default()
+            }],
+            ..FileDescriptorProto::default()
+        };
+        let pool = DescriptorPool::from_file_descriptor_set(prost_types::FileDescriptorSet { file: vec![file] });
+        let service = pool.expect("a pool").get_service_by_name("S").expect("it is there");
+        service.methods().next().expect("one method")
+    }
+
+    #[test]
+    fn few_bytes_that_stand_for_many_are_not_written_out() {
+        let method = method();
+        let read = |answer: Vec<u8>, direction| value(&method, answer.into(), direction).expect("it can be read");
+        let many = |count: usize| b"\x0a\x00".repeat(count);
+        let told = read(many(2), Direction::Action).expect("it is small");
+        assert_eq!(told["many"][1]["f100"], 0, "defaults are told");
+        for direction in [Direction::Action, Direction::Undo, Direction::Probe] {
+            let done = [many(20_000), b"\x10\x01".to_vec()].concat();
+            assert_eq!(read(done, direction).expect_err("40 KB for 2,000,000 fields").code, "OUT_OF_RANGE");
+        }
+        // What a probe says of the action is known all the same.
+        let not_done = [many(20_000), b"\x10\x00".to_vec()].concat();
+        assert_eq!(read(not_done, Direction::Probe), Ok(serde_json::json!({ "done": false })));
+        assert_eq!(read(many(20_000), Direction::Probe), Ok(serde_json::json!({ "done": null })));
+    }
 }

@@ -21,7 +21,7 @@ use super::channels::{Exchange, exchange, path};
 use super::outcome::Failure;
 use super::{Actor, Attempt, Made, tensor};
 use crate::jobs::definition::Infer;
-use crate::jobs::template::{Room, Values};
+use crate::jobs::template::{Problem, Room, Values};
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 /// Bytes of an answer: its JSON is limited more strictly.
@@ -51,7 +51,7 @@ impl Actor {
             match answer {
                 Ok(answer) => {
                     let place = place(answer.metadata(), &id);
-                    return Made::at(place, value(answer.into_inner()));
+                    return Made::at(place, value(answer.into_inner()).map(|value| Ok(Some(value))));
                 }
                 // A model has no effect, so another router may be asked wherever this one did not do it.
                 Err(status) if error_of(&status).reason() == Reason::NoReadyReplica => failed = status,
@@ -99,7 +99,7 @@ fn request(infer: &Infer, values: &Values, attempt: &Attempt<'_>) -> Result<Mode
         ..ModelInferRequest::default()
     };
     // One request's values share their room: in all they are bounded as one value is.
-    let mut room = Room::default();
+    let mut room = Room::of_value();
     for (name, template) in &infer.inputs {
         let (tensor, raw) = tensor::input(name, &template.render_into(values, &mut room)?)?;
         request.inputs.push(tensor);
@@ -133,7 +133,10 @@ fn parameter(value: &Value) -> Option<ParameterChoice> {
 fn value(answer: Bytes) -> Result<Value, Failure> {
     let wrong = |problem: String| Failure::clean("INTERNAL", format!("the model's answer: {problem}"));
     let answer = ModelInferResponse::decode(answer).map_err(|error| wrong(error.to_string()))?;
-    let outputs: BTreeMap<String, Value> = tensor::outputs(&answer).map_err(wrong)?;
+    let outputs: BTreeMap<String, Value> = tensor::outputs(&answer).map_err(|problem| match problem {
+        Problem::TooLarge => Failure::from(problem),
+        problem => wrong(problem.to_string()),
+    })?;
     Ok(serde_json::json!({
         "model_name": answer.model_name,
         "model_version": answer.model_version,

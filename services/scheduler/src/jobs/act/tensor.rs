@@ -13,6 +13,7 @@ use weft_proto::inference::ModelInferResponse;
 use weft_proto::inference::model_infer_request::InferInputTensor;
 use weft_proto::inference::model_infer_response::InferOutputTensor;
 
+use crate::jobs::template::{Problem, Room};
 use element::Element;
 
 /// Elements of one tensor: of the smallest kind they take as many bytes.
@@ -73,31 +74,44 @@ fn write(data: &[Value], element: Element, raw: &mut Vec<u8>, found: &mut u64) -
     Ok(())
 }
 
-/// The outputs of an answer, by name.
-pub(super) fn outputs(answer: &ModelInferResponse) -> Result<BTreeMap<String, Value>, String> {
+/// The outputs of an answer, by name. Together they weigh at most what a value may: more are not written out.
+pub(super) fn outputs(answer: &ModelInferResponse) -> Result<BTreeMap<String, Value>, Problem> {
     let raw = &answer.raw_output_contents;
     if !raw.is_empty() && raw.len() != answer.outputs.len() {
-        return Err(format!("it has {} outputs and the contents of {}", answer.outputs.len(), raw.len()));
+        let problem = format!("it has {} outputs and the contents of {}", answer.outputs.len(), raw.len());
+        return Err(Problem::Unfit(problem));
     }
+    let mut room = Room::of_value();
     let mut outputs = BTreeMap::new();
     for (index, output) in answer.outputs.iter().enumerate() {
-        let of = |problem: String| format!("output '{}': {problem}", output.name);
-        outputs.insert(output.name.clone(), self::output(output, raw.get(index)).map_err(of)?);
+        let of = |problem: Problem| match problem {
+            Problem::TooLarge => problem,
+            problem => Problem::Unfit(format!("output '{}': {problem}", output.name)),
+        };
+        outputs.insert(output.name.clone(), self::output(output, raw.get(index), &mut room).map_err(of)?);
     }
     Ok(outputs)
 }
 
-fn output(output: &InferOutputTensor, raw: Option<&Bytes>) -> Result<Value, String> {
-    let element = Element::of(&output.datatype).ok_or_else(Element::told)?;
-    let count = elements(&output.shape).ok_or_else(|| format!("has more than {MAX_ELEMENTS} elements"))?;
+fn output(output: &InferOutputTensor, raw: Option<&Bytes>, room: &mut Room) -> Result<Value, Problem> {
+    let unfit = |problem: &str| Problem::Unfit(problem.to_owned());
+    let (torn, untyped) = (|| unfit("its bytes are cut short"), || unfit("its datatype has no contents but raw ones"));
+    let element = Element::of(&output.datatype).ok_or_else(|| Problem::Unfit(Element::told()))?;
+    let count = elements(&output.shape).ok_or(Problem::TooLarge)?;
+    let (found, weight) = match (raw, &output.contents) {
+        (Some(raw), _) => element.weigh(raw).ok_or_else(torn)?,
+        (None, Some(contents)) => element.weigh_contents(contents).ok_or_else(untyped)?,
+        (None, None) => (0, 0),
+    };
+    if found as u64 != count {
+        return Err(Problem::Unfit(format!("has {found} elements where the shape has {count}")));
+    }
+    room.take(weight)?;
     let data = match (raw, &output.contents) {
-        (Some(raw), _) => element.read(raw).ok_or("its bytes are cut short")?,
-        (None, Some(contents)) => element.contents(contents).ok_or("its datatype has no contents but raw ones")?,
+        (Some(raw), _) => element.read(raw).ok_or_else(torn)?,
+        (None, Some(contents)) => element.contents(contents).ok_or_else(untyped)?,
         (None, None) => Vec::new(),
     };
-    if data.len() as u64 != count {
-        return Err(format!("has {} elements where the shape has {count}", data.len()));
-    }
     Ok(json!({ "datatype": output.datatype, "shape": output.shape, "data": data }))
 }
 

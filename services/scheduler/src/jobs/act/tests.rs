@@ -4,6 +4,8 @@ mod models;
 mod rig;
 mod services;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use weft_saga::{Direction, Outcome, Ruling};
 
@@ -31,7 +33,7 @@ async fn a_step_runs_once_often_or_not_at_all() {
     let made = rig.value(&kept(outcome)).await;
     let job = rig::made(job, 0, rig.keep(&made).await);
     let facts = rig.facts(&job);
-    let rulings = async |step| rig.actor.rule(&plan, facts, step).await;
+    let rulings = async |step| rig.actor.rule(&plan, facts, step).await.expect("values are there");
     assert_eq!(rulings(0).await, Ruling::Run(1));
     assert_eq!(rulings(1).await, Ruling::Run(2));
     assert_eq!(rulings(4).await, Ruling::Skip);
@@ -72,17 +74,53 @@ async fn values_that_are_large_are_kept_elsewhere_and_those_too_large_nowhere() 
         { "name": "a", "action": { "compute": { "value": "$input.x" } } },
         { "name": "b", "needs": ["a"], "action": { "compute": { "value": ["$steps.a", "$steps.a"] } } },
     ]));
-    let text = "x".repeat(5 << 20);
+    let text = "x".repeat(3 << 20);
     let job = rig.job(&plan, json!({ "x": text }));
     let (outcome, _) = rig.act(&plan, &job, 0, Direction::Action).await;
     let large = kept(outcome);
-    assert!(matches!(&large, weft_saga::Payload::Stored { len, .. } if *len == (5 << 20) + 2));
+    assert!(matches!(&large, weft_saga::Payload::Stored { len, .. } if *len == (3 << 20) + 2));
     let job = rig::made(job, 0, large);
     let (outcome, _) = rig.act(&plan, &job, 1, Direction::Action).await;
     assert_eq!(code(&outcome), ("clean", "OUT_OF_RANGE"));
     rig.memory.forget();
     let (outcome, _) = rig.act(&plan, &job, 1, Direction::Action).await;
     assert_eq!(code(&outcome), ("clean", "UNAVAILABLE"), "it was not read, so nothing was done");
+}
+
+#[tokio::test]
+async fn values_that_are_out_of_reach_are_told_apart_and_not_waited_for() {
+    let mut rig = Rig::new();
+    let mut plan = rig.plan(json!([
+        { "name": "a", "action": { "compute": { "value": "$input.x" } } },
+        { "name": "list", "needs": ["a"], "forEach": "$steps.a", "action": { "compute": { "value": 1 } } },
+        { "name": "when", "needs": ["a"], "when": { "left": "$steps.a" }, "action": { "compute": { "value": 1 } } },
+        { "name": "last", "needs": ["a"], "action": { "compute": { "value": "$steps.a" } } },
+    ]));
+    plan.output = plan.steps.pop().map(|planned| match planned.action {
+        super::Act::Compute(template) => template,
+        other => panic!("{other:?}"),
+    });
+    let job = rig.job(&plan, json!({ "x": ["x".repeat(5_000)] }));
+    let (outcome, _) = rig.act(&plan, &job, 0, Direction::Action).await;
+    let job = rig::made(job, 0, kept(outcome));
+    let told = async |rig: &Rig| {
+        let facts = rig.facts(&job);
+        let (list, when) = (rig.actor.rule(&plan, facts, 1).await, rig.actor.rule(&plan, facts, 2).await);
+        let output = rig.actor.output(&plan, facts).await.map(|_| Ruling::Run(1));
+        [list, when, output].map(|told| told.map_err(|fault| fault.code))
+    };
+    let all = || [(); 3].map(|()| Ok(Ruling::Run(1)));
+    assert_eq!(told(&rig).await, all());
+    // A folder that hangs: without a limit this would never end.
+    std::sync::Arc::get_mut(&mut rig.actor.0).expect("nobody else has it").values_in = Duration::from_millis(20);
+    rig.memory.hang(true);
+    let unavailable = || [(); 3].map(|()| Err("UNAVAILABLE".to_owned()));
+    let late = tokio::time::timeout(crate::tests::PATIENCE, told(&rig)).await.expect("it is not waited for");
+    assert_eq!(late, unavailable());
+    rig.memory.hang(false);
+    rig.memory.forget();
+    assert_eq!(told(&rig).await, unavailable());
+    rig.end().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use weft_proto::weft::jobs::v1 as jobs;
 use weft_proto::weft::jobs::v1::action::Kind;
 use weft_types::{ModelName, Version};
 
-use super::{Mistakes, schema, targets};
+use super::schema::Described;
+use super::{Mistakes, targets};
 use crate::jobs::template::{Reader, Roots, Template};
 
 const MAX_INPUTS: usize = 64;
@@ -20,8 +21,6 @@ const MAX_TOGETHER: u64 = 64;
 const MAX_REPLICAS: u32 = 1_000;
 /// Bytes of a name that another service gave: a tensor's, a method's.
 const MAX_NAME_BYTES: usize = 256;
-/// Bytes of a descriptor set: a service with its messages takes some thousands.
-const MAX_DESCRIPTOR_BYTES: usize = 128 << 10;
 
 /// What an action is.
 #[derive(Debug)]
@@ -120,14 +119,19 @@ impl Act {
 }
 
 /// Reads one action. What cannot be read is a mistake and `None`.
-pub(super) fn read(field: &str, action: &jobs::Action, reader: &mut Reader<'_>) -> Option<Act> {
+pub(super) fn read(
+    field: &str,
+    action: &jobs::Action,
+    reader: &mut Reader<'_>,
+    described: &mut Described,
+) -> Option<Act> {
     let Some(kind) = &action.kind else {
         reader.mistakes.add(field, "must be one of infer, call, reserve, release, load, unload, wait, compute");
         return None;
     };
     match kind {
         Kind::Infer(it) => infer(&format!("{field}.infer"), it, reader).map(Act::Infer),
-        Kind::Call(it) => call(&format!("{field}.call"), it, reader).map(Act::Call),
+        Kind::Call(it) => call(&format!("{field}.call"), it, reader, described).map(Act::Call),
         Kind::Reserve(it) => Some(Act::Reserve(pools(&format!("{field}.reserve.pools"), it, reader.mistakes))),
         Kind::Release(it) => {
             let step = reader.names.steps.get(it.step.as_str()).copied();
@@ -195,7 +199,7 @@ fn infer(field: &str, infer: &jobs::Infer, reader: &mut Reader<'_>) -> Option<In
     })
 }
 
-fn call(field: &str, call: &jobs::Call, reader: &mut Reader<'_>) -> Option<Call> {
+fn call(field: &str, call: &jobs::Call, reader: &mut Reader<'_>, described: &mut Described) -> Option<Call> {
     if call.target.len() > MAX_NAME_BYTES || targets::parse(&call.target).is_none() {
         reader.mistakes.add(&format!("{field}.target"), "must be host:port");
     }
@@ -213,7 +217,7 @@ fn call(field: &str, call: &jobs::Call, reader: &mut Reader<'_>) -> Option<Call>
         [] => None,
         set => {
             let at = format!("{field}.descriptor_set");
-            Some(reader.mistakes.check(&at, describe(set, &service, &method))?)
+            Some(reader.mistakes.check(&at, described.method(set, &service, &method))?)
         }
     };
     Some(Call { target: call.target.clone(), service, method, request, descriptor })
@@ -228,13 +232,6 @@ fn method(text: &str) -> Result<(String, String), &'static str> {
     let parts = text.split_once('/').filter(|_| text.len() <= MAX_NAME_BYTES);
     let parts = parts.filter(|(service, method)| fits(service) && fits(method) && !method.contains('.'));
     parts.map(|(service, method)| (service.to_owned(), method.to_owned())).ok_or("must be package.Service/Method")
-}
-
-fn describe(set: &[u8], service: &str, method: &str) -> Result<MethodDescriptor, String> {
-    if set.len() > MAX_DESCRIPTOR_BYTES {
-        return Err(format!("must be at most {MAX_DESCRIPTOR_BYTES} bytes"));
-    }
-    schema::unary(&schema::decode(set)?, service, method)
 }
 
 fn pools(field: &str, reserve: &jobs::Reserve, mistakes: &mut Mistakes) -> Vec<(String, u32)> {

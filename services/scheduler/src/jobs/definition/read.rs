@@ -10,6 +10,7 @@ use weft_saga::{Definition, Effect, Join, Kind, Phase, Retry, Step};
 use weft_types::ModelName;
 
 use super::flow::Flow;
+use super::schema::Described;
 use super::{Act, Mistakes, Plan, Planned, action};
 use crate::jobs::template::{Condition, Names, Reader, Root, Roots, Template};
 
@@ -19,8 +20,8 @@ const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
-/// Makes a plan, and notes every mistake; `None` where some step cannot be read.
-pub(super) fn plan(message: &JobDefinition, mistakes: &mut Mistakes) -> Option<Plan> {
+/// Makes a plan, and notes every mistake; `None` where some step cannot be read. Of one that is new, what a job leaves behind is a mistake, too.
+pub(super) fn plan(message: &JobDefinition, is_new: bool, mistakes: &mut Mistakes) -> Option<Plan> {
     mistakes.check("definition.name", message.name.parse::<ModelName>());
     let budget = "definition.undo_budget";
     let undo_budget = millis(budget, message.undo_budget.as_ref(), SECOND..=7 * DAY, mistakes);
@@ -29,11 +30,12 @@ pub(super) fn plan(message: &JobDefinition, mistakes: &mut Mistakes) -> Option<P
         return None;
     }
     let flow = Flow::read(&message.steps, mistakes);
+    let mut described = Described::default();
     let mut steps = Vec::new();
     let mut planned = Vec::new();
     for (index, step) in message.steps.iter().enumerate() {
-        let reading =
-            Reading { field: format!("definition.steps[{index}]"), index, flow: &flow, mistakes: &mut *mistakes };
+        let field = format!("definition.steps[{index}]");
+        let reading = Reading { field, index, flow: &flow, mistakes: &mut *mistakes, described: &mut described };
         if let Some((step, plan)) = reading.step(step) {
             steps.push(step);
             planned.push(plan);
@@ -49,7 +51,9 @@ pub(super) fn plan(message: &JobDefinition, mistakes: &mut Mistakes) -> Option<P
     if definition.steps.len() != message.steps.len() {
         return None;
     }
-    definition.check().into_iter().for_each(|invalid| mistakes.add(&invalid.field, invalid.problem));
+    let left_behind = if is_new { definition.check_branches() } else { Vec::new() };
+    let invalid = definition.check().into_iter().chain(left_behind);
+    invalid.for_each(|invalid| mistakes.add(&invalid.field, invalid.problem));
     Some(Plan { definition, steps: planned, output })
 }
 
@@ -74,6 +78,7 @@ struct Reading<'a> {
     index: usize,
     flow: &'a Flow<'a>,
     mistakes: &'a mut Mistakes,
+    described: &'a mut Described,
 }
 
 impl Reading<'_> {
@@ -187,19 +192,26 @@ impl Reading<'_> {
     fn planned(&mut self, step: &jobs::Step) -> Option<Planned> {
         let when = step.when.as_ref().and_then(|when| self.condition(when));
         let at = self.at("for_each");
-        let list = step.for_each.as_ref().map(|list| self.reader(false, false).read(&at, list));
+        let list = step.for_each.as_ref().map(|list| self.reader().read(&at, list));
         let item = list.is_some();
-        let (action, undo, probe) = (self.at("action"), self.at("undo"), self.at("probe"));
         let Some(message) = &step.action else {
-            self.mistakes.add(&action, "is missing");
+            self.mistakes.add(&self.at("action"), "is missing");
             return None;
         };
-        let read = action::read(&action, message, &mut self.reader(item, false));
-        let back = step.undo.as_ref().map(|message| action::read(&undo, message, &mut self.reader(item, true)));
-        let asked = step.probe.as_ref().map(|message| action::read(&probe, message, &mut self.reader(item, false)));
+        let read = self.act("action", message, item);
+        let back = step.undo.as_ref().and_then(|message| self.act("undo", message, item));
+        let probe = step.probe.as_ref().and_then(|message| self.act("probe", message, item));
         let action = read?;
-        let undo = self.undo(&action, back.flatten());
-        Some(Planned { action, undo, probe: asked.flatten(), when, list })
+        let undo = self.undo(&action, back);
+        Some(Planned { action, undo, probe, when, list })
+    }
+
+    /// Reads an action of the step; only an undo has an output to refer to.
+    fn act(&mut self, which: &str, message: &jobs::Action, item: bool) -> Option<Act> {
+        let field = self.at(which);
+        let names =
+            Names { steps: &self.flow.names, before: &self.flow.before[self.index], item, output: which == "undo" };
+        action::read(&field, message, &mut Reader { names, mistakes: self.mistakes }, self.described)
     }
 
     fn condition(&mut self, when: &jobs::Condition) -> Option<Condition> {
@@ -215,15 +227,16 @@ impl Reading<'_> {
         if when.right.is_some() != is_compared {
             self.mistakes.add(&right, "must be there where something is compared, and only there");
         }
-        let mut reader = self.reader(false, false);
+        let mut reader = self.reader();
         let mut read = |field: &str, value: &Option<prost_types::Value>| {
             value.as_ref().map_or(Template::Literal(serde_json::Value::Null), |value| reader.read(field, value))
         };
         Some(Condition { left: read(&left, &when.left), comparison, right: read(&right, &when.right) })
     }
 
-    fn reader(&mut self, item: bool, output: bool) -> Reader<'_> {
-        let names = Names { steps: &self.flow.names, before: &self.flow.before[self.index], item, output };
+    fn reader(&mut self) -> Reader<'_> {
+        let before = &self.flow.before[self.index];
+        let names = Names { steps: &self.flow.names, before, item: false, output: false };
         Reader { names, mistakes: self.mistakes }
     }
 

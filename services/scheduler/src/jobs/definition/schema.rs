@@ -11,32 +11,69 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, Fil
 
 const MAX_FILES: usize = 256;
 const MAX_PUBLIC_IMPORTS: usize = 64;
-/// Bytes of all full names together.
+/// Bytes of a descriptor set: a service with its messages takes some thousands.
+const MAX_SET_BYTES: usize = 128 << 10;
+/// Different sets in one definition: each has a copy of protobuf's own files.
+const MAX_SETS: usize = 8;
+/// Bytes of all full names together, in a definition those of all its sets.
 const MAX_NAME_BYTES: usize = 4 << 20;
 
-/// The pool of an encoded set.
-pub(crate) fn decode(set: &[u8]) -> Result<DescriptorPool, String> {
-    let set = FileDescriptorSet::decode(set).map_err(|_| "is no FileDescriptorSet".to_owned())?;
-    pool(set.file)
+/// The descriptor sets of one definition: each is read once, and what they may take they may take together.
+#[derive(Default)]
+pub(super) struct Described {
+    pools: BTreeMap<Vec<u8>, Result<DescriptorPool, String>>,
+    /// Bytes of their full names.
+    names: usize,
+}
+
+impl Described {
+    /// The method that an encoded set describes.
+    pub(super) fn method(&mut self, set: &[u8], service: &str, method: &str) -> Result<MethodDescriptor, String> {
+        if !self.pools.contains_key(set) {
+            if set.len() > MAX_SET_BYTES {
+                return Err(format!("must be at most {MAX_SET_BYTES} bytes"));
+            }
+            if self.pools.len() >= MAX_SETS {
+                return Err(format!("is one of more than {MAX_SETS} different ones in the definition"));
+            }
+            let pool = self.decode(set);
+            self.pools.insert(set.to_vec(), pool);
+        }
+        match self.pools.get(set) {
+            Some(Ok(pool)) => unary(pool, service, method),
+            Some(Err(problem)) => Err(problem.clone()),
+            None => Err("is not there".to_owned()),
+        }
+    }
+
+    fn decode(&mut self, set: &[u8]) -> Result<DescriptorPool, String> {
+        let set = FileDescriptorSet::decode(set).map_err(|_| "is no FileDescriptorSet".to_owned())?;
+        let (pool, names) = pool_within(set.file, MAX_NAME_BYTES.saturating_sub(self.names))?;
+        self.names += names;
+        Ok(pool)
+    }
 }
 
 /// The pool of these files, which must be complete but for protobuf's own.
 pub(crate) fn pool(files: Vec<FileDescriptorProto>) -> Result<DescriptorPool, String> {
+    pool_within(files, MAX_NAME_BYTES).map(|(pool, _)| pool)
+}
+
+/// As [`pool`], with so many bytes of full names at most; and how many they are.
+fn pool_within(files: Vec<FileDescriptorProto>, most: usize) -> Result<(DescriptorPool, usize), String> {
     if files.len() > MAX_FILES {
         return Err(format!("has more than {MAX_FILES} files"));
     }
     check_imports(&files)?;
-    let mut room = Some(MAX_NAME_BYTES);
+    let mut room = Some(most);
     for file in &files {
         weigh_file(file, &mut room);
     }
-    if room.is_none() {
-        return Err(format!("its names are longer than {MAX_NAME_BYTES} bytes"));
-    }
+    let Some(left) = room else { return Err(format!("its names are longer than {most} bytes")) };
     // It knows protobuf's own files, and is copied when others are added.
     let mut pool = DescriptorPool::global();
     pool.add_file_descriptor_protos(files).map_err(|error| error.to_string())?;
-    Ok(pool)
+    Ok((pool, most - left))
 }
 
 /// The method of a pool, unless it streams.

@@ -160,6 +160,15 @@ fn bad_definitions_name_their_field() {
             ] }),
             "definition.durability",
         ),
+        (
+            job(json!([
+                { "name": "load", "action": { "load": { "model": "m" } } },
+                compute("a", &["load"], json!(1)),
+                compute("b", &[], json!(1)),
+                { "name": "c", "needs": ["a", "b"], "join": "JOIN_ANY", "action": { "compute": { "value": 1 } } },
+            ])),
+            "definition.steps[0].effect",
+        ),
     ];
     for (definition, field) in table {
         let error = submit(definition.clone()).expect_err(field);
@@ -300,8 +309,59 @@ fn hostile_descriptors_are_refused() {
     ] {
         assert!(schema::pool(files.clone()).is_err(), "{what}");
         let set = FileDescriptorSet { file: files }.encode_to_vec();
-        assert!(schema::decode(&set).is_err(), "{what}");
+        assert!(schema::Described::default().method(&set, "S", "M").is_err(), "{what}");
     }
+}
+
+/// What the descriptor sets of one definition take, they take together; the same one is read once.
+#[test]
+fn descriptors_are_bounded_for_the_definition() {
+    let set = |number: usize, names: usize| {
+        let field = |number: i32| FieldDescriptorProto {
+            name: Some(format!("f{number}")),
+            number: Some(number),
+            r#type: Some(prost_types::field_descriptor_proto::Type::Int32.into()),
+            ..FieldDescriptorProto::default()
+        };
+        let long = DescriptorProto {
+            name: Some("m".repeat(names / 64)),
+            field: (1..=64).map(field).collect(),
+            ..DescriptorProto::default()
+        };
+        let method = MethodDescriptorProto {
+            name: Some("M".to_owned()),
+            input_type: Some(".google.protobuf.Empty".to_owned()),
+            output_type: Some(".google.protobuf.Empty".to_owned()),
+            ..MethodDescriptorProto::default()
+        };
+        let described = FileDescriptorProto {
+            message_type: vec![long],
+            service: vec![ServiceDescriptorProto {
+                name: Some("S".to_owned()),
+                method: vec![method],
+                ..ServiceDescriptorProto::default()
+            }],
+            syntax: Some("proto3".to_owned()),
+            ..file(&format!("{number}.proto"), &["google/protobuf/empty.proto"], &[])
+        };
+        let bytes = FileDescriptorSet { file: vec![described] }.encode_to_vec();
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)
+    };
+    let definition = |sets: &[String]| {
+        let steps = sets.iter().enumerate().map(|(index, set)| {
+            let call = json!({ "call": { "target": "localhost:1", "method": "S/M", "descriptorSet": set } });
+            json!({ "name": format!("s{index}"), "effect": "EFFECT_PURE", "action": call })
+        });
+        submit(job(steps.collect())).map(drop).map_err(|error| error.field().map(str::to_owned))
+    };
+    let field = |index: usize| Err(Some(format!("definition.steps[{index}].action.call.descriptor_set")));
+    let many: Vec<String> = (0..9).map(|number| set(number, 640)).collect();
+    assert_eq!(definition(&many[..8]), Ok(()));
+    assert_eq!(definition(&many), field(8), "more different ones than are kept");
+    assert_eq!(definition(&vec![many[0].clone(); 100]), Ok(()), "one that many steps name");
+    let long = [set(0, 3 << 20), set(1, 3 << 20)];
+    assert_eq!(definition(&long[..1]), Ok(()));
+    assert_eq!(definition(&long), field(1), "their names together");
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use weft_journal::{Record, Shard};
-use weft_saga::{Definition, Direction, Event, Fault, Outcome, Ruling, Wanted};
+use weft_saga::{Definition, Direction, Event, Fault, Outcome, Phase, Ruling, Wanted};
 use weft_telemetry::{Scope, Span, TraceContext};
-use weft_types::{Deadline, SystemClock};
+use weft_types::{Backoff, Deadline, SystemClock};
 
 use super::flight::{Landed, Work};
 use super::instant;
@@ -22,6 +22,11 @@ use crate::jobs::{Program, Shared};
 
 /// How much longer than its time an attempt may take before it is given up from outside.
 const GRACE: Duration = Duration::from_millis(100);
+/// The pauses before values that are out of reach are looked for again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often that is done before a step that has to run is shown as stuck. The engine then asks again by and by.
+const LOOKS: u32 = 20;
 
 /// What an attempt is made with: the record as it was committed with the attempt's beginning.
 pub(super) struct Context {
@@ -80,13 +85,30 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
     let _ = landing.send((Work::Attempt(wanted), event)).await;
 }
 
-/// Looks at a step's condition and list.
+/// Looks at a step's condition and list, again and again while values are out of reach: before the decision until the job's deadline, when
+/// nobody wants it any more.
 pub(super) async fn rule(context: Context, step: usize, landing: mpsc::Sender<Landed>) {
     let Context { shared, program, record, .. } = context;
+    let has_way_back = program.definition.steps.get(step).is_some_and(|step| step.phase < Phase::Post);
     let facts = facts(&record);
     let is_large = program.steps.get(step).is_some_and(|planned| may_be_large(planned, None, facts, step));
-    let _place = shared.room.take_ruling(is_large).await;
-    let ruling = unless_it_panics(shared.actor.rule(&program, facts, step)).await.unwrap_or_else(Ruling::Invalid);
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut looks = 0;
+    let ruling = loop {
+        looks += 1;
+        let look = async {
+            let _place = shared.room.take_ruling(is_large).await;
+            shared.actor.rule(&program, facts, step).await
+        };
+        match unless_it_panics(look).await {
+            Ok(Ok(ruling)) => break ruling,
+            Ok(Err(fault)) if has_way_back || looks < LOOKS => {
+                tracing::debug!(job = %record.id, step, why = fault.message, "a condition cannot be looked at yet");
+            }
+            Ok(Err(fault)) | Err(fault) => break Ruling::Invalid(fault),
+        }
+        tokio::time::sleep(backoff.next(rand::random())).await;
+    };
     // The job has gone when nobody listens.
     let _ = landing.send((Work::Rule(step), Some(Event::Ruled { step, ruling }))).await;
 }
@@ -117,15 +139,11 @@ async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> 
     })
 }
 
-/// What is left of an event that is too large for the log: an effect that may be, and nothing that came of it.
-pub(super) fn without_output(event: Event, why: &str, definition: &Definition) -> Event {
-    match event {
-        Event::Ended { step, item, direction, attempt, outcome: Outcome::Done(Some(_)), place } => {
-            let fault = Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}"));
-            let outcome = unkept(definition.steps.get(step), fault);
-            Event::Ended { step, item, direction, attempt, outcome, place }
-        }
-        other => other,
+/// Leaves of an event that is too large for the log an effect that may be, and nothing that came of it.
+pub(super) fn leave_output(event: &mut Event, why: &str, definition: &Definition) {
+    if let Event::Ended { step, outcome: outcome @ Outcome::Done(Some(_)), .. } = event {
+        let fault = Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}"));
+        *outcome = unkept(definition.steps.get(*step), fault);
     }
 }
 

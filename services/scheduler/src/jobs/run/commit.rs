@@ -3,11 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use rand::RngExt as _;
 use weft_journal::{CommitError, Record};
-use weft_saga::JobState;
-use weft_types::Backoff;
+use weft_saga::{Changed, Event, Fault, JobState, Refused};
+use weft_types::{Backoff, Error, Reason};
 
-use super::{Runner, attempt};
+use super::super::millis;
+use super::super::table::Command;
+use super::{COMMANDS, MAX_EVENTS, News, Runner, Stop, attempt};
+
+/// The pauses before what could not be written is tried again.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why a transition is not in the log.
+enum Unwritten {
+    Log(CommitError),
+    /// The job would end, and the values that its output is made of are out of reach.
+    Output(Fault),
+}
+
+/// What became of each event.
+type Outcomes = Vec<Result<(), Refused>>;
 
 impl Runner {
     /// Has the first record of a new job committed. Nobody has seen the job before, so it is given up when that fails.
@@ -34,31 +52,155 @@ impl Runner {
         self.record = Arc::new(record);
     }
 
-    /// Has a transition committed, however long the store takes no writes, and goes on from it.
-    pub(super) async fn commit(&mut self, mut after: Record) -> Result<(), CommitError> {
+    /// Applies what happened to a copy, has the copy committed and goes on from it. Who waits is answered after that, with what is in
+    /// the log. An error means that the shard is lost.
+    pub(super) async fn take(&mut self, mut news: Vec<News>) -> Result<(), Stop> {
+        let mut outcomes = self.transit(&mut news).await;
+        let is_asked = |news: &News| news.reply.is_some();
+        if matches!(outcomes, Err(CommitError::TooLarge(_))) && news.iter().any(is_asked) && !news.iter().all(is_asked)
+        {
+            return self.take_apart(news).await;
+        }
+        if let Err(CommitError::TooLarge(why)) = &outcomes {
+            tracing::warn!(job = %self.record.id, why, "a transition is too large for the log: it goes without what it brings");
+            for one in &mut news {
+                attempt::leave_output(&mut one.event, why, &self.program.definition);
+            }
+            outcomes = self.transit(&mut news).await;
+        }
+        match outcomes {
+            Ok(outcomes) => self.answer(news, outcomes),
+            // The event has not happened: other slots are looked for.
+            Err(CommitError::SlotsTaken) => self.collisions += 1,
+            Err(CommitError::Fenced) => return Err(Stop::Fenced),
+            Err(CommitError::TooLarge(why)) if news.iter().any(|news| news.reply.is_some()) => {
+                // What a caller brings is not taken, and the job is as it was.
+                for reply in news.into_iter().filter_map(|news| news.reply) {
+                    let _ = reply.send(Err(Error::new(
+                        Reason::PreconditionFailed,
+                        format!("the job has no room for it: {why}"),
+                    )));
+                }
+            }
+            // A job on its way back has more room, and needs less.
+            Err(CommitError::TooLarge(why)) if !self.record.job.decided && self.record.job.undo_since.is_none() => {
+                let reason = format!("it has become too large for the log: {why}");
+                let mut turn = vec![Event::Cancel { reason }.into()];
+                match self.transit(&mut turn).await {
+                    Ok(outcomes) if outcomes.iter().all(Result::is_ok) => self.answer(turn, outcomes),
+                    Err(CommitError::Fenced) => return Err(Stop::Fenced),
+                    // What has happened cannot be written down, and must not be forgotten.
+                    Ok(_) | Err(_) => return Err(Stop::Defect),
+                }
+            }
+            Err(failed) => {
+                tracing::error!(job = %self.record.id, %failed, "a transition cannot be written");
+                return Err(Stop::Defect);
+            }
+        }
+        Ok(())
+    }
+
+    /// What has happened, and then what a caller wants: what cannot be taken of the one says nothing of the other.
+    fn take_apart(&mut self, news: Vec<News>) -> BoxFuture<'_, Result<(), Stop>> {
+        let (asked, happened): (Vec<News>, Vec<News>) = news.into_iter().partition(|news| news.reply.is_some());
+        Box::pin(async move {
+            self.take(happened).await?;
+            self.take(asked).await
+        })
+    }
+
+    /// One transition, however long it cannot be written. What happens meanwhile goes into it, and it is decided anew each time: when the
+    /// job's deadline passes or somebody cancels it, it becomes one that turns the job back, for which a full store has room.
+    async fn transit(&mut self, news: &mut Vec<News>) -> Result<Outcomes, CommitError> {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            let (after, outcomes, is_later) = self.decide(news);
+            if after.job.revision == self.record.job.revision {
+                if is_later {
+                    self.record = Arc::new(after);
+                    self.collisions = 0;
+                }
+                return Ok(outcomes);
+            }
+            match self.commit(after).await {
+                Ok(()) => {
+                    self.collisions = 0;
+                    return Ok(outcomes);
+                }
+                Err(Unwritten::Log(error @ (CommitError::Full | CommitError::Refused(_)))) => {
+                    tracing::debug!(job = %self.record.id, %error, "a transition waits");
+                    // Other jobs that are taken over may be on their way back, and find room.
+                    self.permit = None;
+                }
+                Err(Unwritten::Log(error)) => return Err(error),
+                Err(Unwritten::Output(fault)) => {
+                    tracing::warn!(job = %self.record.id, why = fault.message, "a job waits for what its output is made of");
+                }
+            }
+            self.linger(news, backoff.next(rand::random())).await;
+        }
+    }
+
+    /// The record after these events, and whether no more of it has changed than when it is looked at again.
+    fn decide(&self, news: &[News]) -> (Record, Outcomes, bool) {
+        let (mut after, mut is_later) = (Record::clone(&self.record), false);
+        let apply = |News { event, .. }: &News| {
+            let outcome = after.job.apply(&self.program.definition, event, millis(), rand::rng().random());
+            if let Err(refused) = &outcome {
+                tracing::debug!(job = %self.record.id, ?event, %refused, "an event changed nothing");
+            }
+            is_later |= outcome == Ok(Changed::Later);
+            outcome.map(drop)
+        };
+        let outcomes = news.iter().map(apply).collect();
+        (after, outcomes, is_later)
+    }
+
+    /// Waits for a while, for something more to happen, or for the job's deadline. What is under way goes on.
+    async fn linger(&mut self, news: &mut Vec<News>, pause: Duration) {
+        // Slots that were free then are looked for again.
+        news.retain(|news| !matches!(news.event, Event::Reserved { .. }));
+        let left = self.record.job.deadline.saturating_sub(millis());
+        let pause = if left > 0 { pause.min(Duration::from_millis(left)) } else { pause };
+        tokio::select! {
+            biased;
+            event = self.flight.next(), if news.len() < MAX_EVENTS => news.extend(event.map(News::from)),
+            command = self.commands.recv(), if news.len() < MAX_EVENTS + COMMANDS => match command {
+                Some(Command { event, reply }) => news.push(News { event, reply: Some(reply) }),
+                // The entry has gone, and this task is about to.
+                None => std::future::pending().await,
+            },
+            () = tokio::time::sleep(pause) => {}
+        }
+        if news.is_empty() {
+            news.push(Event::Tick.into());
+        }
+    }
+
+    fn answer(&self, news: Vec<News>, outcomes: Outcomes) {
+        for (reply, outcome) in
+            news.into_iter().zip(outcomes).filter_map(|(news, outcome)| Some((news.reply?, outcome)))
+        {
+            let answer = outcome.map(|()| Arc::clone(&self.record));
+            // Who asked may have gone.
+            let _ = reply.send(answer.map_err(|refused| Error::new(Reason::PreconditionFailed, refused.to_string())));
+        }
+    }
+
+    /// Has a transition committed and goes on from it.
+    async fn commit(&mut self, mut after: Record) -> Result<(), Unwritten> {
         self.spans.begin(&self.shared.scope, &self.program, &mut after);
-        let completes = after.job.state == JobState::Completed && self.record.job.state != JobState::Completed;
-        if completes {
+        if after.job.state == JobState::Completed {
             match self.shared.actor.output(&self.program, attempt::facts(&after)).await {
                 Ok(output) => after.output = output,
+                Err(fault) if fault.is_unavailable() => return Err(Unwritten::Output(fault)),
                 // The work is done and cannot be undone any more: the job has ended, without an output.
                 Err(fault) => after.job.failure = Some(fault),
             }
         }
         let after = Arc::new(after);
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-        loop {
-            match self.write(&after).await {
-                Ok(()) => break,
-                // Work under way goes on, and is written down when there is room again, or the store is itself again.
-                Err(error @ (CommitError::Full | CommitError::Refused(_))) => {
-                    tracing::debug!(job = %after.id, %error, "a transition waits");
-                    self.permit = None;
-                    tokio::time::sleep(backoff.next(rand::random())).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        self.write(&after).await.map_err(Unwritten::Log)?;
         if after.job.stuck.is_some() && self.record.job.stuck.is_none() {
             let why = after.job.stuck.as_deref().unwrap_or_default();
             tracing::warn!(job = %after.id, definition = after.definition_name, why, "a job waits for an operator");

@@ -246,6 +246,19 @@ proptest! {
         prop_assert_eq!(same.holds(&Values::default()), Ok(true), "{} became {}", value, rendered);
     }
 
+    /// What is weighed before it is made weighs as much as when it is there.
+    #[test]
+    fn a_value_weighs_what_its_text_told(value in any_json()) {
+        use serde::Serialize as _;
+        let all = 1 << 20;
+        let mut room = Room(all);
+        room.weigh(&value, 0).expect("it is small");
+        let weight = all - room.0;
+        prop_assert!(scale::weigh_in(Room(weight), |scale| value.serialize(scale)).is_ok());
+        let short = scale::weigh_in(Room(weight - 1), |scale| value.serialize(scale));
+        prop_assert_eq!(short, Err(Problem::TooLarge));
+    }
+
     /// Whatever follows a dollar is a reference or a mistake, and never a panic; what it refers to is part of what was there.
     #[test]
     fn any_text_is_read(text in "\\$(input|steps|item|index|job|output|\\$)?[a-z0-9.\\[\\]\"\\\\]{0,16}") {

@@ -6,6 +6,8 @@ use half::{bf16, f16};
 use serde_json::{Number, Value, json};
 use weft_proto::inference::InferTensorContents;
 
+use crate::jobs::template::NODE;
+
 /// An element's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
@@ -83,6 +85,38 @@ impl Element {
             }
         }
         Some(())
+    }
+
+    /// How many elements raw contents hold, and what they weigh as values; `None` where they end within one.
+    pub(super) fn weigh(self, raw: &[u8]) -> Option<(usize, usize)> {
+        let size = match self {
+            Self::Bool | Self::Uint8 | Self::Int8 => 1,
+            Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => 2,
+            Self::Uint32 | Self::Int32 | Self::Fp32 => 4,
+            Self::Uint64 | Self::Int64 | Self::Fp64 => 8,
+            Self::Bytes => return weigh_texts(raw),
+        };
+        let count = raw.len() / size;
+        raw.len().is_multiple_of(size).then_some((count, count * NODE))
+    }
+
+    /// The same of typed contents; `None` for the datatypes that have none.
+    pub(super) fn weigh_contents(self, contents: &InferTensorContents) -> Option<(usize, usize)> {
+        let count = match self {
+            Self::Bool => contents.bool_contents.len(),
+            Self::Uint8 | Self::Uint16 | Self::Uint32 => contents.uint_contents.len(),
+            Self::Uint64 => contents.uint64_contents.len(),
+            Self::Int8 | Self::Int16 | Self::Int32 => contents.int_contents.len(),
+            Self::Int64 => contents.int64_contents.len(),
+            Self::Fp32 => contents.fp32_contents.len(),
+            Self::Fp64 => contents.fp64_contents.len(),
+            Self::Bytes => {
+                let texts = &contents.bytes_contents;
+                return Some((texts.len(), texts.iter().map(|text| weigh_text(text)).sum()));
+            }
+            Self::Fp16 | Self::Bf16 => return None,
+        };
+        Some((count, count * NODE))
     }
 
     /// The elements of raw contents; `None` where they end within one.
@@ -197,14 +231,33 @@ fn untold(number: f64) -> Value {
     Value::from(name)
 }
 
-fn texts(mut raw: &[u8]) -> Option<Vec<Value>> {
+fn texts(raw: &[u8]) -> Option<Vec<Value>> {
     let mut texts = Vec::new();
+    for_each_text(raw, |text| texts.push(told_text(text)))?;
+    Some(texts)
+}
+
+fn weigh_texts(raw: &[u8]) -> Option<(usize, usize)> {
+    let (mut count, mut weight) = (0, 0);
+    for_each_text(raw, |text| (count, weight) = (count + 1, weight + weigh_text(text)))?;
+    Some((count, weight))
+}
+
+/// `None` where they end within one.
+fn for_each_text<'a>(mut raw: &'a [u8], mut take: impl FnMut(&'a [u8])) -> Option<()> {
     while let Some((length, rest)) = raw.split_first_chunk::<4>() {
         let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        texts.push(told_text(text));
+        take(text);
         raw = rest;
     }
-    raw.is_empty().then_some(texts)
+    raw.is_empty().then_some(())
+}
+
+fn weigh_text(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => NODE + text.len(),
+        Err(_) => 2 * NODE + "b64".len() + bytes.len().div_ceil(3) * 4,
+    }
 }
 
 fn told_text(bytes: &[u8]) -> Value {

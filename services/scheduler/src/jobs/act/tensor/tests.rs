@@ -9,8 +9,9 @@ fn tensor(datatype: &str, shape: &[i64], data: Value) -> Value {
 }
 
 /// The tensor as an answer with raw contents would bring it back.
-fn echoed(value: &Value) -> Result<Value, String> {
-    let (input, raw) = input("x", value).map_err(|misshapen| format!("{}: {}", misshapen.field, misshapen.problem))?;
+fn echoed(value: &Value) -> Result<Value, Problem> {
+    let (input, raw) =
+        input("x", value).map_err(|misshapen| Problem::Unfit(format!("{}: {}", misshapen.field, misshapen.problem)))?;
     let output = InferOutputTensor {
         name: "y".to_owned(),
         datatype: input.datatype,
@@ -103,6 +104,33 @@ fn typed_contents_are_read_and_torn_ones_refused() {
     assert!(answer("FP32", &[0], None, vec![Bytes::new(), Bytes::new()]).is_err(), "contents without an output");
 }
 
+/// Three quarters of a megabyte would be sixteen as values, and is found out by its length.
+#[test]
+fn outputs_that_are_too_large_are_not_written_out() {
+    let output = |name: &str, datatype: &str, count: i64| InferOutputTensor {
+        name: name.to_owned(),
+        datatype: datatype.to_owned(),
+        shape: vec![count],
+        ..InferOutputTensor::default()
+    };
+    let answer = |outputs: Vec<InferOutputTensor>, raw: Vec<Vec<u8>>| {
+        let raw_output_contents = raw.into_iter().map(Bytes::from).collect();
+        super::outputs(&ModelInferResponse { outputs, raw_output_contents, ..ModelInferResponse::default() })
+    };
+    let most = 1 << 20;
+    let zeros = vec![0; most];
+    let whole = answer(vec![output("y", "UINT8", 1 << 20)], vec![zeros.clone()]);
+    assert_eq!(whole.expect("as much as a value may weigh")["y"]["data"].as_array().map(Vec::len), Some(most));
+    let two = vec![output("y", "UINT8", 1 << 20), output("z", "UINT8", 1)];
+    assert_eq!(answer(two, vec![zeros, vec![0]]), Err(Problem::TooLarge), "all outputs together");
+    // Each is no text, and an object of its own.
+    let bytes = b"\x01\0\0\0\xff".repeat(400_000);
+    assert_eq!(answer(vec![output("y", "BYTES", 400_000)], vec![bytes]), Err(Problem::TooLarge));
+    let contents = Some(InferTensorContents { bool_contents: vec![true; most + 1], ..InferTensorContents::default() });
+    let typed = InferOutputTensor { contents, ..output("y", "BOOL", (1 << 20) + 1) };
+    assert_eq!(answer(vec![typed], vec![]), Err(Problem::TooLarge));
+}
+
 proptest! {
     #[test]
     fn singles_keep_their_bits(numbers in prop::collection::vec(any::<f32>().prop_filter("not NaN", |n| !n.is_nan()), 0..20)) {
@@ -116,6 +144,8 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(raw in prop::collection::vec(any::<u8>(), 0..64)) {
         if let Some(texts) = Element::Bytes.read(&raw) {
+            let found = Element::Bytes.weigh(&raw).map(|(count, _)| count);
+            prop_assert_eq!(found, Some(texts.len()));
             let mut back = Vec::new();
             texts.iter().for_each(|text| Element::Bytes.write(text, &mut back).expect("as it was read"));
             prop_assert_eq!(back, raw);

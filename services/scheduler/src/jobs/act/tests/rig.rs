@@ -3,6 +3,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "values are written down where they are passed")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,11 +24,16 @@ use weft_runtime::Tasks;
 
 /// Values by their content.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<BTreeMap<[u8; 32], bytes::Bytes>>);
+pub(super) struct Memory(Mutex<BTreeMap<[u8; 32], bytes::Bytes>>, AtomicBool);
 
 impl Memory {
     pub(super) fn forget(&self) {
         self.0.lock().expect("no test panics while it holds this").clear();
+    }
+
+    /// Whether reading never ends.
+    pub(super) fn hang(&self, hangs: bool) {
+        self.1.store(hangs, Ordering::SeqCst);
     }
 }
 
@@ -35,6 +41,9 @@ impl Memory {
 impl Payloads for Memory {
     async fn load(&self, payload: &Payload) -> Result<bytes::Bytes, Fault> {
         let Payload::Stored { sha256, .. } = payload else { panic!("an inline value needs no loading") };
+        if self.1.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let kept = self.0.lock().expect("no test panics while it holds this").get(sha256).cloned();
         kept.ok_or_else(|| Fault::new("UNAVAILABLE", "it is gone"))
     }
