@@ -97,11 +97,6 @@ impl Table {
         drop(lost);
     }
 
-    /// Whether every shard is surely still this scheduler's.
-    pub(super) fn holds(&self, now: Instant) -> bool {
-        self.lock().shards.values().all(|of| of.shard.holds(now))
-    }
-
     /// The shard, while it is this scheduler's.
     pub(super) fn shard(&self, number: u8) -> Option<Shard> {
         self.lock().shards.get(&number).map(|of| of.shard.clone())

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use weft_runtime::CallExt as _;
 use weft_saga::{Direction, Outcome, Payload, Place};
+use weft_types::Reason;
 
 use super::*;
 use crate::jobs::Jobs;
