@@ -436,7 +436,7 @@ fn what_a_branch_or_a_condition_leaves_out_need_not_be_there() {
     for (steps, field) in [
         (json!([perhaps, pivot, refers("$steps.perhaps")]), Some("steps[2].action")),
         (json!([slots, pivot, refers("$steps.perhaps")]), Some("steps[2].action")),
-        (json!([perhaps, with(pivot.clone(), "probe", asking("$steps.perhaps"))]), Some("steps[1].probe")),
+        (json!([perhaps, with(pivot, "probe", asking("$steps.perhaps"))]), Some("steps[1].probe")),
         (
             json!([perhaps, { "name": "x", "needs": ["perhaps"], "action": call("localhost:1"), "undo": asking("$steps.perhaps") }]),
             Some("steps[1].undo"),
