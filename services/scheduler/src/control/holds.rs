@@ -287,7 +287,12 @@ mod tests {
         cluster.join(&worker("w1", 1, &[("m", 1)])).await;
         let (scheduler, tasks) = cluster.scheduler("s1", Options::default());
         let inner = Arc::clone(&scheduler.inner);
-        inner.mesh.changes().wait_for(|_| inner.view().is_ok_and(|view| view.knows(&hold("").model))).await.expect("it");
+        inner
+            .mesh
+            .changes()
+            .wait_for(|_| inner.view().is_ok_and(|view| view.knows(&hold("").model)))
+            .await
+            .expect("it");
         let ids: Vec<_> = (0..=MAX_HOLDS).map(|number| weft_journal::JobId::new(7, 1, number as u128)).collect();
         let jobs = weft_journal::Keys::new(cluster.keys.root());
         let mut model = None;

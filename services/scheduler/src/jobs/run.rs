@@ -8,6 +8,8 @@ mod attempt;
 mod commit;
 mod flight;
 pub(super) mod parked;
+#[cfg(test)]
+mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -37,7 +37,7 @@ pub(super) enum Begun {
 }
 
 /// A request that has been checked. Nothing of it is kept yet.
-struct Checked {
+pub(super) struct Checked {
     tenant: String,
     key: String,
     request_hash: weft_journal::Hash,
@@ -111,7 +111,7 @@ impl Shared {
         }
     }
 
-    fn checked(&self, request: &SubmitJobRequest) -> Result<Checked> {
+    pub(super) fn checked(&self, request: &SubmitJobRequest) -> Result<Checked> {
         if request.input.as_ref().is_some_and(|input| input.encoded_len() > MAX_INPUT_BYTES) {
             return Err(Error::invalid("input", format_args!("must be at most {MAX_INPUT_BYTES} bytes")));
         }
@@ -133,7 +133,7 @@ impl Shared {
     }
 
     /// Keeps what a job's record refers to. Only now: whoever is refused leaves nothing behind.
-    async fn draft(&self, checked: Checked) -> Result<Draft> {
+    pub(super) async fn draft(&self, checked: Checked) -> Result<Draft> {
         let Checked { tenant, key, request_hash, submitted, definition_hash, durability, input, timeout } = checked;
         let Submitted { plan, message, encoded } = submitted;
         // Of another job no other scheduler will ever look for it.

@@ -1,5 +1,7 @@
 //! Whole schedulers over the embedded store: what is answered and begun is in the log before, and every scheduler answers for every job.
 
+mod handover;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,12 +37,21 @@ struct Gate {
     open: watch::Sender<bool>,
     /// Told when a write of a job stands before the gate.
     arrived: Notify,
+    /// Nothing is read, written or kept alive.
+    cut: watch::Sender<bool>,
+    /// Jobs on their way forward are not written.
+    refusing: watch::Sender<bool>,
 }
 
 impl Gate {
     fn new() -> Arc<Self> {
         let inner = MemoryStore::new(Arc::new(SystemClock));
-        Arc::new(Self { inner, open: watch::Sender::new(true), arrived: Notify::new() })
+        let (open, cut, refusing) = (watch::Sender::new(true), watch::Sender::new(false), watch::Sender::new(false));
+        Arc::new(Self { inner, open, arrived: Notify::new(), cut, refusing })
+    }
+
+    fn reach(&self) -> Result<(), weft_store::Error> {
+        if *self.cut.borrow() { Err(weft_store::Error::Unavailable("it is cut off".to_owned())) } else { Ok(()) }
     }
 
     /// The records of jobs, ended ones too.
@@ -57,6 +68,7 @@ impl Gate {
 #[async_trait]
 impl Store for Gate {
     async fn read(&self, range: Range) -> Result<Listing, weft_store::Error> {
+        self.reach()?;
         self.inner.read(range).await
     }
 
@@ -65,6 +77,16 @@ impl Store for Gate {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit, weft_store::Error> {
+        self.reach()?;
+        let goes_forward = |op: &Op| match op {
+            Op::Put { key, value, .. } if key.contains("/saga/") => {
+                Record::decode(value).is_ok_and(|record| record.job.state == weft_saga::JobState::Running)
+            }
+            _ => false,
+        };
+        if *self.refusing.borrow() && txn.ops.iter().any(goes_forward) {
+            return Err(weft_store::Error::Refused("it is full".to_owned()));
+        }
         let of_job = |op: &Op| matches!(op, Op::Put { key, .. } if key.contains("/saga/") || key.contains("/done/"));
         if txn.ops.iter().any(of_job) && !*self.open.borrow() {
             self.arrived.notify_one();
@@ -78,6 +100,7 @@ impl Store for Gate {
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, weft_store::Error> {
+        self.reach()?;
         self.inner.keep_alive(lease).await
     }
 
@@ -134,11 +157,11 @@ impl Models for Witness {
     }
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options { jobs: JobOptions { targets: Targets::loopback(), ..JobOptions::default() }, ..Options::default() }
 }
 
-fn asked(steps: &Value, key: &str) -> SubmitJobRequest {
+pub(super) fn asked(steps: &Value, key: &str) -> SubmitJobRequest {
     let definition = Some(message(json!({ "name": "j", "steps": steps })));
     SubmitJobRequest { definition, key: key.to_owned(), ..SubmitJobRequest::default() }
 }

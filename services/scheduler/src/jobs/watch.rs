@@ -77,7 +77,8 @@ impl Watch {
             }
             let until = self.shard.as_ref().and_then(Shard::held_until).filter(|until| SystemClock::now() < *until);
             let Some(until) = until else {
-                let told = format!("the job may go on at another scheduler: watch it again after revision {}", self.after);
+                let told =
+                    format!("the job may go on at another scheduler: watch it again after revision {}", self.after);
                 return Err(unowned(&told));
             };
             tokio::select! {

@@ -44,7 +44,8 @@ fn the_oldest_go_first() {
 fn all_of_a_record_counts() {
     let mut retained = kept(2);
     let mut long = (*ended(9, 900)).clone();
-    let item = weft_saga::Item { place: Some(weft_saga::Place { name: "x".repeat(200), epoch: 1 }), ..Default::default() };
+    let item =
+        weft_saga::Item { place: Some(weft_saga::Place { name: "x".repeat(200), epoch: 1 }), ..Default::default() };
     long.job.steps[0].items = vec![item; 100];
     retained.insert(&Arc::new(long), &Keys::new("/"));
     let bounds = Bounds { bytes: 21_000, ..ENDLESS };

@@ -115,7 +115,9 @@ mod tests {
     fn chance_decides_between_equals() {
         let known = known(&[("a", 2), ("b", 2)], &[]);
         let chosen: BTreeSet<(String, u32)> = (0..100)
-            .flat_map(|random| choose(&known, &[("gpu".into(), 1)], &BTreeSet::new(), random).expect("there are free ones"))
+            .flat_map(|random| {
+                choose(&known, &[("gpu".into(), 1)], &BTreeSet::new(), random).expect("there are free ones")
+            })
             .map(|hold| (hold.worker, hold.number))
             .collect();
         assert_eq!(chosen.len(), 4);

@@ -19,7 +19,7 @@ impl Runner {
         Ok(Arc::clone(&self.record))
     }
 
-    async fn write(&self, after: &Arc<Record>) -> Result<(), CommitError> {
+    pub(super) async fn write(&self, after: &Arc<Record>) -> Result<(), CommitError> {
         let (before, after) = (Arc::clone(&self.record), Arc::clone(after));
         if after.job.is_deciding(&self.program.definition) {
             self.shard.commit_bound(before, after).await

@@ -46,7 +46,10 @@ impl Parked {
     /// Ends the job, if that is what is wanted.
     async fn take(&self, shown: &Record, event: &Event) -> Result<Arc<Record>> {
         let Event::Resolve(Verb::Abandon { reason }) = event else {
-            return Err(Error::new(Reason::PreconditionFailed, "the job stands still at its scheduler, and takes ABANDON alone"));
+            return Err(Error::new(
+                Reason::PreconditionFailed,
+                "the job stands still at its scheduler, and takes ABANDON alone",
+            ));
         };
         let mut after = shown.clone();
         let abandoned = after.job.abandon(reason, millis());
