@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 use serde_json::json;
+use tokio::sync::watch;
 use weft_client::Keys;
 use weft_proto::weft::jobs::v1::{Job, JobState, Phase, Step, SubmitJobRequest};
 use weft_runtime::Tasks;
@@ -106,10 +107,20 @@ impl Schedulers {
 
     /// One more process of the same mesh.
     pub fn launch(&self, command: &str, number: usize) -> Result<Weft> {
+        let own = if command == "scheduler" { [&["--jobs-targets", "127.0.0.1"], self.flags].concat() } else { vec![] };
+        self.launch_with(command, number, &own)
+    }
+
+    /// One more process of the same mesh, with flags of its own.
+    pub fn launch_with(&self, command: &str, number: usize, own: &[&str]) -> Result<Weft> {
         let id = format!("{command}-{number}");
         let flags = ["--etcd", &self.url, "--cluster", CLUSTER, "--lease-ttl", self.lease_ttl, "--id", &id];
-        let own = if command == "scheduler" { [&["--jobs-targets", "127.0.0.1"], self.flags].concat() } else { vec![] };
-        Weft::start(command, &[&flags[..], &own].concat())
+        Weft::start(command, &[&flags[..], own].concat())
+    }
+
+    /// Their etcd.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Where one of them answers.
@@ -171,7 +182,7 @@ pub async fn run(size: Size) -> Result<Figures> {
     let ledger = ledger::serve(Setup::default(), &tasks).await?;
     let (account, client) = (ledger::Client::new(&ledger.address)?, Client::new(&router.address)?);
     let begun = SystemClock::now();
-    let (next, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (next, ended) = (AtomicUsize::new(0), watch::Sender::new(0));
     let callers = (0..size.open).map(|_| async {
         let mut jobs = Vec::new();
         loop {
@@ -182,10 +193,10 @@ pub async fn run(size: Size) -> Result<Figures> {
             let asked = asked(number, &ledger.address);
             let id = client.submit(&asked).await.with_context(|| format!("job {number}"))?.id;
             jobs.push(client.ended(&id).await.with_context(|| format!("job {number}: {id}"))?);
-            ended.fetch_add(1, Ordering::Relaxed);
+            ended.send_modify(|ended| *ended += 1);
         }
     });
-    let strikes = strike(&mut schedulers, size, &ended);
+    let strikes = strike(&mut schedulers, size, ended.subscribe());
     let (jobs, ()) = tokio::try_join!(try_join_all(callers), strikes)?;
     let took = SystemClock::now().saturating_duration_since(begun);
     let jobs: Vec<Job> = jobs.into_iter().flatten().collect();
@@ -212,7 +223,7 @@ enum Strike {
 }
 
 /// Strikes of each kind in turn, each time once some more jobs have ended.
-async fn strike(schedulers: &mut Schedulers, size: Size, ended: &AtomicUsize) -> Result<()> {
+async fn strike(schedulers: &mut Schedulers, size: Size, mut ended: watch::Receiver<usize>) -> Result<()> {
     let rounds = size.kills.max(size.pauses).max(size.leaders);
     let kinds = [(Strike::Kill, size.kills), (Strike::Pause, size.pauses), (Strike::Leader, size.leaders)];
     let of_round = |round: usize| kinds.into_iter().filter(move |(_, times)| round < *times).map(|(strike, _)| strike);
@@ -220,12 +231,7 @@ async fn strike(schedulers: &mut Schedulers, size: Size, ended: &AtomicUsize) ->
     for (number, strike) in strikes.iter().enumerate() {
         let goal = size.jobs * (number + 1) / (strikes.len() + 2);
         // A strike that waits for jobs which wait for it would wait for ever.
-        let enough = async {
-            while ended.load(Ordering::Relaxed) < goal {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let _ = tokio::time::timeout(CALM, enough).await;
+        let _ = tokio::time::timeout(CALM, ended.wait_for(|ended| *ended >= goal)).await;
         match strike {
             Strike::Kill => schedulers.kill(number)?,
             Strike::Pause => schedulers.pause(number).await?,

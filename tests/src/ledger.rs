@@ -9,12 +9,14 @@ mod faults;
 pub mod messages;
 mod service;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use bytes::Bytes;
 use prost::Message as _;
+use tokio::sync::watch;
 use tonic::Status;
 use weft_participant::{Barrier, Entry, Limits, Mark, Pass};
 use weft_proto::status_of;
@@ -69,6 +71,8 @@ pub struct Ledger {
     // Held for a lookup or one short line of a file, never across an await.
     book: Mutex<Book>,
     plan: Mutex<Plan>,
+    /// How many calls stand still at this moment.
+    held: watch::Sender<u32>,
 }
 
 /// One that serves. It ends with its tasks.
@@ -101,7 +105,8 @@ impl Ledger {
                 (Some(barrier), Book::open(file)?)
             }
         };
-        Ok(Self { barrier, may_crash: setup.may_crash, book: Mutex::new(book), plan: Mutex::default() })
+        let (held, _) = watch::channel(0);
+        Ok(Self { barrier, may_crash: setup.may_crash, book: Mutex::new(book), plan: Mutex::default(), held })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -111,6 +116,11 @@ impl Ledger {
     fn plan(&self, faults: Vec<Fault>) -> Result<(), Error> {
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Plan::try_new(faults, self.may_crash)?;
         Ok(())
+    }
+
+    async fn wait_held(&self, calls: u32) {
+        // The sender is kept here, so this ends only with what it waits for, or with its call.
+        let _ = self.held.subscribe().wait_for(|held| *held >= calls).await;
     }
 
     fn account(&self, request: &AccountRequest) -> AccountResponse {
@@ -125,7 +135,7 @@ impl Ledger {
         let (mut pass, is_new) = match self.enter(mark).await? {
             Entered::Run(pass) => (pass, true),
             Entered::Unknown(pass) => (Some(pass), self.book().number(&mark.key).is_none()),
-            Entered::Answer(answer) => return kept(answer),
+            Entered::Answer(answer) => return self.after(mark, fault).and_then(|()| kept(answer)),
             Entered::Nothing => return Err(Status::internal("an action has something to do")),
         };
         if is_new {
@@ -134,7 +144,7 @@ impl Ledger {
         let number = self.book().number(&mark.key).unwrap_or_default();
         let answer = PublishResponse { number, text };
         end(pass, &answer).await?;
-        after(fault)?;
+        self.after(mark, fault)?;
         Ok(answer)
     }
 
@@ -143,7 +153,7 @@ impl Ledger {
         let mut pass = match self.enter(mark).await? {
             Entered::Run(pass) => pass,
             Entered::Unknown(pass) => Some(pass),
-            Entered::Answer(answer) => return kept(answer),
+            Entered::Answer(answer) => return self.after(mark, fault).and_then(|()| kept(answer)),
             Entered::Nothing => return Ok(RetractResponse { retracted: Some(false) }),
         };
         let is_there = self.book().number(&mark.key).is_some();
@@ -153,7 +163,7 @@ impl Ledger {
         }
         let answer = RetractResponse { retracted: Some(is_there) };
         end(pass, &answer).await?;
-        after(fault)?;
+        self.after(mark, fault)?;
         Ok(answer)
     }
 
@@ -175,7 +185,7 @@ impl Ledger {
                 output
             }
         };
-        after(fault)?;
+        self.after(mark, fault)?;
         Ok(ProbeResponse { done: Some(output.is_some()), output })
     }
 
@@ -190,11 +200,31 @@ impl Ledger {
         }
         let fault = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take(mark);
         match fault {
-            // Until the deadline or the caller drops the call.
-            Some(FaultKind::Hang) => std::future::pending().await,
-            Some(FaultKind::Unavailable) => Err(lost()),
+            Some(kind @ FaultKind::Hang) => {
+                self.book().fire(mark, kind);
+                // Until the deadline or the caller drops the call.
+                std::future::pending().await
+            }
+            Some(kind @ FaultKind::Unavailable) => {
+                self.book().fire(mark, kind);
+                Err(lost())
+            }
             fault => Ok(fault),
         }
+    }
+
+    /// Stands still until the caller drops the call, or the process ends.
+    async fn hold(&self, mark: &Mark, kind: FaultKind) -> Infallible {
+        self.book().fire(mark, kind);
+        let _held = Held::new(&self.held);
+        std::future::pending().await
+    }
+
+    /// Loses the answer of what has happened, where that is planned.
+    fn after(&self, mark: &Mark, fault: Option<FaultKind>) -> Result<(), Status> {
+        let Some(kind @ FaultKind::Unknown) = fault else { return Ok(()) };
+        self.book().fire(mark, kind);
+        Err(lost())
     }
 
     async fn enter(&self, mark: &Mark) -> Result<Entered, Status> {
@@ -211,7 +241,9 @@ impl Ledger {
     async fn effect(&self, mark: &Mark, fault: Option<FaultKind>, pass: Option<Pass>) -> Result<Option<Pass>, Status> {
         match fault {
             Some(FaultKind::CrashBefore) => std::process::abort(),
-            Some(FaultKind::Refuse) => {
+            Some(kind @ FaultKind::HoldBefore) => match self.hold(mark, kind).await {},
+            Some(kind @ FaultKind::Refuse) => {
+                self.book().fire(mark, kind);
                 if let Some(pass) = pass {
                     pass.failed().await.map_err(|error| status_of(&error))?;
                 }
@@ -220,10 +252,27 @@ impl Ledger {
             _ => {}
         }
         self.book().effect(mark).map_err(|error| Status::internal(error.to_string()))?;
-        if fault == Some(FaultKind::CrashAfter) {
-            std::process::abort();
+        match fault {
+            Some(FaultKind::CrashAfter) => std::process::abort(),
+            Some(kind @ FaultKind::HoldAfter) => match self.hold(mark, kind).await {},
+            _ => Ok(pass),
         }
-        Ok(pass)
+    }
+}
+
+/// A call that stands still, for as long as it does.
+struct Held<'a>(&'a watch::Sender<u32>);
+
+impl<'a> Held<'a> {
+    fn new(held: &'a watch::Sender<u32>) -> Self {
+        held.send_modify(|held| *held += 1);
+        Self(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|held| *held -= 1);
     }
 }
 
@@ -243,11 +292,6 @@ fn kept<T: prost::Message + Default>(answer: Bytes) -> Result<T, Status> {
 async fn end(pass: Option<Pass>, answer: &impl prost::Message) -> Result<(), Status> {
     let Some(pass) = pass else { return Ok(()) };
     pass.done(answer.encode_to_vec().into()).await.map_err(|error| status_of(&error))
-}
-
-/// Loses the answer of what has happened, where that is planned.
-fn after(fault: Option<FaultKind>) -> Result<(), Status> {
-    if fault == Some(FaultKind::Unknown) { Err(lost()) } else { Ok(()) }
 }
 
 fn lost() -> Status {

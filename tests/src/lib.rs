@@ -2,7 +2,7 @@
 //! ([`etcd`]) with faults between them ([`proxy`]), a caller ([`calls`]), ONNX [`graphs`], a [`catalogue`] of many models, one of several [`versions`], steady load ([`load`]), an OTLP endpoint that keeps
 //! what it gets ([`sink`]), a balancer in front of routers ([`envoy`]), what befalls a mesh whose etcd fails ([`outage`]), workers that are
 //! records alone ([`placing`]) for schedulers whose [`leaders`] are killed, and a [`register`] that processes own in turn,
-//! whose history is checked [`linearizable`]. Jobs call a [`ledger`]. Benchmarks start foreign [`server`]s, ask the system about a process and its [`tree`], count
+//! whose history is checked [`linearizable`]. Jobs call a [`ledger`], and everything goes wrong with their calls in a [`matrix`]. Benchmarks start foreign [`server`]s, ask the system about a process and its [`tree`], count
 //! [`allocations`] and judge by [`goal`]s.
 
 pub mod allocations;
@@ -19,6 +19,7 @@ pub mod leaders;
 pub mod ledger;
 pub mod linearizable;
 pub mod load;
+pub mod matrix;
 pub mod mesh;
 pub mod outage;
 pub mod placing;

@@ -39,6 +39,16 @@ impl Server {
         self.child.as_ref().map_or(0, Child::id)
     }
 
+    /// Kills it and all that it started, as a crash would.
+    pub fn kill(mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        if let Some(id) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+        let _ = child.wait();
+    }
+
     /// The last lines that it has printed.
     pub fn log(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();

@@ -13,6 +13,7 @@ mod processes {
     mod language;
     mod leader;
     mod loss;
+    mod matrix;
     mod memory;
     mod operations;
     mod outage;

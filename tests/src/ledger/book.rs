@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use weft_participant::{Direction, Key, Mark};
 
-use super::messages::{AccountRequest, AccountResponse, Effect};
+use super::messages::{AccountRequest, AccountResponse, Effect, FaultKind, Fired};
 
 /// Entries and calls that are remembered; far more than a test or a benchmark makes.
 const MOST: usize = 4_000_000;
@@ -20,6 +20,8 @@ pub(super) struct Book {
     entries: HashMap<Key, (u64, u64)>,
     effects: Vec<Effect>,
     deliveries: HashMap<Key, u64>,
+    /// What went wrong as planned. No more than there are deliveries, which are bounded.
+    fired: HashMap<(Key, &'static str, FaultKind), u32>,
     file: Option<File>,
 }
 
@@ -42,6 +44,10 @@ impl Book {
 
     pub(super) fn deliver(&mut self, mark: &Mark) {
         *self.deliveries.entry(mark.key.clone()).or_default() += 1;
+    }
+
+    pub(super) fn fire(&mut self, mark: &Mark, kind: FaultKind) {
+        *self.fired.entry((mark.key.clone(), mark.direction.as_str(), kind)).or_default() += 1;
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -82,11 +88,19 @@ impl Book {
         let effects = || self.effects.iter().filter(|effect| effect.key.starts_with(prefix));
         let undos = effects().filter(|effect| effect.direction == "undo").count() as u64;
         let deliveries = self.deliveries.iter().filter(|(key, _)| key.as_str().starts_with(prefix));
+        let fired = self.fired.iter().filter(|((key, ..), _)| key.as_str().starts_with(prefix));
+        let fired = fired.map(|((key, direction, kind), times)| Fired {
+            key: key.as_str().to_owned(),
+            direction: (*direction).to_owned(),
+            kind: (*kind).into(),
+            times: *times,
+        });
         AccountResponse {
             deliveries: deliveries.map(|(_, count)| count).sum(),
             actions: effects().count() as u64 - undos,
             undos,
             effects: if request.effects { effects().cloned().collect() } else { Vec::new() },
+            fired: fired.collect(),
         }
     }
 }

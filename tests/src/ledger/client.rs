@@ -9,8 +9,8 @@ use weft_client::Channel;
 use weft_participant::{Direction, Key, Mark};
 
 use super::messages::{
-    AccountRequest, AccountResponse, Empty, Fault, PlanRequest, ProbeResponse, PublishRequest, PublishResponse,
-    RetractResponse,
+    AccountRequest, AccountResponse, Empty, Fault, HeldRequest, PlanRequest, ProbeResponse, PublishRequest,
+    PublishResponse, RetractResponse,
 };
 use crate::calls::Caller;
 
@@ -60,6 +60,11 @@ impl Client {
     /// What came of the calls of a job, with every effect.
     pub async fn account(&self, prefix: &str) -> Result<AccountResponse, Status> {
         self.call("Account", AccountRequest { prefix: prefix.to_owned(), effects: true }, None).await
+    }
+
+    /// Waits until so many calls are held.
+    pub async fn held(&self, calls: u32) -> Result<(), Status> {
+        self.call("Held", HeldRequest { calls }, None).await.map(|Empty {}| ())
     }
 
     /// How much came of all calls.

@@ -13,10 +13,10 @@ pub(super) struct Plan {
     faults: Vec<Fault>,
 }
 
-/// A key's step: what follows the last `/`, up to a `[`.
-fn step(key: &str) -> &str {
-    let last = key.rsplit('/').next().unwrap_or(key);
-    last.split('[').next().unwrap_or(last)
+/// Whether a key, `<job id>/<step>` or `<job id>/<step>/<item>`, is of a step, or of the item of one.
+fn is_of(key: &str, step: &str) -> bool {
+    let Some((_, place)) = key.split_once('/') else { return false };
+    place.strip_prefix(step).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl Plan {
@@ -48,7 +48,7 @@ impl Plan {
     pub(super) fn take(&mut self, mark: &Mark) -> Option<FaultKind> {
         let fits = |fault: &Fault| {
             fault.direction == mark.direction.as_str()
-                && (fault.step.is_empty() || fault.step == step(mark.key.as_str()))
+                && (fault.step.is_empty() || is_of(mark.key.as_str(), &fault.step))
         };
         let at = self.faults.iter().position(fits)?;
         let fault = self.faults.get_mut(at)?;

@@ -19,7 +19,7 @@ pub struct PublishResponse {
     pub text: String,
 }
 
-/// A request of an undo or a probe, or the answer to a plan.
+/// A request of an undo or a probe, or the answer to a plan or about held calls.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Empty {}
 
@@ -60,6 +60,10 @@ pub enum FaultKind {
     Unknown = 5,
     /// No effect, and UNAVAILABLE.
     Unavailable = 6,
+    /// It stands still before the effect.
+    HoldBefore = 7,
+    /// It stands still after the effect.
+    HoldAfter = 8,
 }
 
 /// See the contract.
@@ -113,6 +117,34 @@ pub struct AccountResponse {
     /// In their order, where they were asked for.
     #[prost(message, repeated, tag = "4")]
     pub effects: Vec<Effect>,
+    /// In no order.
+    #[prost(message, repeated, tag = "5")]
+    pub fired: Vec<Fired>,
+}
+
+/// See the contract.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Fired {
+    /// The call's idempotency key.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// As in the plan.
+    #[prost(string, tag = "2")]
+    pub direction: String,
+    /// As in the plan.
+    #[prost(enumeration = "FaultKind", tag = "3")]
+    pub kind: i32,
+    /// How many calls.
+    #[prost(uint32, tag = "4")]
+    pub times: u32,
+}
+
+/// See the contract.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct HeldRequest {
+    /// How many.
+    #[prost(uint32, tag = "1")]
+    pub calls: u32,
 }
 
 /// See the contract.

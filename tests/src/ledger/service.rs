@@ -17,7 +17,7 @@ use weft_proto::status_of;
 
 use super::Ledger;
 use super::messages::{
-    AccountRequest, AccountResponse, Empty, PlanRequest, ProbeResponse, PublishRequest, PublishResponse,
+    AccountRequest, AccountResponse, Empty, HeldRequest, PlanRequest, ProbeResponse, PublishRequest, PublishResponse,
     RetractResponse,
 };
 
@@ -73,6 +73,7 @@ impl Ledger {
             "Probe" => unary(self, request, Self::on_probe).await,
             "Plan" => unary(self, request, Self::on_plan).await,
             "Account" => unary(self, request, Self::on_account).await,
+            "Held" => unary(self, request, Self::on_held).await,
             _ => Status::unimplemented("no such method").into_http(),
         }
     }
@@ -97,6 +98,11 @@ impl Ledger {
 
     async fn on_account(self: Arc<Self>, request: Request<AccountRequest>) -> Result<AccountResponse, Status> {
         Ok(self.account(request.get_ref()))
+    }
+
+    async fn on_held(self: Arc<Self>, request: Request<HeldRequest>) -> Result<Empty, Status> {
+        self.wait_held(request.into_inner().calls).await;
+        Ok(Empty {})
     }
 }
 

@@ -12,7 +12,7 @@ use weft_runtime::Tasks;
 use weft_tests::calls::until;
 use weft_tests::etcd::Etcd;
 use weft_tests::ledger::messages::{
-    AccountResponse, Fault, FaultKind, ProbeResponse, PublishResponse, RetractResponse,
+    AccountResponse, Fault, FaultKind, Fired, HeldRequest, ProbeResponse, PublishResponse, RetractResponse,
 };
 use weft_tests::ledger::{Client, Guard, NAME, Serving, Setup, descriptors, marked, serve};
 use weft_tests::port::Port;
@@ -68,7 +68,7 @@ async fn a_bare_ledger_does_what_it_is_told_as_often_as_it_is_told() -> Result<(
 #[tokio::test]
 async fn calls_go_wrong_as_planned() -> Result<()> {
     let (client, _serving) = start(Guard::Memory).await?;
-    let action = |attempt| marked("job/publish[3]", Direction::Action, attempt);
+    let action = |attempt| marked("job/publish/3", Direction::Action, attempt);
     let planned = [FaultKind::Unavailable, FaultKind::Refuse, FaultKind::Unknown];
     client.plan(planned.map(|kind| fault("action", kind)).into()).await?;
     assert!(client.publish(&marked("job/other", Direction::Action, 1)?).await.is_ok(), "another step is not concerned");
@@ -79,9 +79,9 @@ async fn calls_go_wrong_as_planned() -> Result<()> {
     assert_eq!(code(2).await?, Err(Code::FailedPrecondition));
     assert_eq!(code(3).await?, Err(Code::Unavailable));
     assert_eq!(counts(&client.account("job/publish").await?), (3, 1, 0));
-    assert_eq!(code(4).await?.map(|answer| answer.text), Ok("job/publish[3]".to_owned()));
+    assert_eq!(code(4).await?.map(|answer| answer.text), Ok("job/publish/3".to_owned()));
     client.plan(vec![fault("undo", FaultKind::Hang)]).await?;
-    let undo = marked("job/publish[3]", Direction::Undo, 1)?;
+    let undo = marked("job/publish/3", Direction::Undo, 1)?;
     let mut hangs = Box::pin(client.deliver(&undo));
     let gone = async {
         until("the call to arrive", async || client.account("job/publish").await.is_ok_and(|seen| seen.deliveries == 5))
@@ -93,6 +93,59 @@ async fn calls_go_wrong_as_planned() -> Result<()> {
     }
     drop(hangs);
     assert!(client.deliver(&undo).await?);
+    let mut fired = client.account("job/publish").await?.fired;
+    fired.sort_by_key(|fired| fired.kind);
+    let fired: Vec<_> = fired.iter().map(|fired| (&*fired.direction, fired.kind(), fired.times)).collect();
+    let expected = [
+        ("action", FaultKind::Refuse, 1),
+        ("undo", FaultKind::Hang, 1),
+        ("action", FaultKind::Unknown, 1),
+        ("action", FaultKind::Unavailable, 1),
+    ];
+    assert_eq!(fired, expected);
+    Ok(())
+}
+
+/// One item of a step alone, and an answer that is lost again and again although the effect is there.
+#[tokio::test]
+async fn plans_are_of_steps_and_of_items() -> Result<()> {
+    let (client, _serving) = start(Guard::Memory).await?;
+    let lost = Fault { step: "publish/2".into(), times: 2, ..fault("action", FaultKind::Unknown) };
+    client.plan(vec![lost]).await?;
+    for other in ["job/publish", "job/publish/1", "job/publish/22", "job/publishing/2"] {
+        assert!(client.deliver(&marked(other, Direction::Action, 1)?).await?, "{other}");
+    }
+    for attempt in 1..=2 {
+        let lost = client.publish(&marked("job/publish/2", Direction::Action, attempt)?).await.expect_err("lost");
+        assert_eq!(lost.code(), Code::Unavailable);
+    }
+    assert!(client.deliver(&marked("job/publish/2", Direction::Action, 3)?).await?);
+    assert_eq!(counts(&client.account("job/publish/2").await?), (7, 2, 0), "those of item 22 included");
+    Ok(())
+}
+
+/// A held call stands before or after its effect, is told of while it does, and ends with its caller; whoever comes next finds out.
+#[tokio::test]
+async fn held_calls_are_told_of_and_end_with_their_callers() -> Result<()> {
+    let (client, _serving) = start(Guard::Memory).await?;
+    let hold = |step: &str, direction: &str, kind| Fault { step: step.into(), ..fault(direction, kind) };
+    let plan = [("before", FaultKind::HoldBefore), ("after", FaultKind::HoldAfter)];
+    client.plan(plan.map(|(step, kind)| hold(step, "action", kind)).into()).await?;
+    let action = |step: &str, attempt| marked(&format!("job/{step}"), Direction::Action, attempt);
+    let (before, after) = (action("before", 1)?, action("after", 1)?);
+    let mut both = Box::pin(futures_util::future::join(client.publish(&before), client.publish(&after)));
+    tokio::select! {
+        ended = &mut both => anyhow::bail!("they were not held: {ended:?}"),
+        held = client.held(2) => held?,
+    }
+    assert_eq!(counts(&client.account("job/").await?), (2, 1, 0));
+    drop(both);
+    for step in ["before", "after"] {
+        assert!(client.deliver(&action(step, 2)?).await?);
+    }
+    let account = client.account("job/").await?;
+    assert_eq!(counts(&account), (4, 2, 0), "{account:?}");
+    assert_eq!(account.fired.iter().map(|fired| fired.times).sum::<u32>(), 2, "{account:?}");
     Ok(())
 }
 
@@ -121,7 +174,7 @@ fn the_messages_are_those_of_the_contract() -> Result<()> {
     let pool = DescriptorPool::decode(descriptors()?)?;
     let service = pool.get_service_by_name(NAME).context("the service")?;
     let methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();
-    assert_eq!(methods, ["Publish", "Retract", "Probe", "Plan", "Account"]);
+    assert_eq!(methods, ["Publish", "Retract", "Probe", "Plan", "Account", "Held"]);
     let through = |message: &str, bytes: Vec<u8>| -> Result<serde_json::Value> {
         let descriptor = pool.get_message_by_name(&format!("weft.example.v1.{message}")).context("the message")?;
         let read = DynamicMessage::decode(descriptor, bytes.as_slice())?;
@@ -137,6 +190,11 @@ fn the_messages_are_those_of_the_contract() -> Result<()> {
     assert_eq!(through("ProbeResponse", probed.encode_to_vec())?, expected);
     let retracted = RetractResponse { retracted: Some(false) }.encode_to_vec();
     assert_eq!(through("RetractResponse", retracted)?, serde_json::json!({ "retracted": false }));
+    let fired = Fired { key: "a/b".into(), direction: "undo".into(), kind: FaultKind::HoldAfter.into(), times: 2 };
+    let expected = serde_json::json!({ "fired": [{ "key": "a/b", "direction": "undo", "kind": "FAULT_KIND_HOLD_AFTER", "times": 2 }] });
+    let account = AccountResponse { fired: vec![fired], ..AccountResponse::default() };
+    assert_eq!(through("AccountResponse", account.encode_to_vec())?, expected);
+    assert_eq!(through("HeldRequest", HeldRequest { calls: 2 }.encode_to_vec())?, serde_json::json!({ "calls": 2 }));
     let fault = Fault { step: "a".into(), direction: "undo".into(), kind: FaultKind::CrashAfter.into(), times: 2 };
     let expected =
         serde_json::json!({ "step": "a", "direction": "undo", "kind": "FAULT_KIND_CRASH_AFTER", "times": 2 });
