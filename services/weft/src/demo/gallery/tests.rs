@@ -44,6 +44,8 @@ async fn a_place_has_one_picture_and_is_free_once_that_is_retracted() {
     let taken = gallery.publish(publish("j1/back", "window")).await;
     assert_eq!(taken.as_ref().expect_err("taken").code(), Code::AlreadyExists);
     assert_eq!(why(taken).0, Reason::Conflict);
+    let again = gallery.publish(publish("j1/back", "wall")).await;
+    assert_eq!(why(again).0, Reason::RejectedByBarrier, "what was told to have failed stays so");
     for _ in 0..2 {
         let answer = gallery.retract(retract("j1/front")).await.expect("taken down");
         assert!(answer.get_ref().retracted, "a duplicate is answered as the first one was");
@@ -88,6 +90,7 @@ async fn what_was_begun_and_not_told_is_looked_for() {
     begin("j/undone", true).await;
     assert_eq!(gallery.probe(probe("j/hung", 1)).await.expect("told").into_inner().done, Some(true));
     assert_eq!(gallery.probe(probe("j/not", 1)).await.expect("told").into_inner().done, Some(false));
+    assert_eq!(why(gallery.publish(publish("j/not", "x")).await).0, Reason::RejectedByBarrier);
     assert!(gallery.retract(retract("j/undone")).await.expect("taken down").into_inner().retracted);
 }
 
