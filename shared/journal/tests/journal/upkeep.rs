@@ -89,7 +89,7 @@ pub(crate) async fn many_slots_are_given_back(store: Arc<dyn Store>) {
 /// What room is left belongs to jobs that end.
 pub(crate) async fn a_full_store_takes_only_endings(store: Arc<dyn Store>) {
     let (size, told) = watch::channel(0);
-    let desk = Desk::sized(Arc::clone(&store), Options { quota: 1000, ..options("s-0") }, Sized(told));
+    let desk = Desk::swept(Arc::clone(&store), Options { quota: 1000, ..options("s-0") }, Arc::new(Sized(told)));
     desk.owns(256).await;
     let (shard, job) = desk.begin().await;
     let begins = async || {
