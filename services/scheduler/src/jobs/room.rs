@@ -24,3 +24,24 @@ impl Room {
         places.acquire().await.ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn places_are_bounded_and_undoing_has_its_own() {
+        let room = Room::new(1);
+        let place = |direction| room.take(direction).now_or_never().flatten();
+        let forward = place(Direction::Action).expect("there is one");
+        assert!(room.take(Direction::Action).now_or_never().is_none(), "more than there are");
+        let back = place(Direction::Undo).expect("it has its own");
+        assert!(room.take(Direction::Probe).now_or_never().is_none(), "more than there are");
+        drop(back);
+        assert!(place(Direction::Probe).is_some() && place(Direction::Action).is_none());
+        drop(forward);
+        assert!(place(Direction::Action).is_some());
+    }
+}
