@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     // Its processes are watched by tasks, and tasks are the runtime's; how sequences step is a policy.
     ("engine-native", &["types", "engine", "policy", "runtime"]),
     // Each of its shards is a task, and tasks are the runtime's.
-    ("journal", &["types", "saga", "proto", "runtime", "store"]),
+    ("journal", &["types", "saga", "proto", "runtime", "store", "telemetry"]),
     // Its connections are tasks, and tasks are the runtime's.
     ("client", &["types", "policy", "proto", "runtime", "store", "telemetry"]),
     ("participant", &["types", "proto", "store"]),

@@ -14,6 +14,7 @@ use weft_proto::weft::state::v1 as state;
 use weft_runtime::Tasks;
 use weft_saga::{Hold, Millis, Payload};
 use weft_store::{Candidacy, Election, Fence, Maintain, Mirror, MirrorEvent, Range, Store};
+use weft_telemetry::JournalMetrics;
 use weft_types::Clock;
 
 use crate::definitions;
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) payloads: Payloads,
     pub(crate) tasks: Tasks,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: JournalMetrics,
     /// `Some` while this scheduler is surely a member.
     pub(crate) fence: watch::Receiver<Option<Fence>>,
     pub(crate) directory: watch::Sender<Directory>,
@@ -79,7 +81,7 @@ impl Journal {
     /// A journal that wins shards until the tasks stop; then it gives them up, so that others go on at once. What it wins and loses
     /// comes through the receiver, which has to be read: a shard is given up only after its loss was told.
     pub fn start(options: Options, wiring: Wiring) -> (Self, mpsc::Receiver<Owned>) {
-        let Wiring { store, maintenance, keys, payloads, tasks, clock } = wiring;
+        let Wiring { store, maintenance, keys, payloads, tasks, clock, metrics } = wiring;
         let member = state::JobOwner { id: options.id.clone(), address: options.address.clone() };
         let candidacy =
             Candidacy { key: keys.member(&options.id), value: member.encode_to_vec().into(), ttl: options.lease_ttl };
@@ -95,6 +97,7 @@ impl Journal {
             payloads,
             tasks: tasks.clone(),
             clock,
+            metrics,
             fence,
             directory: watch::Sender::default(),
             owned,
@@ -170,7 +173,7 @@ impl Journal {
         Ok(records)
     }
 
-    /// Keeps a definition, at most 64 KiB, under its hash. To be called before each job that uses it, for what nobody uses is forgotten.
+    /// Keeps a definition, at most 256 KiB, under its hash. To be called before each job that uses it, for what nobody uses is forgotten.
     pub async fn put_definition(&self, content: Bytes) -> Result<Hash, Error> {
         definitions::put(&self.shared, content).await
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use weft_runtime::Tasks;
 use weft_store::{Maintain, Store};
+use weft_telemetry::JournalMetrics;
 use weft_types::Clock;
 
 use crate::keys::Keys;
@@ -73,4 +74,6 @@ pub struct Wiring {
     pub tasks: Tasks,
     /// What leases are measured on.
     pub clock: Arc<dyn Clock>,
+    /// What its transactions are recorded with.
+    pub metrics: JournalMetrics,
 }

@@ -89,3 +89,42 @@ impl Shard {
         answered.await.unwrap_or(Err(CommitError::Fenced))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weft_types::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn a_shard_holds_for_as_long_as_its_term() {
+        let now = SystemClock::now();
+        let fence = |create_revision| {
+            Some(Fence { key: "member/s-0".to_owned(), create_revision, valid_until: now + Duration::from_secs(4) })
+        };
+        let (told, seen) = watch::channel(fence(7));
+        let state = State {
+            number: 1,
+            term: Term { revision: 7, lease: LeaseId(5) },
+            epoch: 9,
+            fence: seen,
+            requests: mpsc::channel(1).0,
+            is_closed: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
+            volatile: AtomicUsize::new(0),
+        };
+        let shard = Shard { state: Arc::new(state) };
+        let later = |seconds| shard.holds(now + Duration::from_secs(seconds));
+        assert_eq!((later(0), later(3), later(4), later(5)), (true, true, false, false));
+        for other in [fence(8), None] {
+            told.send_replace(other);
+            assert!(!later(0), "it is another term");
+        }
+        told.send_replace(fence(7));
+        assert!(later(0));
+        shard.state.is_closed.store(true, Ordering::Release);
+        assert!(!later(0), "it is over");
+    }
+}

@@ -216,14 +216,11 @@ impl Writer {
         let mut sendings = vec![Sending { id: number(), members: (0..works.len()).collect() }];
         let mut losers: HashMap<usize, CommitError> = HashMap::new();
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
-        loop {
+        let began = self.shared.clock.now();
+        let members = loop {
             let Some(sending) = sendings.last() else { return End::Fenced };
             let seen = match self.shared.store.commit(sending.txn(&self.position, &changes)).await {
-                Ok(Commit::Done(_)) => {
-                    let members = sending.members.clone();
-                    self.conclude(works, changes, &members, &losers);
-                    return End::Drained;
-                }
+                Ok(Commit::Done(_)) => break sending.members.clone(),
                 Err(weft_store::Error::LeaseLost(_)) => return End::Fenced,
                 Err(weft_store::Error::Refused(text)) => {
                     self.refused(works, &text);
@@ -242,9 +239,7 @@ impl Writer {
             };
             match judge(&self.position, &sendings, &changes, &seen) {
                 Verdict::Happened(index) => {
-                    let members = sendings.get(index).map(|sending| sending.members.clone()).unwrap_or_default();
-                    self.conclude(works, changes, &members, &losers);
-                    return End::Drained;
+                    break sendings.get(index).map(|sending| sending.members.clone()).unwrap_or_default();
                 }
                 Verdict::Fenced => return End::Fenced,
                 Verdict::Again => {}
@@ -256,7 +251,13 @@ impl Writer {
                     sendings.push(Sending { id: number(), members: left });
                 }
             }
+        };
+        let transitions: usize = members.iter().filter_map(|member| works.get(*member)).map(Work::transitions).sum();
+        if transitions > 0 {
+            self.shared.metrics.record_commit(transitions, self.shared.clock.now().saturating_duration_since(began));
         }
+        self.conclude(works, changes, &members, &losers);
+        End::Drained
     }
 
     /// Reads what the fate of a batch can be told from; the owner first, so that a fence that held proves something.

@@ -17,8 +17,8 @@ pub use context::TraceContext;
 pub use export::{Error, Options, Telemetry};
 pub use log::{LogError, LogFormat, init_logs, logged};
 pub use metrics::{
-    AdmissionMetrics, CacheMetrics, CacheOutcome, InFlight, JobMetrics, Metrics, ModelMetrics, OpenJobs, ShadowMetrics,
-    ShadowOutcome, SnapshotState, Stage, Tokens, names, status_name,
+    AdmissionMetrics, CacheMetrics, CacheOutcome, InFlight, JobMetrics, JournalMetrics, Metrics, ModelMetrics,
+    OpenJobs, ShadowMetrics, ShadowOutcome, SnapshotState, Stage, Tokens, names, status_name,
 };
 pub use scope::Scope;
 pub use span::Span;

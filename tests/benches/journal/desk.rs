@@ -10,6 +10,7 @@ use weft_runtime::{Running, Tasks};
 use weft_saga::job::{Item, JobState, Node};
 use weft_saga::{Job, Payload};
 use weft_store::{EtcdStore, etcd};
+use weft_telemetry::Scope;
 use weft_types::SystemClock;
 
 /// A running journal that has taken shards over.
@@ -34,6 +35,7 @@ impl Desk {
             payloads: Payloads::memory(),
             tasks: tasks.clone(),
             clock: Arc::new(SystemClock),
+            metrics: Scope::disabled().metrics().journal(),
         };
         let (journal, mut owned) = Journal::start(Options::new(id, format!("{id}:1")), wiring);
         let (told, shards) = watch::channel(BTreeMap::new());

@@ -8,6 +8,7 @@ use tonic::Code;
 use weft_proto::error_of;
 use weft_proto::weft::jobs::v1::*;
 use weft_runtime::Tasks;
+use weft_tests::calls::until;
 use weft_tests::jobs::{
     Client, compute, definition, has_ended, infer, object, publish, request, reserve, status, value, wait,
 };
@@ -288,6 +289,35 @@ async fn a_job_without_a_log_runs_as_well() -> Result<()> {
         let asked = SubmitJobRequest { input: Some(object(&json!({"x": 3}))), ..request(definition, "") };
         let job = world.jobs.ended(&world.jobs.submit(&asked).await?.id).await?;
         assert_eq!((job.state(), &job.output), (JobState::Completed, &Some(value(&json!(3)))), "{job:?}");
+    }
+    world.stop().await
+}
+
+/// Each committed transition is in one transaction of the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_jobs_cost_is_told_with_the_other_figures() -> Result<()> {
+    let world = World::start().await?;
+    let steps =
+        vec![compute("value", &[], &json!(1)), publish("publish", &["value"], &world.ledger.address, &json!("a"))];
+    let asked = request(definition("counted", steps), "");
+    for _ in 0..3 {
+        world.jobs.ended(&world.jobs.submit(&asked).await?.id).await?;
+    }
+    let figure = async |name: &str| world.mesh.sample(name).await.unwrap_or_default();
+    until("figures of jobs and of their log", async || {
+        let (transitions, commits) =
+            (figure("weft_job_transitions_total").await, figure("weft_job_commit_size_count").await);
+        (6.0..=transitions).contains(&commits)
+            && figure("weft_job_commit_size_sum").await.total_cmp(&transitions).is_eq()
+            && figure("weft_job_commit_duration_seconds_count").await.total_cmp(&commits).is_eq()
+            && figure("weft_job_commit_duration_seconds_sum").await > 0.0
+            && figure("weft_jobs_shards").await.total_cmp(&256.0).is_eq()
+    })
+    .await?;
+    let page = world.mesh.scrape().await?;
+    for name in ["weft_jobs_open{", "weft_jobs_stuck{", "weft_job_attempts_total{", "weft_job_duration_seconds_count{"]
+    {
+        ensure!(page.contains(name), "{name} is not in {page}");
     }
     world.stop().await
 }

@@ -119,7 +119,9 @@ impl Runner {
     /// Runs the job to its end. A panic is its own: the job then waits for an operator, or for its next scheduler, and others go on.
     async fn run(mut self, first: First) {
         match AssertUnwindSafe(self.live(first)).catch_unwind().await {
-            Ok(Ok(()) | Err(Stop::Fenced)) => {}
+            Ok(Ok(())) => {}
+            // The job is somebody else's now, but not unknown: its entry stays until the shard goes.
+            Ok(Err(Stop::Fenced)) => return,
             Ok(Err(Stop::Defect)) => return self.park().await,
             Err(_) => {
                 tracing::error!(job = %self.record.id, "the code that runs a job panicked");

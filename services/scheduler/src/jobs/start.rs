@@ -37,6 +37,7 @@ impl Jobs {
             payloads: options.payloads.clone(),
             tasks: tasks.clone(),
             clock: Arc::new(SystemClock),
+            metrics: inner.scope.metrics().journal(),
         };
         let (journal, owned) = Journal::start(settings, wiring);
         let kept = Arc::new(Kept(journal.clone()));
@@ -59,6 +60,8 @@ impl Jobs {
         });
         let counted = Arc::clone(&shared);
         inner.scope.metrics().observe_jobs(move || counted.table.count());
+        let counted = Arc::clone(&shared);
+        inner.scope.metrics().observe_shards(move || counted.table.numbers().len());
         tasks.spawn("job shards", shards::follow(Arc::clone(&shared), owned, tasks.finishing()));
         Self(shared)
     }

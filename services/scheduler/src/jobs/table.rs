@@ -41,6 +41,11 @@ impl Handle {
     pub(super) fn record(&self) -> Option<Arc<Record>> {
         self.newest.borrow().clone()
     }
+
+    /// Whether what [`Self::record`] tells can still change here: the job is run, or kept for who asks.
+    pub(super) fn is_kept(&self) -> bool {
+        self.newest.has_changed().is_ok()
+    }
 }
 
 /// A job with what runs it. Dropping it ends that.

@@ -1,17 +1,21 @@
 //! Whole schedulers over the embedded store: what is answered and begun is in the log before, and every scheduler answers for every job.
 
+mod answers;
 mod bounds;
+mod faults;
 mod handover;
+mod moves;
+mod peers;
 mod waiting;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status, async_trait};
 use weft_journal::Record;
 use weft_proto::error_of;
@@ -33,9 +37,23 @@ use super::{Jobs, Targets};
 use crate::tests::{Cluster, PATIENCE, request};
 use crate::{JobOptions, Options};
 
-/// A store whose writes of jobs can be held up.
+/// How much longer than it says a [`Gate`] keeps a lease: who is in doubt about it shall stop by itself.
+const LONGER: u32 = 8;
+
+/// What becomes of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Normal,
+    /// The store says that it will never take it.
+    Refused,
+    /// Whoever writes it panics.
+    Panic,
+}
+
+/// A store that does as a test wants.
 struct Gate {
     inner: MemoryStore,
+    /// Whether jobs are written; until then their writes wait.
     open: watch::Sender<bool>,
     /// Told when a write of a job stands before the gate.
     arrived: Notify,
@@ -45,20 +63,46 @@ struct Gate {
     refusing: watch::Sender<bool>,
     /// Whether only jobs that end or turn back are written.
     is_full: AtomicBool,
-    /// Whether definitions are read.
-    tells_definitions: watch::Sender<bool>,
+    /// Whether leases are prolonged; until then that waits.
+    alive: watch::Sender<bool>,
+    /// Whether definitions are read; until then that waits.
+    readable: watch::Sender<bool>,
+    fate: Mutex<fn(&Txn) -> Fate>,
+    /// Nobody hears which slots are taken.
+    hides_slots: AtomicBool,
+    /// Transactions that change what models shall be held.
+    of_models: Mutex<Vec<Txn>>,
 }
 
 impl Gate {
     fn new() -> Arc<Self> {
         let inner = MemoryStore::new(Arc::new(SystemClock));
-        let (open, cut, refusing) = (watch::Sender::new(true), watch::Sender::new(false), watch::Sender::new(false));
-        let (is_full, tells_definitions) = (AtomicBool::new(false), watch::Sender::new(true));
-        Arc::new(Self { inner, open, arrived: Notify::new(), cut, refusing, is_full, tells_definitions })
+        Arc::new(Self {
+            inner,
+            open: watch::Sender::new(true),
+            arrived: Notify::new(),
+            cut: watch::Sender::new(false),
+            refusing: watch::Sender::new(false),
+            is_full: AtomicBool::new(false),
+            alive: watch::Sender::new(true),
+            readable: watch::Sender::new(true),
+            fate: Mutex::new(|_| Fate::Normal),
+            hides_slots: AtomicBool::new(false),
+            of_models: Mutex::default(),
+        })
     }
 
     fn reach(&self) -> Result<(), weft_store::Error> {
         if *self.cut.borrow() { Err(weft_store::Error::Unavailable("it is cut off".to_owned())) } else { Ok(()) }
+    }
+
+    fn decide(&self, fate: fn(&Txn) -> Fate) {
+        *self.fate.lock().expect("no test panics while it holds this") = fate;
+    }
+
+    fn hides(&self, range: &Range) -> bool {
+        let Range::Prefix(prefix) = range else { return false };
+        prefix.contains("/slot/") && self.hides_slots.load(Ordering::SeqCst)
     }
 
     /// The records of jobs, ended ones too.
@@ -76,18 +120,29 @@ impl Gate {
 impl Store for Gate {
     async fn read(&self, range: Range) -> Result<Listing, weft_store::Error> {
         self.reach()?;
+        let hides = self.hides(&range);
         if matches!(&range, Range::Key(key) if key.contains("/def/")) {
-            self.tells_definitions.subscribe().wait_for(|told| *told).await.expect("the gate is there");
+            self.readable.subscribe().wait_for(|readable| *readable).await.expect("the gate is there");
         }
-        self.inner.read(range).await
+        let listing = self.inner.read(range).await?;
+        Ok(if hides { Listing { entries: Vec::new(), ..listing } } else { listing })
     }
 
     async fn watch(&self, range: Range, from: Revision) -> Result<Watch, weft_store::Error> {
-        self.inner.watch(range, from).await
+        if self.hides(&range) { Ok(Box::pin(stream::pending())) } else { self.inner.watch(range, from).await }
     }
 
     async fn commit(&self, txn: Txn) -> Result<Commit, weft_store::Error> {
         self.reach()?;
+        let fate = (self.fate.lock().expect("no test panics while it holds this"))(&txn);
+        match fate {
+            Fate::Normal => {}
+            Fate::Refused => return Err(weft_store::Error::Refused("planted".into())),
+            Fate::Panic => panic!("as a test wants it"),
+        }
+        if txn.ops.iter().any(|op| op.key().contains("/models/")) {
+            self.of_models.lock().expect("no test panics while it holds this").push(txn.clone());
+        }
         let goes_forward = |op: &Op| match op {
             Op::Put { key, value, .. } if key.contains("/saga/") => {
                 Record::decode(value).is_ok_and(|record| record.job.state == weft_saga::JobState::Running)
@@ -117,12 +172,13 @@ impl Store for Gate {
     }
 
     async fn grant(&self, ttl: Duration) -> Result<LeaseId, weft_store::Error> {
-        self.inner.grant(ttl).await
+        self.inner.grant(ttl * LONGER).await
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, weft_store::Error> {
         self.reach()?;
-        self.inner.keep_alive(lease).await
+        self.alive.subscribe().wait_for(|alive| *alive).await.expect("the gate is there");
+        Ok(self.inner.keep_alive(lease).await? / LONGER)
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), weft_store::Error> {
@@ -137,16 +193,48 @@ struct Witness {
     calls: Arc<AtomicUsize>,
     /// Calls whose attempt was not in the log.
     unrecorded: Arc<AtomicUsize>,
+    headers: Arc<Mutex<Vec<MetadataMap>>>,
+    /// Calls for what is named "slow" wait for this.
+    released: watch::Sender<bool>,
+    /// How many of those were given up.
+    left: watch::Sender<usize>,
+}
+
+/// A call that waits.
+struct Waiting(watch::Sender<usize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.send_modify(|left| *left += 1);
+    }
 }
 
 impl Witness {
     async fn serve(store: &Arc<Gate>, tasks: &Tasks) -> (Self, String) {
-        let witness = Self { store: Arc::clone(store), calls: Arc::default(), unrecorded: Arc::default() };
+        let witness = Self {
+            store: Arc::clone(store),
+            calls: Arc::default(),
+            unrecorded: Arc::default(),
+            headers: Arc::default(),
+            released: watch::Sender::new(false),
+            left: watch::Sender::new(0),
+        };
         let server = Server::bind(ServerOptions::default()).await.expect("a free port");
         let address = server.address().to_string();
         let api = Api::new(&Health::default()).with(ModelsServer::new(witness.clone()));
         server.serve(api, Scope::disabled(), tasks).expect("descriptors");
         (witness, address)
+    }
+
+    /// One header of each call, in the order in which they came.
+    fn heard(&self, name: &str) -> Vec<String> {
+        let headers = self.headers.lock().expect("no test panics while it holds this");
+        let value = |of: &MetadataMap| of.get(name).map(|value| value.to_str().expect("text").to_owned());
+        headers.iter().map(|of| value(of).unwrap_or_default()).collect()
+    }
+
+    async fn called(&self, calls: usize) {
+        eventually("calls", async || self.calls.load(Ordering::SeqCst) >= calls).await;
     }
 }
 
@@ -161,7 +249,13 @@ impl Models for Witness {
             record.id.as_str() == job && items.any(|item| item.state == Step::Started)
         };
         self.unrecorded.fetch_add(usize::from(!records.iter().any(is_begun)), Ordering::SeqCst);
+        self.headers.lock().expect("no test panics while it holds this").push(request.metadata().clone());
         self.calls.fetch_add(1, Ordering::SeqCst);
+        if request.get_ref().name == "slow" {
+            let waiting = Waiting(self.left.clone());
+            self.released.subscribe().wait_for(|released| *released).await.expect("the witness is there");
+            std::mem::forget(waiting);
+        }
         Ok(Response::new(GetModelResponse::default()))
     }
 
@@ -191,6 +285,43 @@ fn waiting() -> Value {
     json!([{ "name": "wait", "action": { "wait": { "name": "go" } } }])
 }
 
+/// An action that calls a witness.
+fn call(address: &str, name: &str) -> Value {
+    let request = json!({ "name": name });
+    json!({ "call": { "target": address, "method": "weft.control.v1.Models/GetModel", "request": request } })
+}
+
+/// Asks until it holds.
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        while !holds().await {
+            tick.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never came: {what}"));
+}
+
+async fn signal(jobs: &Jobs, id: &str) -> Result<Job, Status> {
+    let signal = SignalJobRequest { id: id.to_owned(), name: "go".into(), value: None };
+    Ok(jobs.signal_job(request(signal)).await?.into_inner().job.expect("a job"))
+}
+
+async fn cancel(jobs: &Jobs, id: &str) -> Result<Job, Status> {
+    let cancel = CancelJobRequest { id: id.to_owned(), reason: "enough".into() };
+    Ok(jobs.cancel_job(request(cancel)).await?.into_inner().job.expect("a job"))
+}
+
+/// Waits until the scheduler has every shard: before, a listing would lack some.
+async fn whole(jobs: &Jobs) {
+    eventually("every shard", async || jobs.0.table.numbers().len() == 256).await;
+}
+
+/// The job at its end.
+async fn end(jobs: &Jobs, id: &str) -> Job {
+    told(jobs, id, 0).await.pop().expect("something").expect("its end")
+}
+
 /// Submits until the scheduler has shards.
 async fn submit(jobs: &Jobs, asked: &SubmitJobRequest) -> Job {
     let submitted = async {
@@ -208,6 +339,20 @@ async fn submit(jobs: &Jobs, asked: &SubmitJobRequest) -> Job {
 async fn get(jobs: &Jobs, id: &str) -> Result<Job, Status> {
     let asked = GetJobRequest { id: id.to_owned(), ..GetJobRequest::default() };
     Ok(jobs.get_job(request(asked)).await?.into_inner().job.expect("a job"))
+}
+
+/// The job, as soon as somebody has its shard.
+async fn known(jobs: &Jobs, id: &str) -> Job {
+    let asking = async {
+        loop {
+            match get(jobs, id).await {
+                Ok(job) => return job,
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("somebody has it")
 }
 
 /// What a watch tells until it ends.
@@ -340,8 +485,8 @@ async fn calls_go_to_the_owner_once() {
             break job;
         }
     };
-    assert_eq!(get(&first.jobs, &other.id).await.expect("passed on").scheduler, "s2");
-    assert_eq!(get(&first.jobs, &own.id).await.map(|job| job.id).expect("known"), own.id);
+    assert_eq!(known(&first.jobs, &other.id).await.scheduler, "s2");
+    assert_eq!(known(&first.jobs, &own.id).await.id, own.id);
     let again = submit(&second.jobs, &asked(&waiting(), "one")).await;
     assert_eq!(again.id, own.id, "a key stands for one job, whoever is asked");
 
@@ -389,6 +534,11 @@ async fn jobs_go_on_at_the_next_scheduler() {
     }
     let (second, others) = cluster.serving("s2", options(), &serving).await;
     running.finish(PATIENCE).await;
+    for id in &ids {
+        // Who still asks the first one is passed on, or told to come back.
+        let refused = get(&first.jobs, id).await.err();
+        assert!(refused.as_ref().is_none_or(|status| status.code() == Code::Unavailable), "{refused:?}");
+    }
     for (number, id) in ids.iter().enumerate() {
         let signal = SignalJobRequest { id: id.clone(), name: "go".into(), value: None };
         let taken = async {

@@ -49,7 +49,7 @@ impl Shared {
         let found = self.table.get(id);
         let holds = self.table.shard(id.shard()).is_some_and(|shard| shard.holds(SystemClock::now()));
         let begins = match found {
-            Some(handle) if holds && handle.record().is_some() => return Ok(Found::Open(handle)),
+            Some(handle) if holds && handle.record().is_some() && handle.is_kept() => return Ok(Found::Open(handle)),
             handle => handle.is_some(),
         };
         if let Some(record) = self.journal.ended(id).await.map_err(|error| journal_failed(&error))? {
@@ -61,7 +61,7 @@ impl Shared {
             () if !holds => unowned("the job's shard may be another scheduler's"),
             () if self.journal.is_set_aside(id) => set_aside(),
             () if recovering => unowned("the job is being taken over"),
-            () if begins => unowned("the job is being written"),
+            () if begins => unowned("the job is being written, or moves to another scheduler"),
             () => missing(),
         })
     }
@@ -156,5 +156,34 @@ fn verb(request: &ResolveJobRequest, program: Option<&Program>) -> Result<Verb> 
         Ok(Asked::Unspecified) | Err(_) => {
             Err(Error::invalid("verb", "must be one of PAUSE, RESUME, RETRY, SKIP and ABANDON"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::definition::compile;
+    use super::super::definition::tests::message;
+    use super::super::programs::Programs;
+    use super::*;
+
+    #[test]
+    fn a_verb_is_about_the_step_that_it_names() {
+        let step = |name: &str| json!({ "name": name, "action": { "compute": { "value": 1 } } });
+        let message = message(json!({ "name": "j", "steps": [step("a"), step("b")] }));
+        let program = Programs::default().keep([0; 32], compile(&message).expect("a definition"), message);
+        let asked = |verb: Asked, step: &str| {
+            let (step, reason) = (step.to_owned(), "why".to_owned());
+            let request =
+                ResolveJobRequest { verb: verb.into(), step, item: 3, reason, ..ResolveJobRequest::default() };
+            super::verb(&request, &program).map_err(|error| error.field().map(str::to_owned))
+        };
+        let reason = || "why".to_owned();
+        assert_eq!(asked(Asked::Retry, "b"), Ok(Verb::Retry(Some(1))));
+        assert_eq!(asked(Asked::Retry, ""), Ok(Verb::Retry(None)));
+        assert_eq!(asked(Asked::Skip, "b"), Ok(Verb::Skip { step: 1, item: 3, reason: reason() }));
+        assert_eq!(asked(Asked::Abandon, ""), Ok(Verb::Abandon { reason: reason() }));
+        assert_eq!(asked(Asked::Skip, "c"), Err(Some("step".to_owned())));
     }
 }

@@ -123,6 +123,15 @@ mod tests {
         assert_eq!(chosen.len(), 4);
     }
 
+    #[test]
+    fn a_pool_that_is_wanted_twice_gives_other_slots() {
+        let wanted = [("gpu".into(), 1), ("gpu".into(), 1)];
+        for random in 0..100 {
+            let holds = choose(&known(&[("a", 2)], &[]), &wanted, random).expect("there are two");
+            assert_eq!(holds.iter().map(|hold| hold.number).collect::<Vec<_>>(), [0, 1]);
+        }
+    }
+
     proptest! {
         /// What is proposed is offered, free, of the right number, and none twice; or it is said what is missing. What the job itself has
         /// is not free, also where nobody has told of it yet.

@@ -30,6 +30,14 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// How many transitions it writes: those that were joined count each.
+    pub(crate) fn transitions(&self) -> usize {
+        match self {
+            Self::Move { answers, .. } => answers.len(),
+            Self::Chore { .. } => 0,
+        }
+    }
+
     /// Tells all who wait.
     pub(crate) fn answer(self, outcome: &Result<(), CommitError>) {
         if let Self::Move { answers, .. } = self {

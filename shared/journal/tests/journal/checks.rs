@@ -7,6 +7,7 @@ pub(crate) mod faults;
 pub(crate) mod faulty;
 pub(crate) mod history;
 pub(crate) mod suite;
+pub(crate) mod sweeps;
 pub(crate) mod upkeep;
 
 use std::future::Future;
@@ -32,6 +33,7 @@ macro_rules! every {
             suite::a_scheduler_that_vanishes_is_replaced,
             suite::a_scheduler_that_comes_takes_its_part,
             suite::a_shard_waits_for_jobs_that_would_not_survive,
+            suite::a_worker_that_drains_gives_no_slots,
             suite::a_record_that_cannot_be_read_stops_nobody,
             suite::what_is_not_journaled_ends_with_its_scheduler,
             suite::definitions_and_long_values_read_back,
@@ -40,12 +42,23 @@ macro_rules! every {
             faults::a_write_of_a_former_owner_is_void,
             faults::who_was_told_that_it_lost_has_lost,
             faults::a_commit_waits_for_the_store,
+            faults::what_the_store_refuses_takes_nothing_along,
+            faults::a_shard_is_given_up_however_often_that_fails,
+            faults::a_shard_that_has_an_owner_is_not_won,
+            faults::a_shard_whose_key_has_gone_is_lost,
             upkeep::ended_jobs_are_forgotten_with_their_keys,
             upkeep::the_next_owner_forgets,
             upkeep::slots_that_no_job_has_are_freed,
             upkeep::many_slots_are_given_back,
             upkeep::a_full_store_takes_only_endings,
             upkeep::what_no_job_refers_to_is_removed,
+            sweeps::much_is_forgotten_in_one_sweep,
+            sweeps::ended_jobs_are_known_for_their_time,
+            sweeps::ended_jobs_are_bounded_in_bytes_and_over_all_schedulers,
+            sweeps::a_slot_is_freed_when_it_was_stray_twice,
+            sweeps::a_slot_that_was_taken_anew_is_not_freed,
+            sweeps::what_a_record_that_cannot_be_read_holds_stays,
+            sweeps::what_may_be_needed_is_kept,
         );
     };
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use weft_journal::{CommitError, Durability, JobId, Journal, Keys, Options, Owned, Payloads, Record, Shard, Wiring};
 use weft_proto::weft::state::v1 as state;
 use weft_runtime::{Running, Tasks};
 use weft_saga::job::{Item, JobState, Node};
 use weft_saga::{Hold, Job, Payload};
 use weft_store::{Maintain, Op, Store, Txn};
+use weft_telemetry::Scope;
 use weft_types::SystemClock;
 
 pub(crate) const ROOT: &str = "/weft/v1/test/";
@@ -48,6 +49,40 @@ impl Maintain for Sized {
     }
 }
 
+/// A maintenance that lets sweeps happen one by one: each begins with a look at the store's members. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Steps {
+    allowed: Arc<Semaphore>,
+    begun: watch::Sender<usize>,
+}
+
+impl Steps {
+    pub(crate) fn new() -> Self {
+        Self { allowed: Arc::new(Semaphore::new(0)), begun: watch::Sender::new(0) }
+    }
+
+    /// Lets one sweep happen, and waits for its end: until the next one has begun.
+    pub(crate) async fn sweep(&self) {
+        let mut begun = self.begun.subscribe();
+        let at = *begun.wait_for(|begun| *begun > 0).await.expect("it is here");
+        self.allowed.add_permits(1);
+        begun.wait_for(|begun| *begun > at).await.expect("it is here");
+    }
+}
+
+#[async_trait::async_trait]
+impl Maintain for Steps {
+    async fn compact(&self, _: i64) -> Result<(), weft_store::Error> {
+        Ok(())
+    }
+
+    async fn members(&self) -> Vec<weft_store::Member> {
+        self.begun.send_modify(|begun| *begun += 1);
+        self.allowed.acquire().await.expect("it is never closed").forget();
+        Vec::new()
+    }
+}
+
 /// Settings under which nothing takes long.
 pub(crate) fn options(id: &str) -> Options {
     Options {
@@ -60,18 +95,19 @@ pub(crate) fn options(id: &str) -> Options {
 impl Desk {
     pub(crate) fn start(store: Arc<dyn Store>, options: Options) -> Self {
         let (_, size) = watch::channel(0);
-        Self::sized(store, options, Sized(size))
+        Self::swept(store, options, Arc::new(Sized(size)))
     }
 
-    pub(crate) fn sized(store: Arc<dyn Store>, options: Options, size: Sized) -> Self {
+    pub(crate) fn swept(store: Arc<dyn Store>, options: Options, maintenance: Arc<dyn Maintain>) -> Self {
         let tasks = Tasks::new();
         let wiring = Wiring {
             store,
-            maintenance: Arc::new(size),
+            maintenance,
             keys: Keys::new(ROOT),
             payloads: Payloads::memory(),
             tasks: tasks.clone(),
             clock: Arc::new(SystemClock),
+            metrics: Scope::disabled().metrics().journal(),
         };
         let (journal, mut owned) = Journal::start(options, wiring);
         let (told, held) = watch::channel(Held::default());
@@ -118,6 +154,13 @@ impl Desk {
         let shard = self.journal.shard_for_new().expect("there are shards");
         let record = record(self.journal.new_id(&shard));
         (shard, record)
+    }
+
+    /// Waits until a shard has done everything that it was asked to do: it has written a job that came after that.
+    pub(crate) async fn settled(&self, shard: u8) {
+        let job = Arc::new(record(JobId::new(shard, now(), rand::random())));
+        self.shard(shard).commit(None, Arc::clone(&job)).await.expect("it is logged");
+        self.shard(shard).commit(Some(Arc::clone(&job)), next(&job, |_| {})).await.expect("it moves on");
     }
 
     /// Begins a job.

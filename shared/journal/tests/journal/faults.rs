@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use weft_journal::{CommitError, Record, Shard};
-use weft_store::{Range, Store};
+use prost::Message as _;
+use weft_journal::{CommitError, JobId, Record, Shard};
+use weft_proto::weft::state::v1 as state;
+use weft_store::{Op, Range, Store, Txn};
 
-use super::desk::{Desk, ROOT, ended, holding, keys, next, offer, options, reserve, slots_known};
+use super::desk::{Desk, ROOT, ended, eventually, holding, keys, next, offer, options, record, reserve, slots_known};
 use super::faulty::{Fate, Faulty};
 use super::history;
 
@@ -91,7 +93,7 @@ pub(crate) async fn a_write_of_a_former_owner_is_void(store: Arc<dyn Store>) {
     let astray = next(&job, |record| record.job.paused = true);
     let writing = shard.commit(Some(Arc::clone(&job)), astray);
     let replaced = async {
-        super::desk::eventually(async || !line.late().is_empty()).await;
+        eventually(async || !line.late().is_empty()).await;
         line.cut();
         let second = Desk::alone(&store, "s-1").await;
         assert_eq!(second.held.borrow().found.get(&job.id), Some(&job));
@@ -155,4 +157,78 @@ pub(crate) async fn a_commit_waits_for_the_store(store: Arc<dyn Store>) {
     assert_eq!(stored(&store, &after).await, *after);
     assert_eq!(desk.held.borrow().lost.len(), 0);
     desk.stop().await;
+}
+
+/// Of transitions that go together, the one that the store will never take fails alone.
+pub(crate) async fn what_the_store_refuses_takes_nothing_along(store: Arc<dyn Store>) {
+    let line = Faulty::new(Arc::clone(&store));
+    let desk = behind(&line, "s-0").await;
+    let jobs: Vec<Arc<Record>> = (0..10).map(|number| Arc::new(record(JobId::new(7, 1, number)))).collect();
+    let bad = jobs[5].id.clone();
+    let key = bad.to_string();
+    line.decide(move |txn| match txn.ops.iter().any(|op| op.key().ends_with(&key)) {
+        true => Fate::Refused,
+        false => Fate::Normal,
+    });
+    let shard = desk.shard(7);
+    let outcomes = join_all(jobs.iter().map(|job| shard.commit(None, Arc::clone(job)))).await;
+    for (job, outcome) in jobs.iter().zip(outcomes) {
+        assert_eq!(matches!(outcome, Err(CommitError::Refused(_))), job.id == bad, "{outcome:?}");
+    }
+    assert_eq!(keys(&store, "saga/").await.len(), 9);
+    line.decide(|_| Fate::Normal);
+    shard.commit(None, Arc::clone(&jobs[5])).await.expect("the store takes it now");
+    desk.stop().await;
+    history::check(&store).await;
+}
+
+/// Nobody else can win a shard while its last owner's key stands.
+pub(crate) async fn a_shard_is_given_up_however_often_that_fails(store: Arc<dyn Store>) {
+    let line = Faulty::new(Arc::clone(&store));
+    let first = behind(&line, "s-0").await;
+    line.decide(|txn| match txn.ops.iter().any(|op| matches!(op, Op::Delete(key) if key.contains("/own/"))) {
+        true => Fate::Gone,
+        false => Fate::Normal,
+    });
+    let second = Desk::start(Arc::clone(&store), options("s-1"));
+    first.until(|held| held.lost.len() >= 32).await;
+    line.decide(|_| Fate::Normal);
+    let count = |of: &Desk| of.held.borrow().shards.len();
+    eventually(async || count(&second) > 64 && count(&first) + count(&second) == 256).await;
+    first.stop().await;
+    second.stop().await;
+    history::check(&store).await;
+}
+
+/// Its wish to own every shard arrives when another one owns some of them.
+pub(crate) async fn a_shard_that_has_an_owner_is_not_won(store: Arc<dyn Store>) {
+    let line = Faulty::new(Arc::clone(&store));
+    line.decide(|_| Fate::Late);
+    let first = Desk::start(Arc::clone(&line) as Arc<dyn Store>, options("s-0"));
+    eventually(async || line.late().len() >= 4).await;
+    let second = Desk::start(Arc::clone(&store), options("s-1"));
+    second.until(|held| held.shards.len() > 64).await;
+    line.deliver().await;
+    let held = second.held.borrow().clone();
+    for (number, shard) in &held.shards {
+        let listing = store.read(Range::Key(format!("{ROOT}own/{number:02x}"))).await.expect("the store answers");
+        let owner = state::JobOwner::decode(listing.entries[0].value.clone()).expect("it is readable");
+        assert_eq!((owner.id.as_str(), listing.entries[0].create_revision), ("s-1", shard.epoch()));
+    }
+    line.decide(|_| Fate::Normal);
+    first.stop().await;
+    second.stop().await;
+}
+
+/// However it went, the shard is not this scheduler's any more, until it has won it anew.
+pub(crate) async fn a_shard_whose_key_has_gone_is_lost(store: Arc<dyn Store>) {
+    let desk = Desk::alone(&store, "s-0").await;
+    let before = desk.shard(7);
+    store.commit(Txn { compares: vec![], ops: vec![Op::Delete(format!("{ROOT}own/07"))] }).await.expect("it is taken");
+    let lost = |held: &super::desk::Held| held.lost == [7u8] && held.shards.contains_key(&7);
+    let held = desk.until(lost).await;
+    assert!(held.shards[&7].epoch() > before.epoch());
+    desk.settled(7).await;
+    desk.stop().await;
+    history::check(&store).await;
 }

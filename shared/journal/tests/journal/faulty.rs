@@ -21,11 +21,13 @@ pub(crate) enum Fate {
     Twice,
     /// It never arrives; its sender does not know.
     Gone,
+    /// The store says that it will never take it.
+    Refused,
 }
 
 type Decide = Box<dyn FnMut(&Txn) -> Fate + Send>;
 
-/// The store behind a connection at fault. Only transactions of the job log have a fate; everything else works unless it is cut.
+/// The store behind a connection at fault. Only transactions of the job log, and those that win shards or give them up, have a fate; everything else works unless it is cut.
 pub(crate) struct Faulty {
     inner: Arc<dyn Store>,
     decide: Mutex<Decide>,
@@ -99,7 +101,7 @@ impl Store for Faulty {
 
     async fn commit(&self, txn: Txn) -> Result<Commit, Error> {
         self.reach()?;
-        if !txn.ops.iter().any(|op| op.key().contains("/seq/")) {
+        if !txn.ops.iter().any(|op| op.key().contains("/seq/") || op.key().contains("/own/")) {
             return self.inner.commit(txn).await;
         }
         let fate = (self.decide.lock().expect("no test panics with it"))(&txn);
@@ -118,6 +120,7 @@ impl Store for Faulty {
                 self.inner.commit(txn).await
             }
             Fate::Gone => Err(lost()),
+            Fate::Refused => Err(Error::Refused("planted".into())),
         }
     }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use prost::Message as _;
 use weft_journal::{CommitError, Durability, Error, JobId, Record};
+use weft_proto::weft::state::v1 as state;
 use weft_saga::Payload;
 use weft_store::Store;
 
@@ -178,6 +180,7 @@ pub(crate) async fn a_scheduler_that_vanishes_is_replaced(store: Arc<dyn Store>)
     assert_eq!(shard.commit(Some(job), astray).await, Err(CommitError::Fenced));
     first.until(|held| held.lost.len() >= 256).await;
     first.stop().await;
+    assert!(second.held.borrow().lost.is_empty(), "what was another's already was given up");
     second.stop().await;
     history::check(&store).await;
 }
@@ -217,14 +220,16 @@ pub(crate) async fn a_shard_waits_for_jobs_that_would_not_survive(store: Arc<dyn
         jobs.push(job);
     }
     let second = Desk::start(Arc::clone(&store), options("s-1"));
-    // The others move, until nothing is left that could.
+    // The others move, until nothing is left that could. New jobs begin where the shard stays.
     let count = |of: &Desk, low: bool| of.held.borrow().shards.keys().filter(|shard| (**shard < 128) == low).count();
     eventually(async || count(&second, false) > 32 && count(&first, false) + count(&second, false) == 128).await;
     assert_eq!((count(&first, true), count(&second, true)), (128, 0));
+    let begun: Vec<u8> = (0..100).map(|_| first.journal.shard_for_new().expect("there are shards").number()).collect();
     for job in jobs {
         first.shard(job.id.shard()).commit(Some(Arc::clone(&job)), ended(&job)).await.expect("nothing is written");
     }
     eventually(async || count(&second, true) > 32 && count(&first, true) + count(&second, true) == 128).await;
+    assert!(begun.iter().all(|shard| first.held.borrow().shards.contains_key(shard)), "{begun:?}");
     first.stop().await;
     second.stop().await;
 }
@@ -250,6 +255,18 @@ pub(crate) async fn a_record_that_cannot_be_read_stops_nobody(store: Arc<dyn Sto
     desk.shard(shard).commit(Some(job), on).await.expect("it moves on");
     // What cannot be read is left as it is: a newer build may understand it.
     assert!(keys(&store, "saga/").await.contains(&key(&newer)[ROOT.len()..]));
+    desk.stop().await;
+}
+
+pub(crate) async fn a_worker_that_drains_gives_no_slots(store: Arc<dyn Store>) {
+    offer(&store, "w-0", &[("gpu", 2)]).await;
+    let desk = Desk::alone(&store, "s-0").await;
+    slots_known(&desk, "gpu", 2).await;
+    let slots = [("gpu".to_owned(), 2)].into();
+    let leaving = state::Worker { id: "w-0".into(), slots, draining: true, ..state::Worker::default() };
+    put(&store, format!("{ROOT}workers/w-0"), leaving.encode_to_vec()).await;
+    let wanted = [("gpu".to_owned(), 1)];
+    eventually(async || desk.journal.free_slots(&wanted, 1).is_err_and(|missing| missing.offered == 0)).await;
     desk.stop().await;
 }
 
@@ -285,6 +302,13 @@ pub(crate) async fn definitions_and_long_values_read_back(store: Arc<dyn Store>)
     assert_eq!(desk.journal.put_definition(content.clone()).await.expect("it is there"), hash);
     assert_eq!(desk.journal.definition(&hash).await.expect("it is there"), content);
     assert!(matches!(desk.journal.definition(&[0; 32]).await, Err(Error::Missing)));
+    // Beyond what fits one record, short values are kept apart, but not those that are no longer than a reference.
+    for (len, inline, is_apart) in
+        [(1000, 0, false), (1000, 31 * 1024, false), (1000, 32 * 1024, true), (64, 32 * 1024, false)]
+    {
+        let value = desk.journal.store_within(Bytes::from(vec![b' '; len]), inline).await.expect("it is kept");
+        assert_eq!(matches!(value, Payload::Stored { .. }), is_apart, "{len} beside {inline}");
+    }
     let long = Bytes::from(vec![0; 257 * 1024]);
     assert!(matches!(desk.journal.put_definition(long.clone()).await, Err(Error::TooLarge { .. })));
     for (text, is_inline) in [(long, false), (Bytes::from_static(b"1"), true), (Bytes::from(vec![b' '; 4096]), true)] {

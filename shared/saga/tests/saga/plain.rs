@@ -212,7 +212,8 @@ fn a_stuck_undo_waits_for_a_verb() {
 
 #[test]
 fn a_job_that_is_taken_over_again_and_again_is_left_alone() {
-    let mut course = Course::new(definition(vec![external("charge", &[]), step("infer", &[])]));
+    let steps = vec![external("charge", &[]), step("infer", &[]), wait("approve", &[])];
+    let mut course = Course::new(definition(steps));
     for _ in 0..5 {
         course.apply(&Event::TakenOver);
         assert_eq!(course.wanted().len(), 2);
@@ -221,6 +222,9 @@ fn a_job_that_is_taken_over_again_and_again_is_left_alone() {
     course.apply(&Event::TakenOver);
     assert_eq!(course.wanted(), []);
     assert!(course.job.stuck.is_some());
+    // That somebody signals says nothing of whether it can be run.
+    course.apply(&Event::Signal { name: "approve".to_owned(), value: Payload::Inline(b"true".to_vec()) });
+    assert_eq!(course.wanted(), []);
     course.apply(&Event::Resolve(Verb::Retry(None)));
     assert_eq!(course.wanted().len(), 2);
     course.done("charge");

@@ -7,8 +7,10 @@ mod services;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_saga::{Direction, Outcome, Ruling};
+use weft_saga::{Direction, Fault, Outcome, Ruling};
 
+use crate::jobs::definition::compile;
+use crate::jobs::definition::tests::message;
 use rig::{Rig, code, inline, kept};
 
 #[tokio::test]
@@ -85,6 +87,28 @@ async fn values_that_are_large_are_kept_elsewhere_and_those_too_large_nowhere() 
     rig.memory.forget();
     let (outcome, _) = rig.act(&plan, &job, 1, Direction::Action).await;
     assert_eq!(code(&outcome), ("clean", "UNAVAILABLE"), "it was not read, so nothing was done");
+}
+
+/// Where there is a way back, what may have been done is undone; where there is none, it is done.
+#[test]
+fn what_becomes_of_an_action_depends_on_where_its_output_is_lost() {
+    let call = || json!({ "call": { "target": "127.0.0.1:1", "method": "a.B/C" } });
+    let steps = json!([
+        { "name": "pure", "action": { "compute": { "value": 1 } } },
+        { "name": "pre", "needs": ["pure"], "effect": "EFFECT_EXTERNAL", "action": call(), "undo": call() },
+        { "name": "pivot", "needs": ["pre"], "effect": "EFFECT_EXTERNAL", "phase": "PHASE_PIVOT", "action": call() },
+    ]);
+    let plan = compile(&message(json!({ "name": "j", "steps": steps }))).expect("a definition");
+    let became = |step: usize, code: &str| super::unkept(plan.definition.steps.get(step), Fault::new(code, "why"));
+    for (step, want) in [(0, ("clean", "OUT_OF_RANGE")), (1, ("unknown", "OUT_OF_RANGE")), (2, ("done", ""))] {
+        assert_eq!(code(&became(step, "OUT_OF_RANGE")), want, "{step}");
+        assert_eq!(
+            code(&became(step, "UNAVAILABLE")),
+            ("unknown", "UNAVAILABLE"),
+            "it can be kept when it is asked for again"
+        );
+    }
+    assert_eq!(code(&became(3, "OUT_OF_RANGE")).0, "unknown");
 }
 
 #[tokio::test]

@@ -267,3 +267,12 @@ proptest! {
         }
     }
 }
+
+/// Only what is not there is passed over.
+#[test]
+fn the_first_that_is_too_large_is_a_failure() {
+    let values = Values { input: Some(json!({ "x": "x".repeat(MAX_BYTES) })), ..values() };
+    let first = |list: Value| read(&json!({ "$first": list })).expect("a template").render(&values);
+    assert_eq!(first(json!(["$input.x", 1])), Err(Problem::TooLarge));
+    assert_eq!(first(json!(["$input.gone", 1])), Ok(json!(1)));
+}

@@ -53,7 +53,7 @@ async fn a_listing_lacks_no_job_that_is_being_taken_over() {
     let job = submit(&first.jobs, &asked(&waiting(), "")).await;
     running.finish(PATIENCE).await;
     // The next one has the shard, and cannot go on with its job yet.
-    store.tells_definitions.send_replace(false);
+    store.readable.send_replace(false);
     let (second, running) = cluster.scheduler("s2", options());
     let shard = &job.id[..2];
     let named = async {
@@ -81,7 +81,7 @@ async fn a_listing_lacks_no_job_that_is_being_taken_over() {
     assert!(second.jobs.list_jobs(asked_for(other)).await.is_ok(), "nothing else was asked for");
     let (listed, ()) = tokio::join!(second.jobs.list_jobs(listing(PATIENCE)), async {
         settle().await;
-        store.tells_definitions.send_replace(true);
+        store.readable.send_replace(true);
     });
     let listed = listed.expect("it waits").into_inner().jobs;
     assert_eq!(listed.iter().map(|job| &job.id).collect::<Vec<_>>(), [&job.id]);

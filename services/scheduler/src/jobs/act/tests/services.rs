@@ -2,6 +2,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "values are written down where they are passed")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use futures_util::{StreamExt as _, stream};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use prost::Message as _;
-use prost_types::FileDescriptorProto;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tonic::metadata::MetadataMap;
@@ -27,7 +28,7 @@ use weft_proto::weft::control::v1::*;
 use weft_runtime::{Running, Tasks};
 use weft_saga::{Direction, Outcome};
 
-use super::rig::{Rig, code, kept};
+use super::rig::{self, Rig, code, kept};
 use crate::jobs::definition::Plan;
 
 /// A service of some other team, which happens to have our contract: it answers by the name that it is asked for.
@@ -132,7 +133,9 @@ async fn a_service_is_called_by_what_it_tells_of_itself() {
         assert_eq!(heard(at, "weft-idempotency-key"), "job-1/plain", "the same for each direction");
         assert_eq!(heard(at, "weft-direction"), ["action", "undo", "probe"][at]);
         assert_eq!((heard(at, "weft-attempt").as_str(), heard(at, "weft-epoch").as_str()), ("2", "9"));
-        assert!(heard(at, "traceparent").starts_with("00-01010101") && !heard(at, "grpc-timeout").is_empty());
+        assert!(heard(at, "traceparent").starts_with("00-01010101"));
+        let time = weft_types::timeout::parse(heard(at, "grpc-timeout").as_bytes()).expect("a duration");
+        assert!(time <= rig.patience, "{time:?}");
     }
     // An undo whose action nobody knows of: its output is null, which in protobuf's JSON is unset.
     let (outcome, _) = rig.act_on(&plan, &job, (0, 1), Direction::Undo).await;
@@ -192,6 +195,11 @@ async fn a_failed_call_says_what_may_have_been_done() {
         assert_eq!(code(&outcome), want, "{name}: {outcome:?}");
         assert_eq!(place.expect("somebody was asked").name, address);
     }
+    // An undo is told what its action made.
+    let undone = rig.plan(json!([{ "name": "one", "action": get(&address, "x"), "effect": "EFFECT_EXTERNAL", "undo": get(&address, "$output.code") }]));
+    let made = rig::made(rig.job(&undone, json!({})), 0, rig.keep(&json!({ "code": "3" })).await);
+    let (outcome, _) = rig.act(&undone, &made, 0, Direction::Undo).await;
+    assert_eq!(code(&outcome), ("clean", "INVALID_ARGUMENT"), "{outcome:?}");
     rig.patience = Duration::from_millis(300);
     let (outcome, _) = rig.act(&one(&rig, get(&address, "hangs")), &job, 0, Direction::Action).await;
     assert_eq!(code(&outcome), ("unknown", "DEADLINE_EXCEEDED"));
@@ -267,6 +275,34 @@ fn importing(name: &str, import: &str) -> FileDescriptorProto {
     }
 }
 
+/// It may have been replaced since it told of its methods.
+#[tokio::test]
+async fn a_service_that_lacks_a_method_is_asked_anew() {
+    static TELLS: AtomicBool = AtomicBool::new(true);
+    let rig = Rig::new();
+    let answer: Answer = |_| {
+        if TELLS.load(Ordering::SeqCst) {
+            files(FileDescriptorSet::decode(DESCRIPTORS).expect("a set").file)
+        } else {
+            None
+        }
+    };
+    let routes = Routes::new(ModelsServer::new(Participant::default()))
+        .add_service(ServerReflectionServer::new(Hostile(answer)));
+    let (address, _running) = serve(routes, &rig.tasks).await;
+    let outcome = async |name: &str| {
+        let plan = one(&rig, get(&address, name));
+        let job = rig.job(&plan, json!({}));
+        rig.act(&plan, &job, 0, Direction::Action).await.0
+    };
+    assert_eq!(code(&outcome("x").await), ("done", ""));
+    TELLS.store(false, Ordering::SeqCst);
+    assert_eq!(code(&outcome("x").await), ("done", ""), "its word is kept");
+    assert_eq!(code(&outcome("12").await), ("clean", "UNIMPLEMENTED"));
+    assert_eq!(code(&outcome("x").await), ("clean", "INTERNAL"));
+    rig.end().await;
+}
+
 #[tokio::test]
 async fn hostile_reflection_ends_in_a_clean_failure() {
     let rig = Rig::new();
@@ -294,6 +330,7 @@ async fn hostile_reflection_ends_in_a_clean_failure() {
         let job = rig.job(&plan, json!({}));
         let (outcome, _) = rig.act(&plan, &job, 0, Direction::Action).await;
         assert_eq!(code(&outcome).0, "clean", "{what}: {outcome:?}");
+        assert!(what != "endless" || code(&outcome).1 == "FAILED_PRECONDITION", "only time ended it: {outcome:?}");
     }
     rig.end().await;
 }
