@@ -11,9 +11,9 @@ use weft_proto::weft::jobs::v1::{Job, ListJobsRequest, ResolveJobRequest, StepSt
 
 use super::judge::{self, Told};
 use super::{FOR_EVER, Point};
-use crate::calls::until;
+use crate::calls::{PATIENCE, until};
 use crate::chaos::Schedulers;
-use crate::jobs::Client;
+use crate::jobs::{Client, has_ended};
 use crate::ledger::messages::{FaultKind, Fired};
 use crate::ledger::{self, marked};
 use crate::port::Port;
@@ -170,19 +170,32 @@ impl Rounds {
     /// The jobs as they ended, those that got stuck with the help of an operator.
     async fn follow(&self, ledger: &ledger::Client, entries: &[Entry<'_>]) -> Result<(Vec<Job>, Vec<String>)> {
         let first = try_join_all(entries.iter().map(async |entry| match entry.point.verb() {
-            Some(_) => self.jobs.watch(&entry.id, &mut Vec::new(), |job| entry.is_stuck(job)).await,
-            None => self.jobs.ended(&entry.id).await,
+            Some(_) => self.comes_to(entry, |job| entry.is_stuck(job) || has_ended(job)).await,
+            None => self.comes_to(entry, has_ended).await,
         }));
-        let mut jobs = first.await.with_context(|| "a job does not get to its end".to_owned())?;
+        let mut jobs = first.await?;
         let mut violations = self.listed_stuck(entries).await?;
         // What was to go wrong for ever goes well from now on; nobody else is under way.
         ledger.plan(Vec::new()).await?;
         for (entry, job) in entries.iter().zip(&mut jobs) {
             let Some(verb) = entry.point.verb() else { continue };
             violations.extend(judge::stuck(entry.point, &entry.what(), entry.status(job)));
+            if has_ended(job) {
+                violations.push(format!("it ended by itself: {}", entry.what()));
+                continue;
+            }
             *job = self.resolve(ledger, entry, verb).await.with_context(|| entry.what())?;
         }
         Ok((jobs, violations))
+    }
+
+    /// The job as soon as this holds of it.
+    async fn comes_to(&self, entry: &Entry<'_>, holds: impl FnMut(&Job) -> bool) -> Result<Job> {
+        let mut seen = Vec::new();
+        let watch = tokio::time::timeout(PATIENCE, self.jobs.watch(&entry.id, &mut seen, holds)).await;
+        // A watch of a job that stands still tells nothing and does not end.
+        let outcome = watch.context("it stands still").flatten();
+        outcome.with_context(|| format!("{}: {:?}", entry.what(), seen.last()))
     }
 
     /// Whether a listing of jobs that wait for an operator has those that do.
@@ -231,7 +244,7 @@ impl Rounds {
                 ensure!(is_told, "the step says who did it: {job:?}");
             }
         }
-        self.jobs.ended(&entry.id).await
+        self.comes_to(entry, has_ended).await
     }
 }
 
