@@ -61,7 +61,7 @@ impl Jobs {
         let counted = Arc::clone(&shared);
         inner.scope.metrics().observe_jobs(move || counted.table.count());
         let counted = Arc::clone(&shared);
-        inner.scope.metrics().observe_shards(move || counted.table.numbers().len());
+        inner.scope.metrics().observe_shards(move || counted.table.shards());
         tasks.spawn("job shards", shards::follow(Arc::clone(&shared), owned, tasks.finishing()));
         Self(shared)
     }

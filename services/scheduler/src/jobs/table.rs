@@ -107,6 +107,11 @@ impl Table {
         self.lock().shards.get(&number).map(|of| of.shard.clone())
     }
 
+    /// How many shards are this scheduler's.
+    pub(super) fn shards(&self) -> usize {
+        self.lock().shards.len()
+    }
+
     /// How many jobs are open.
     pub(super) fn open(&self) -> usize {
         self.lock().open
