@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_the_log_does_not_take_is_told_apart() {
         let full = refused(CommitError::Full);
-        assert_eq!((full.reason(), full.pushback()), (Reason::Overloaded, Some(FULL_RETRY)));
+        assert_eq!((full.reason(), full.pushback()), (Reason::Overloaded, Some(Duration::from_secs(30))));
         let long = refused(CommitError::TooLarge("why".to_owned()));
         assert_eq!((long.reason(), long.field()), (Reason::InvalidRequest, Some("definition")));
         assert_eq!(refused(CommitError::Stale).reason(), Reason::Internal);

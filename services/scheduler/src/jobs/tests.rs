@@ -314,7 +314,7 @@ async fn cancel(jobs: &Jobs, id: &str) -> Result<Job, Status> {
 
 /// Waits until the scheduler has every shard: before, a listing would lack some.
 async fn whole(jobs: &Jobs) {
-    eventually("every shard", async || jobs.0.table.numbers().len() == 256).await;
+    eventually("every shard", async || jobs.0.table.shards() == 256).await;
 }
 
 /// The job at its end.

@@ -177,7 +177,7 @@ mod tests {
             let (step, reason) = (step.to_owned(), "why".to_owned());
             let request =
                 ResolveJobRequest { verb: verb.into(), step, item: 3, reason, ..ResolveJobRequest::default() };
-            super::verb(&request, &program).map_err(|error| error.field().map(str::to_owned))
+            super::verb(&request, Some(&program)).map_err(|error| error.field().map(str::to_owned))
         };
         let reason = || "why".to_owned();
         assert_eq!(asked(Asked::Retry, "b"), Ok(Verb::Retry(Some(1))));

@@ -127,7 +127,7 @@ mod tests {
     fn a_pool_that_is_wanted_twice_gives_other_slots() {
         let wanted = [("gpu".into(), 1), ("gpu".into(), 1)];
         for random in 0..100 {
-            let holds = choose(&known(&[("a", 2)], &[]), &wanted, random).expect("there are two");
+            let holds = choose(&known(&[("a", 2)], &[]), &wanted, &BTreeSet::new(), random).expect("there are two");
             assert_eq!(holds.iter().map(|hold| hold.number).collect::<Vec<_>>(), [0, 1]);
         }
     }

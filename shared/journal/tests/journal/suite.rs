@@ -266,7 +266,7 @@ pub(crate) async fn a_worker_that_drains_gives_no_slots(store: Arc<dyn Store>) {
     let leaving = state::Worker { id: "w-0".into(), slots, draining: true, ..state::Worker::default() };
     put(&store, format!("{ROOT}workers/w-0"), leaving.encode_to_vec()).await;
     let wanted = [("gpu".to_owned(), 1)];
-    eventually(async || desk.journal.free_slots(&wanted, 1).is_err_and(|missing| missing.offered == 0)).await;
+    eventually(async || desk.journal.free_slots(&wanted, [], 1).is_err_and(|missing| missing.offered == 0)).await;
     desk.stop().await;
 }
 

@@ -111,7 +111,7 @@ pub(crate) async fn a_slot_is_freed_when_it_was_stray_twice(store: Arc<dyn Store
     let (desk, steps) = stepwise(&store, |often| often).await;
     slots_known(&desk, "disk", 2).await;
     put(&store, format!("{ROOT}{SLOT}"), slot_of(&JobId::new(9, 1, 1))).await;
-    eventually(async || desk.journal.free_slots(&[("disk".into(), 2)], 1).is_err()).await;
+    eventually(async || desk.journal.free_slots(&[("disk".into(), 2)], [], 1).is_err()).await;
     steps.sweep().await;
     desk.settled(9).await;
     assert!(keys(&store, "slot/").await.contains(SLOT), "one look was enough");
@@ -130,7 +130,7 @@ pub(crate) async fn a_slot_that_was_taken_anew_is_not_freed(store: Arc<dyn Store
     slots_known(&desk, "disk", 2).await;
     let key = format!("{ROOT}{SLOT}");
     put(&store, key.clone(), slot_of(&JobId::new(9, 1, 1))).await;
-    eventually(async || desk.journal.free_slots(&[("disk".into(), 2)], 1).is_err()).await;
+    eventually(async || desk.journal.free_slots(&[("disk".into(), 2)], [], 1).is_err()).await;
     let tried = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tried);
     line.decide(move |txn| match txn.ops.iter().any(|op| op.key().contains("/slot/")) {
@@ -159,7 +159,7 @@ pub(crate) async fn what_a_record_that_cannot_be_read_holds_stays(store: Arc<dyn
     put(&store, format!("{ROOT}{SLOT}"), slot_of(&bad)).await;
     let (desk, steps) = stepwise(&store, |often| often).await;
     slots_known(&desk, "disk", 1).await;
-    eventually(async || desk.journal.free_slots(&[("disk".into(), 2)], 1).is_err()).await;
+    eventually(async || desk.journal.free_slots(&[("disk".into(), 2)], [], 1).is_err()).await;
     for _ in 0..3 {
         steps.sweep().await;
         desk.settled(9).await;

@@ -165,7 +165,7 @@ async fn whoever_may_not_own_a_shard_begins_nothing() {
     cluster.put(format!("{}workers/w1", cluster.keys.root()), &offer).await;
     let (scheduler, running) = cluster.scheduler("s1", few);
     let jobs = scheduler.jobs.clone();
-    eventually("the offer", async || jobs.0.journal.free_slots(&[("gpu".to_owned(), 1)], 1).is_ok()).await;
+    eventually("the offer", async || jobs.0.journal.free_slots(&[("gpu".to_owned(), 1)], [], 1).is_ok()).await;
     let steps = |name: &str| {
         json!([
             { "name": "wait", "action": { "wait": { "name": "go" } } },
@@ -226,7 +226,7 @@ async fn slots_that_others_take_are_given_up_for_a_while() {
     cluster.put(slot.clone(), &state::JobSlot::default()).await;
     let (scheduler, running) = cluster.scheduler("s1", options());
     let jobs = scheduler.jobs.clone();
-    eventually("the offer", async || jobs.0.journal.free_slots(&[("gpu".to_owned(), 1)], 1).is_ok()).await;
+    eventually("the offer", async || jobs.0.journal.free_slots(&[("gpu".to_owned(), 1)], [], 1).is_ok()).await;
     let (first, second) =
         (submit(&jobs, &asked(&reserving(), "")).await, submit(&jobs, &asked(&reserving(), "")).await);
     let looked = async |job: &Job| get(&jobs, &job.id).await.is_ok_and(|job| !job.steps[0].attempts.is_empty());

@@ -105,7 +105,7 @@ async fn a_listing_is_whole_or_refused() {
     cluster.put(format!("{}member/absent", cluster.keys.root()), &absent).await;
     let (scheduler, running) = cluster.scheduler("s1", options());
     submit(&scheduler.jobs, &asked(&waiting(), "")).await;
-    eventually("some shards", async || scheduler.jobs.0.table.numbers().len() > 64).await;
+    eventually("some shards", async || scheduler.jobs.0.table.shards() > 64).await;
     for _ in 0..100 {
         let refused = scheduler.jobs.list_jobs(request(ListJobsRequest::default())).await.expect_err("it lacks some");
         assert_eq!(refused.code(), Code::Unavailable, "{refused}");
