@@ -37,7 +37,7 @@ async fn a_watch_that_is_passed_on_takes_a_place_of_its_own() {
     }
 }
 
-fn listing(timeout: Duration) -> Request<ListJobsRequest> {
+pub(super) fn listing(timeout: Duration) -> Request<ListJobsRequest> {
     let mut listing = request(ListJobsRequest::default());
     let call = listing.extensions_mut().get_mut::<Call>().expect("a call");
     call.deadline = Deadline::after(SystemClock::now(), timeout);

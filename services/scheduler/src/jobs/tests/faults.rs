@@ -66,7 +66,7 @@ async fn a_panic_of_one_job_leaves_it_visible_and_others_alone() {
     }
     eventually("the job stands still", async || !get(&jobs, &job.id).await.expect("it is shown").stuck.is_empty())
         .await;
-    assert_eq!(signal(&jobs, &job.id).await.expect_err("nobody runs it").code(), Code::Unavailable);
+    assert_eq!(signal(&jobs, &job.id).await.expect_err("nobody runs it").code(), Code::FailedPrecondition);
     whole(&jobs).await;
     let stuck = ListJobsRequest { stuck: true, ..ListJobsRequest::default() };
     let stuck = jobs.list_jobs(request(stuck)).await.expect("a listing").into_inner().jobs;
@@ -115,7 +115,7 @@ async fn a_job_whose_transition_cannot_be_written_stands_still() {
         get(&jobs, &job.id).await.expect("it is shown").stuck.contains("defect of its scheduler")
     })
     .await;
-    assert_eq!(cancel(&jobs, &job.id).await.expect_err("nobody runs it").code(), Code::Unavailable);
+    assert_eq!(cancel(&jobs, &job.id).await.expect_err("nobody runs it").code(), Code::FailedPrecondition);
     let other = submit(&jobs, &asked(&waiting(), "")).await;
     signal(&jobs, &other.id).await.expect("it goes on");
     assert_eq!(end(&jobs, &other.id).await.state(), JobState::Completed);
@@ -193,18 +193,19 @@ async fn whoever_may_not_own_a_shard_begins_nothing() {
         jobs.0.journal.shard(shard).is_some_and(|shard| shard.holds(SystemClock::now()))
     };
     eventually("the lease is in doubt", async || !holds().await).await;
-    signal(&jobs, &ids[2]).await.expect("it is taken");
-    signal(&jobs, &ids[3]).await.expect("it is taken");
+    for id in &ids[2..] {
+        let refused = signal(&jobs, id).await.expect_err("it may be another scheduler's job");
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    }
     witness.released.send_replace(true);
-    eventually("the first one's end", async || {
-        get(&jobs, &ids[0]).await.is_ok_and(|job| job.state() == JobState::Completed)
-    })
-    .await;
     settle().await;
     assert_eq!(witness.calls.load(Ordering::SeqCst), 1, "something was begun by who may not");
     let slots = store.inner.read(Range::Prefix(format!("{}slot/", cluster.keys.root()))).await.expect("it is embedded");
     assert_eq!(slots.entries, [], "a slot was taken by who may not");
     store.alive.send_replace(true);
+    for id in &ids[2..] {
+        eventually("the lease", async || signal(&jobs, id).await.is_ok()).await;
+    }
     let stay = SignalJobRequest { id: ids[3].clone(), name: "stay".into(), value: None };
     jobs.signal_job(request(stay)).await.expect("it is taken");
     for id in &ids {

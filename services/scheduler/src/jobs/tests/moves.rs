@@ -173,7 +173,6 @@ async fn a_job_of_a_shard_that_is_being_lost_is_not_unknown() {
     shared.table.recovered(id.shard(), lost.epoch());
     let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("it is open");
     assert!(run::open(shared, &lost, &program, record, First::TakenOver(permit)));
-    eventually("the job", async || get(jobs, &job.id).await.is_ok()).await;
     for refused in [signal(jobs, &job.id).await, get(jobs, &job.id).await] {
         let refused = refused.expect_err("it is not this scheduler's any more");
         assert_eq!(refused.code(), Code::Unavailable, "{refused}");

@@ -3,6 +3,7 @@
 use weft_proto::weft::jobs::v1::jobs_server::{self, JobsServer};
 use weft_proto::weft::state::v1::JobOwner;
 
+use super::bounds::listing;
 use super::*;
 
 /// A scheduler that a test plays.
@@ -106,8 +107,9 @@ async fn a_listing_is_whole_or_refused() {
     let (scheduler, running) = cluster.scheduler("s1", options());
     submit(&scheduler.jobs, &asked(&waiting(), "")).await;
     eventually("some shards", async || scheduler.jobs.0.table.shards() > 64).await;
-    for _ in 0..100 {
-        let refused = scheduler.jobs.list_jobs(request(ListJobsRequest::default())).await.expect_err("it lacks some");
+    for _ in 0..2 {
+        let asked = listing(Duration::from_millis(100));
+        let refused = scheduler.jobs.list_jobs(asked).await.expect_err("it lacks some");
         assert_eq!(refused.code(), Code::Unavailable, "{refused}");
         assert!(error_of(&refused).pushback().is_some(), "{refused}");
         tokio::task::yield_now().await;
