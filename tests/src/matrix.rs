@@ -100,7 +100,7 @@ impl Point {
 
     /// Whether the job has to be undone: by what goes wrong here, or so that there is an undo that can go wrong.
     fn brings_down(&self) -> bool {
-        let is_given_up = matches!(self.spot.phase, Phase::Pre | Phase::Pivot) && !self.spot.is_spared;
+        let is_given_up = matches!(self.spot.phase, Phase::Pre | Phase::Pivot);
         self.direction == Direction::Undo || self.kind == FaultKind::Refuse && is_given_up
     }
 }

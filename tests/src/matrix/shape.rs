@@ -28,8 +28,6 @@ pub struct Shape {
     /// For people.
     pub name: &'static str,
     steps: fn(&str) -> Vec<Step>,
-    /// Steps without which a join is content.
-    spared: &'static [&'static str],
 }
 
 /// A call that jobs of a shape make.
@@ -43,16 +41,14 @@ pub struct Spot {
     pub phase: Phase,
     /// Whether it is undone when the job cannot finish.
     pub is_undone: bool,
-    /// Whether the job can do without it.
-    pub is_spared: bool,
 }
 
 /// The example of `make run`, a chain without a pivot, a list with a quorum behind it, a diamond with conditions and steps after the pivot.
 pub static SHAPES: [Shape; 4] = [
-    Shape { name: "example", steps: example, spared: &["digits", "slow"] },
-    Shape { name: "chain", steps: chain, spared: &[] },
-    Shape { name: "list", steps: list, spared: &["left", "right"] },
-    Shape { name: "diamond", steps: diamond, spared: &[] },
+    Shape { name: "example", steps: example },
+    Shape { name: "chain", steps: chain },
+    Shape { name: "list", steps: list },
+    Shape { name: "diamond", steps: diamond },
 ];
 
 fn example(target: &str) -> Vec<Step> {
@@ -61,9 +57,9 @@ fn example(target: &str) -> Vec<Step> {
         call("prepare", &["reserve"], target),
         call("digits", &["prepare"], target),
         call("slow", &["prepare"], target),
-        // What an `any` may leave behind has no effect itself.
-        compute("digit", &["digits"], &json!("digits")),
-        compute("guess", &["slow"], &json!("slow")),
+        // What an `any` may leave behind has no effect, nor has anything that leads there alone.
+        compute("digit", &["digits", "slow"], &json!("digits")),
+        compute("guess", &["digits", "slow"], &json!("slow")),
         Step { join: Join::Any.into(), ..compute("pick", &["digit", "guess"], &json!("picked")) },
         pivot("publish", &["pick"], target),
         Step { phase: Phase::Finally.into(), action: release("reserve"), ..step("release", &[]) },
@@ -88,8 +84,8 @@ fn list(target: &str) -> Vec<Step> {
         call("left", &["each"], target),
         call("right", &["each"], target),
         compute("all", &["each"], &json!("all")),
-        compute("one", &["left"], &json!("one")),
-        compute("other", &["right"], &json!("other")),
+        compute("one", &["left", "right"], &json!("one")),
+        compute("other", &["left", "right"], &json!("other")),
         quorum,
     ]
 }
@@ -158,7 +154,6 @@ impl Shape {
             item,
             phase: if step.phase() == Phase::Unspecified { Phase::Pre } else { step.phase() },
             is_undone: step.undo.is_some(),
-            is_spared: self.spared.contains(&step.name.as_str()),
         };
         items.into_iter().map(spot).collect()
     }
