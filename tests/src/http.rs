@@ -12,7 +12,8 @@ pub async fn get(address: &str, path: &str) -> Result<String> {
     stream.write_all(request.as_bytes()).await?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await?;
-    ensure!(text.starts_with("HTTP/1.0 200"), "{}", text.lines().next().unwrap_or_default());
+    let told = text.lines().next().unwrap_or_default();
+    ensure!(told.split(' ').nth(1) == Some("200"), "{told}");
     let (_, body) = text.split_once("\r\n\r\n").context("a body")?;
     Ok(body.to_owned())
 }

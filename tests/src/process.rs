@@ -51,6 +51,11 @@ impl Weft {
         Self::launch(Command::new(binary()?).env_clear(), address, command, flags)
     }
 
+    /// As [`Self::start`], with these variables in its environment.
+    pub fn start_in(environment: &[(&str, &str)], command: &str, flags: &[&str]) -> Result<Self> {
+        Self::launch(Command::new(binary()?).env_clear().envs(environment.iter().copied()), FREE, command, flags)
+    }
+
     /// As [`Self::start`], with one thread for everything that is asynchronous, and keeping memory that was freed, as a router is deployed
     /// that carries large tensors (docs/benchmarks.md).
     pub fn start_single(command: &str, flags: &[&str]) -> Result<Self> {

@@ -21,4 +21,5 @@ mod processes {
     mod rollouts;
     mod scaling;
     mod sequences;
+    mod values;
 }

@@ -44,6 +44,11 @@ impl Process {
         Self::embed(common).await
     }
 
+    /// Whether the store ends with this process.
+    pub const fn is_embedded(&self) -> bool {
+        self.state.is_embedded()
+    }
+
     /// As [`Self::start`] in a process that has its own logging.
     pub async fn embed(common: Common) -> Result<Self> {
         let tasks = Tasks::new();

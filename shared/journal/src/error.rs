@@ -64,12 +64,21 @@ pub enum Error {
         /// How long it may be.
         limit: usize,
     },
-    /// There is no folder for what is too long for a record.
+    /// There is no place for what is too long for a record.
     #[error("values above 4 KiB are not kept here")]
     NotKept,
-    /// The folder of contents.
-    #[error("the folder of payloads cannot be used: {0}")]
-    Folder(#[from] std::io::Error),
+    /// The place of contents.
+    #[error("the place of values cannot be used: {0}")]
+    Place(object_store::Error),
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::Missing,
+            error => Self::Place(error),
+        }
+    }
 }
 
 /// There are not enough free slots.

@@ -194,7 +194,7 @@ impl Journal {
         if is_short || text.len() <= MIN_STORED {
             return Ok(Payload::Inline(text.into()));
         }
-        self.shared.payloads.put(text, self.shared.clock.wall()).await
+        self.shared.payloads.put(text).await
     }
 
     /// The text of a value.

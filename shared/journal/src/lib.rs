@@ -40,6 +40,6 @@ pub use id::{InvalidId, JobId};
 pub use journal::{Journal, Owned};
 pub use keys::Keys;
 pub use options::{Options, Wiring};
-pub use payloads::{MAX_INLINE, MAX_PAYLOAD, Payloads};
+pub use payloads::{MAX_INLINE, MAX_PAYLOAD, Misplaced, Payloads};
 pub use record::{Durability, Hash, Record, Unreadable};
 pub use shard::Shard;

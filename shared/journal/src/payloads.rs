@@ -1,17 +1,22 @@
 //! Values that are too long for the log, each under the hash of its content.
 //!
-//! A folder that every scheduler sees (one machine, or a shared file system) is enough: what is written is never changed, so there is
-//! nothing to coordinate. A value is on the disk before a record that refers to it is committed.
+//! They stand in an object store that every scheduler sees: a folder (one machine, or a shared file system), or a bucket that is
+//! spoken to as Amazon S3 is. What is written is never changed, so there is nothing to coordinate. A value is safe before a record that
+//! refers to it is committed.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt as _, RetryConfig};
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use weft_saga::Payload;
 
@@ -27,21 +32,77 @@ pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 
 /// How many values are read and written at once.
 const MAX_AT_ONCE: usize = 64;
+/// How many values are removed at once.
+const REMOVED_AT_ONCE: usize = 16;
+
+/// How long one request to a bucket may take, and all repetitions of it together. Jobs try again by themselves.
+const REQUEST: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(3);
+const RETRIES: usize = 3;
 
 /// Where long values are kept. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Payloads {
-    place: Arc<Place>,
+    place: Option<Arc<Place>>,
     /// A folder that hangs holds up so many threads, and whoever comes after them waits where it can leave.
     room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
-enum Place {
-    Nowhere,
-    Folder(PathBuf),
-    // Held for one lookup or change, never across an await.
-    Memory(Mutex<HashMap<Hash, (Bytes, SystemTime)>>),
+struct Place {
+    store: Box<dyn ObjectStore>,
+    root: Path,
+}
+
+impl Place {
+    fn path(&self, hash: &Hash) -> Path {
+        let name = hex(hash);
+        self.root.clone().join(&name[..2]).join(name)
+    }
+
+    /// Which value stands there: none where this build would not have put it.
+    fn value_at(&self, location: &Path) -> Option<Hash> {
+        location.filename().and_then(unhex).filter(|hash| self.path(hash) == *location)
+    }
+
+    async fn sweep(&self, before: SystemTime, needed: &(dyn Fn(&Hash) -> bool + Send + Sync)) -> Result<usize, Error> {
+        let goes = |found: &ObjectMeta| {
+            is_older(found, before) && self.value_at(&found.location).is_some_and(|hash| !needed(&hash))
+        };
+        self.store
+            .list(Some(&self.root))
+            .map_err(Error::from)
+            .try_filter_map(|found| future::ready(Ok(goes(&found).then_some(found.location))))
+            .map_ok(|location| self.remove(location, before))
+            .try_buffer_unordered(REMOVED_AT_ONCE)
+            .try_fold(0, |removed, is_gone| future::ready(Ok(removed + usize::from(is_gone))))
+            .await
+    }
+
+    /// Looks once more, for it may have been kept again since it was listed.
+    async fn remove(&self, location: Path, before: SystemTime) -> Result<bool, Error> {
+        match self.store.head(&location).await {
+            Ok(found) if is_older(&found, before) => self.store.delete(&location).await?,
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
+    }
+}
+
+fn is_older(found: &ObjectMeta, before: SystemTime) -> bool {
+    SystemTime::from(found.last_modified) < before
+}
+
+/// Why a place cannot be one for values.
+#[derive(Debug, thiserror::Error)]
+pub enum Misplaced {
+    /// Another kind of place.
+    #[error("{0:?} is neither a folder nor s3://<bucket>/<prefix>")]
+    Unknown(String),
+    /// The path has no name as an object's, or the bucket's settings, those of the environment among them, do not go together.
+    #[error("{0}")]
+    Settings(#[from] object_store::Error),
 }
 
 /// The hash of a content.
@@ -50,40 +111,50 @@ pub(crate) fn sha256(bytes: &[u8]) -> Hash {
 }
 
 impl Payloads {
-    fn at(place: Place) -> Self {
-        Self { place: Arc::new(place), room: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
+    fn at(store: impl ObjectStore, root: Path) -> Self {
+        let place = Place { store: Box::new(store), root };
+        Self { place: Some(Arc::new(place)), room: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
     }
 
-    /// In a folder, which is made when it is first needed.
-    pub fn folder(path: impl Into<PathBuf>) -> Self {
-        Self::at(Place::Folder(path.into()))
+    /// In a folder, which is made when it is first needed, or in a bucket: `s3://<bucket>/<prefix>`. Where the bucket is and who asks
+    /// for it is told by the environment's `AWS_` variables (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID` and so on) or by
+    /// the machine that it runs on, as for other clients of S3. Nothing is asked for yet.
+    /// The values of a cluster stand in a part of their own.
+    pub fn named(place: &str, cluster: &str) -> Result<Self, Misplaced> {
+        let unknown = || Misplaced::Unknown(place.to_owned());
+        match place.split_once("://") {
+            Some(("s3", rest)) => {
+                let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                let root = Path::parse(prefix).map_err(object_store::Error::from)?;
+                if name.is_empty() { Err(unknown()) } else { Ok(Self::at(bucket(name)?, root.join(cluster))) }
+            }
+            Some(_) => Err(unknown()),
+            None => {
+                let folder = std::path::absolute(place).map_err(|_| unknown())?;
+                let root = Path::from_absolute_path(folder).map_err(object_store::Error::from)?;
+                Ok(Self::at(LocalFileSystem::new().with_fsync(true), root.join(cluster)))
+            }
+        }
     }
 
-    /// Nowhere: what is too long for the record is refused. For schedulers that share a store and no folder.
+    /// Nowhere: what is too long for the record is refused. For schedulers that share a store and nothing else.
     pub fn nowhere() -> Self {
-        Self::at(Place::Nowhere)
+        Self { place: None, room: Arc::new(Semaphore::new(0)) }
     }
 
     /// In this process: for a store that ends with it, too.
     pub fn memory() -> Self {
-        Self::at(Place::Memory(Mutex::default()))
+        Self::at(InMemory::new(), Path::default())
     }
 
     /// Keeps a value, and returns when it is safe. Keeping it again makes it young again.
-    pub(crate) async fn put(&self, bytes: Bytes, now: SystemTime) -> Result<Payload, Error> {
+    pub(crate) async fn put(&self, bytes: Bytes) -> Result<Payload, Error> {
         if bytes.len() > MAX_PAYLOAD {
             return Err(Error::TooLarge { len: bytes.len(), limit: MAX_PAYLOAD });
         }
+        let place = self.place.clone().ok_or(Error::NotKept)?;
         let (hash, len) = (sha256(&bytes), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        self.blocking(move |place| match place {
-            Place::Nowhere => Err(Error::NotKept),
-            Place::Folder(root) => write(root, &hash, &bytes),
-            Place::Memory(kept) => {
-                kept.lock().unwrap_or_else(PoisonError::into_inner).insert(hash, (bytes, now));
-                Ok(())
-            }
-        })
-        .await?;
+        self.aside(async move { Ok(place.store.put(&place.path(&hash), bytes.into()).await?) }).await?;
         Ok(Payload::Stored { sha256: hash, len })
     }
 
@@ -93,9 +164,17 @@ impl Payloads {
             Payload::Inline(text) => return Ok(Bytes::from(text.clone())),
             Payload::Stored { sha256, len } => (*sha256, *len),
         };
-        let bytes = self.blocking(move |place| read(place, &hash)).await?;
-        let is_whole = u64::try_from(bytes.len()).is_ok_and(|found| found == len) && sha256(&bytes) == hash;
-        if is_whole { Ok(bytes) } else { Err(Error::Corrupt) }
+        let place = self.place.clone().ok_or(Error::Missing)?;
+        self.aside(async move {
+            let found = place.store.get(&place.path(&hash)).await?;
+            // Before anything of its size is read.
+            if found.meta.size != len {
+                return Err(Error::Corrupt);
+            }
+            let bytes = found.bytes().await?;
+            if sha256(&bytes) == hash { Ok(bytes) } else { Err(Error::Corrupt) }
+        })
+        .await
     }
 
     /// Removes what was last kept before `before` and is not `needed`; returns how much that was.
@@ -104,100 +183,37 @@ impl Payloads {
         before: SystemTime,
         needed: Arc<dyn Fn(&Hash) -> bool + Send + Sync>,
     ) -> Result<usize, Error> {
-        self.blocking(move |place| match place {
-            Place::Nowhere => Ok(0),
-            Place::Folder(root) => sweep(root, before, &*needed),
-            Place::Memory(kept) => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                let all = kept.len();
-                kept.retain(|hash, (_, since)| *since >= before || needed(hash));
-                Ok(all - kept.len())
-            }
-        })
-        .await
+        let Some(place) = self.place.clone() else { return Ok(0) };
+        self.aside(async move { place.sweep(before, &*needed).await }).await
     }
 
-    /// Files are read and written where that holds up nobody else. A caller that stops waiting leaves a whole file or none.
-    async fn blocking<T: Send + 'static>(
+    /// What hangs holds up nobody else. A caller that stops waiting leaves a whole value or none.
+    async fn aside<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Place) -> Result<T, Error> + Send + 'static,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let place = Arc::clone(&self.place);
         // It is never closed.
-        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(std::io::Error::other)?;
+        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| Error::NotKept)?;
+        let runtime = Handle::current();
         let work = move || {
             // Given back when the thread is free again, however long ago its caller left.
             let _permit = permit;
-            work(&place)
+            runtime.block_on(work)
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(std::io::Error::other(error).into()),
-        }
+        tokio::task::spawn_blocking(work).await.map_err(object_store::Error::from)?
     }
 }
 
-fn path(root: &Path, hash: &Hash) -> PathBuf {
-    let name = hex(hash);
-    root.join(&name[..2]).join(name)
-}
-
-fn write(root: &Path, hash: &Hash, bytes: &[u8]) -> Result<(), Error> {
-    let path = path(root, hash);
-    let folder = path.parent().unwrap_or(root);
-    fs::create_dir_all(folder)?;
-    // Written aside and renamed: whoever reads finds the whole content or none.
-    let aside = folder.join(format!(".{}.{:016x}", hex(&hash[..4]), rand::random::<u64>()));
-    let written = File::create(&aside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    let renamed = written.and_then(|()| fs::rename(&aside, &path)).and_then(|()| File::open(folder)?.sync_all());
-    if renamed.is_err() {
-        // The error that matters is the first one.
-        drop(fs::remove_file(&aside));
-    }
-    Ok(renamed?)
-}
-
-fn read(place: &Place, hash: &Hash) -> Result<Bytes, Error> {
-    match place {
-        Place::Nowhere => Err(Error::Missing),
-        Place::Folder(root) => match fs::read(path(root, hash)) {
-            Ok(bytes) => Ok(Bytes::from(bytes)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::Missing),
-            Err(error) => Err(error.into()),
-        },
-        Place::Memory(kept) => {
-            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.get(hash).map(|(bytes, _)| bytes.clone()).ok_or(Error::Missing)
-        }
-    }
-}
-
-fn sweep(root: &Path, before: SystemTime, needed: &dyn Fn(&Hash) -> bool) -> Result<usize, Error> {
-    let mut removed = 0;
-    for folder in entries(root)?.into_iter().filter(|path| path.is_dir()) {
-        for path in entries(&folder)? {
-            // What was left half written is as old as its last byte.
-            let hash = path.file_name().and_then(|name| name.to_str()).and_then(unhex);
-            let is_old = fs::metadata(&path).and_then(|file| file.modified()).is_ok_and(|at| at < before);
-            if is_old && !hash.is_some_and(|hash| needed(&hash)) {
-                fs::remove_file(&path)?;
-                removed += 1;
-            }
-        }
-    }
-    Ok(removed)
-}
-
-/// What a folder holds; nothing where there is none yet.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    match fs::read_dir(folder) {
-        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
-    }
+fn bucket(name: &str) -> object_store::Result<impl ObjectStore> {
+    // Connections to etcd have the same one. Where it is there already, nothing is to be done.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let seconds = |limit: Duration| format!("{}s", limit.as_secs());
+    AmazonS3Builder::from_env()
+        .with_bucket_name(name)
+        .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), seconds(REQUEST))
+        .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::ConnectTimeout), seconds(CONNECT))
+        .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: REQUEST, ..RetryConfig::default() })
+        .build()
 }
 
 fn unhex(text: &str) -> Option<Hash> {

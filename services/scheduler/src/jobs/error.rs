@@ -31,14 +31,14 @@ pub(super) fn journal_failed(error: &weft_journal::Error) -> Error {
         }
         Failed::NotKept => Error::new(
             Reason::PreconditionFailed,
-            "values above 4 KiB, or 32 KiB in one job, need a folder: see the schedulers' setting --jobs-payloads",
+            "values above 4 KiB, or 32 KiB in one job, need a place: see the schedulers' setting --jobs-payloads",
         ),
         Failed::Unreadable(_) => set_aside(),
         Failed::Missing | Failed::Corrupt => {
             tracing::warn!(%error, "something of a job cannot be read");
             Error::new(Reason::Internal, "what the log refers to cannot be read")
         }
-        Failed::Folder(_) => {
+        Failed::Place(_) => {
             tracing::warn!(%error, "payloads cannot be used");
             Error::new(Reason::StoreUnavailable, "long values cannot be kept at the moment").retry_after(RETRY)
         }

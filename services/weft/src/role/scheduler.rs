@@ -1,8 +1,8 @@
 //! A scheduler.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use weft_runtime::Api;
-use weft_scheduler::{JobOptions, ModelControl, Options, Scheduler, Wiring};
+use weft_scheduler::{JobOptions, JobPayloads, ModelControl, Options, Scheduler, Wiring};
 
 use super::{Bound, Role};
 use crate::process::Process;
@@ -22,7 +22,7 @@ pub async fn scheduler(process: &Process, settings: settings::Scheduler) -> Resu
         history: settings.history,
         jobs: JobOptions {
             batch: settings.jobs.batch,
-            payloads: settings.jobs.payloads,
+            payloads: payloads(process, settings.jobs.payloads.as_deref())?,
             retention: settings.jobs.retention,
             targets: settings.jobs.targets.join(",").parse().map_err(anyhow::Error::msg)?,
             ..JobOptions::default()
@@ -43,4 +43,13 @@ pub async fn scheduler(process: &Process, settings: settings::Scheduler) -> Resu
     let role = bound.serve(process, "scheduler", api, axum::Router::new())?;
     // Nobody shall be sent here any more before connections are told to go.
     Ok(Role { before: Some(leave), ..role })
+}
+
+/// Values that outlive this process where the log does.
+fn payloads(process: &Process, place: Option<&str>) -> Result<JobPayloads> {
+    match place {
+        Some(place) => JobPayloads::named(place, &process.common.cluster).context("--jobs-payloads"),
+        None if process.is_embedded() => Ok(JobPayloads::memory()),
+        None => Ok(JobPayloads::nowhere()),
+    }
 }

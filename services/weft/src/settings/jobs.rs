@@ -1,18 +1,17 @@
 //! A scheduler's settings of jobs.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use weft_config::{Section, Setting};
-use weft_scheduler::{JobPayloads, JobTargets};
+use weft_scheduler::JobTargets;
 
 /// What a scheduler is told of jobs.
 #[derive(Clone, Debug)]
 pub struct Jobs {
     /// The most jobs whose transitions go into one transaction.
     pub batch: usize,
-    /// Where long values are kept.
-    pub payloads: JobPayloads,
+    /// Where long values are kept: a folder or a bucket.
+    pub payloads: Option<String>,
     /// How long a job is known after its end.
     pub retention: Duration,
     /// The services that jobs may call.
@@ -27,12 +26,6 @@ pub(super) fn read(section: &mut Section<'_>, is_alone: bool) -> Jobs {
         "services that jobs may call: host, host:port, *.domain or *.domain:port; with none jobs call only models";
     let targets = Setting::new("jobs-targets", own, about)
         .check("hosts, with ports or without", |targets: &Vec<String>| targets.join(",").parse::<JobTargets>().is_ok());
-    let folder: Option<PathBuf> = section.get(Setting::new(
-        "jobs-payloads",
-        None,
-        "folder that all schedulers share, for values of jobs above 4 KiB; unset refuses them, but in one process with an embedded store",
-    ));
-    let unset = if is_alone { JobPayloads::memory } else { JobPayloads::nowhere };
     let batch = Setting::new(
         "jobs-batch",
         100,
@@ -40,7 +33,11 @@ pub(super) fn read(section: &mut Section<'_>, is_alone: bool) -> Jobs {
     );
     Jobs {
         batch: section.get(batch.within(1, 100)),
-        payloads: folder.map_or_else(unset, JobPayloads::folder),
+        payloads: section.get(Setting::new(
+            "jobs-payloads",
+            None,
+            "folder that all schedulers share, or s3://<bucket>/<prefix>, for values of jobs above 4 KiB; unset refuses them where the store is etcd",
+        )),
         retention: section.get(
             Setting::new(
                 "jobs-retention",

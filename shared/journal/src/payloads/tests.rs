@@ -4,8 +4,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn both() -> (tempfile::TempDir, [Payloads; 2]) {
     let folder = tempfile::tempdir().expect("a folder");
-    let payloads = [Payloads::folder(folder.path().join("payloads")), Payloads::memory()];
+    let payloads = [named(&folder.path().join("payloads")), Payloads::memory()];
     (folder, payloads)
+}
+
+fn named(folder: &std::path::Path) -> Payloads {
+    Payloads::named(folder.to_str().expect("a name"), "test").expect("a folder")
 }
 
 fn now() -> SystemTime {
@@ -17,9 +21,9 @@ async fn contents_read_back() {
     let (_folder, both) = both();
     for payloads in both {
         let text = Bytes::from(vec![b'x'; 10_000]);
-        let payload = payloads.put(text.clone(), now()).await.expect("it is kept");
+        let payload = payloads.put(text.clone()).await.expect("it is kept");
         assert_eq!(payload, Payload::Stored { sha256: sha256(&text), len: 10_000 });
-        assert_eq!(payloads.put(text.clone(), now()).await.expect("again"), payload);
+        assert_eq!(payloads.put(text.clone()).await.expect("again"), payload);
         assert_eq!(payloads.get(&payload).await.expect("it is there"), text);
         assert_eq!(payloads.get(&Payload::Inline(b"1".to_vec())).await.expect("it is there"), "1");
         let absent = Payload::Stored { sha256: [9; 32], len: 1 };
@@ -27,18 +31,21 @@ async fn contents_read_back() {
         let longer = Payload::Stored { sha256: sha256(&text), len: 10_001 };
         assert!(matches!(payloads.get(&longer).await, Err(Error::Corrupt)));
         let long = Bytes::from(vec![0; MAX_PAYLOAD + 1]);
-        assert!(matches!(payloads.put(long, now()).await, Err(Error::TooLarge { .. })));
+        assert!(matches!(payloads.put(long).await, Err(Error::TooLarge { .. })));
     }
 }
 
 #[tokio::test]
 async fn damage_is_found() {
     let folder = tempfile::tempdir().expect("a folder");
-    let payloads = Payloads::folder(folder.path());
-    let payload = payloads.put(Bytes::from_static(b"a value of some length"), now()).await.expect("it is kept");
-    let path = path(folder.path(), &sha256(b"a value of some length"));
-    fs::write(path, b"another value, as long").expect("it is written");
-    assert!(matches!(payloads.get(&payload).await, Err(Error::Corrupt)));
+    let payloads = named(folder.path());
+    let payload = payloads.put(Bytes::from_static(b"a value of some length")).await.expect("it is kept");
+    let name = hex(&sha256(b"a value of some length"));
+    let path = folder.path().join("test").join(&name[..2]).join(name);
+    for other in [&b"another value, as long"[..], b"longer than what was kept"] {
+        std::fs::write(&path, other).expect("it is written");
+        assert!(matches!(payloads.get(&payload).await, Err(Error::Corrupt)));
+    }
 }
 
 #[tokio::test]
@@ -48,7 +55,7 @@ async fn only_what_is_old_and_not_needed_goes() {
         let text = |number: u8| Bytes::from(vec![number; 100]);
         let mut kept = Vec::new();
         for number in 0..3 {
-            kept.push(payloads.put(text(number), now()).await.expect("it is kept"));
+            kept.push(payloads.put(text(number)).await.expect("it is kept"));
         }
         let needed = Arc::new(|hash: &Hash| *hash == sha256(&[0; 100]));
         let young = payloads.sweep(now() - HOUR, needed.clone()).await.expect("it works");
@@ -57,6 +64,36 @@ async fn only_what_is_old_and_not_needed_goes() {
         assert!(payloads.get(&kept[0]).await.is_ok());
         assert!(matches!(payloads.get(&kept[1]).await, Err(Error::Missing)));
     }
-    let nowhere = Payloads::folder("/nowhere/at/all");
+    let nowhere = named(std::path::Path::new("/nowhere/at/all"));
     assert_eq!(nowhere.sweep(now(), Arc::new(|_| false)).await.expect("nothing to do"), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_ours_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let payloads = named(folder.path());
+    let other = Payloads::named(folder.path().to_str().expect("a name"), "other").expect("a folder");
+    let kept = other.put(Bytes::from_static(b"the other cluster's")).await.expect("it is kept");
+    payloads.put(Bytes::from_static(b"ours")).await.expect("it is kept");
+    let name = hex(&sha256(b"at the wrong place"));
+    let strange = ["notes.txt".to_owned(), format!("test/{name}"), "test/aa/notes.txt".to_owned()];
+    std::fs::create_dir(folder.path().join("test/aa")).expect("a folder");
+    for strange in &strange {
+        std::fs::write(folder.path().join(strange), b"text").expect("it is written");
+    }
+    assert_eq!(payloads.sweep(now() + HOUR, Arc::new(|_| false)).await.expect("it works"), 1);
+    for strange in &strange {
+        assert!(folder.path().join(strange).exists(), "{strange}");
+    }
+    assert!(other.get(&kept).await.is_ok());
+}
+
+#[test]
+fn places_that_are_none_are_refused() {
+    for place in ["gs://bucket/values", "s3://", "s3:///values", "file:///tmp/values"] {
+        assert!(matches!(Payloads::named(place, "test"), Err(Misplaced::Unknown(named)) if named == place), "{place}");
+    }
+    for place in ["s3://bucket", "s3://bucket/values", "values", "/var/lib/values"] {
+        Payloads::named(place, "test").expect(place);
+    }
 }

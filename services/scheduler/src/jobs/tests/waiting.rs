@@ -79,7 +79,8 @@ impl Folder {
     }
 
     fn options(&self) -> Options {
-        let jobs = JobOptions { payloads: Payloads::folder(self.path("values")), ..options().jobs };
+        let place = self.path("values").display().to_string();
+        let jobs = JobOptions { payloads: Payloads::named(&place, "test").expect("a folder"), ..options().jobs };
         Options { jobs, ..Options::default() }
     }
 
