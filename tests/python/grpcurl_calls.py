@@ -17,7 +17,10 @@ checks = Checks("grpcurl")
 GRPCURL = os.path.join(os.path.dirname(sys.prefix), "bin", "grpcurl")
 
 # grpcurl ends with 64 plus the status code.
-OK, INVALID_ARGUMENT, NOT_FOUND = 0, 67, 69
+OK, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION = 0, 67, 69, 70, 73
+
+# What an attempt of a job's step tells.
+SEEN = ("startedAt", "endedAt", "outcome", "place", "budget")
 
 
 def grpcurl(address, *args, data=None, headers=()):
@@ -160,6 +163,59 @@ def splits(address):
     call(address, "weft.control.v1.Routes/DeleteRoute", {"name": "numbers"})
 
 
+def jobs(address):
+    service = "weft.jobs.v1.Jobs"
+    data = {"datatype": "INT32", "shape": [2], "data": "$input.numbers"}
+    steps = [
+        {"name": "copy", "action": {"infer": {"model": "identity", "inputs": {"INPUT": data}}}},
+        {"name": "approval", "needs": ["copy"], "action": {"wait": {"name": "approved"}}},
+        {"name": "both", "needs": ["approval"], "action": {"compute": {"value": ["$steps.copy.outputs", "$steps.approval"]}}},
+    ]
+    request = {"definition": {"name": "approved", "steps": steps, "output": "$steps.both"},
+               "input": {"numbers": [3, 4]}, "key": "grpcurl"}
+    job = call(address, f"{service}/SubmitJob", request)["job"]
+    checks.equal("the same submission is the same job", call(address, f"{service}/SubmitJob", request)["job"]["id"], job["id"])
+    fails("another job under the key", address, f"{service}/SubmitJob", {**request, "input": {}}, ALREADY_EXISTS, "key")
+    circle = {"name": "circle", "steps": [{**steps[1], "needs": ["approval"]}]}
+    fails("a circle", address, f"{service}/SubmitJob", {"definition": circle}, INVALID_ARGUMENT, "definition.steps[0].needs")
+
+    def get(**more):
+        return call(address, f"{service}/GetJob", {"id": job["id"], **more})
+
+    def state(step):
+        return [found["state"] for found in get()["job"]["steps"] if found["name"] == step][0]
+
+    def verb(verb):
+        call(address, f"{service}/ResolveJob", {"id": job["id"], "verb": verb, "reason": "a look"})
+
+    checks.until("it waits for its signal", lambda: state("approval") == "STEP_STATE_RUNNING")
+    verb("VERB_PAUSE")
+    checks.holds("it is paused", get()["job"]["paused"])
+    verb("VERB_RESUME")
+    signal = {"id": job["id"], "name": "approved", "value": {"by": "somebody"}}
+    fails("a signal that nothing waits for", address, f"{service}/SignalJob", {**signal, "name": "other"}, FAILED_PRECONDITION, "signal")
+    call(address, f"{service}/SignalJob", signal)
+    code, out, err = grpcurl(address, f"{service}/WatchJob", data={"id": job["id"]})
+    checks.holds("a watch ends with its job", code == OK and "JOB_STATE_COMPLETED" in out, out + err)
+    told = get(flowchart=True)
+    copy = told["job"]["steps"][0]
+    attempt = copy["attempts"][0]
+    checks.holds("a step tells when, where and within what budget", all(attempt.get(field) for field in SEEN), attempt)
+    checks.holds("a job has its trace", len(told["job"]["traceId"]) == 32, told["job"])
+    checks.holds("and a flowchart", told["flowchart"].startswith("flowchart") and "copy" in told["flowchart"], told)
+    outputs, approved = told["job"]["output"]
+    checks.equal("its output", (outputs["OUTPUT"]["data"], approved), ([3, 4], {"by": "somebody"}))
+
+    other = call(address, f"{service}/SubmitJob", {"definition": {"name": "waits", "steps": [{**steps[1], "needs": []}]}})["job"]
+    listed = call(address, f"{service}/ListJobs", {"states": ["JOB_STATE_RUNNING"]})["jobs"]
+    checks.equal("one job is open", [found["id"] for found in listed], [other["id"]])
+    call(address, f"{service}/CancelJob", {"id": other["id"], "reason": "not wanted"})
+    code, out, err = grpcurl(address, f"{service}/WatchJob", data={"id": other["id"]})
+    checks.holds("a cancelled job is undone", code == OK and "JOB_STATE_COMPENSATED" in out and "not wanted" in out, out + err)
+    fails("what has ended is not cancelled", address, f"{service}/CancelJob", {"id": other["id"]}, FAILED_PRECONDITION, "ended")
+    fails("an unknown job", address, f"{service}/GetJob", {"id": "00" + 26 * "0"}, NOT_FOUND, "job")
+
+
 def overview(address, metrics):
     workers = call(address, "weft.control.v1.Workers/ListWorkers")["workers"]
     checks.holds("workers have addresses and replicas", all(w["worker"]["address"] and w["replicas"] for w in workers), workers)
@@ -185,6 +241,7 @@ def main():
     models(address)
     routes(address, pixels)
     splits(address)
+    jobs(address)
     overview(address, sys.argv[-1])
     checks.done()
 

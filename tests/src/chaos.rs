@@ -1,12 +1,14 @@
 //! Journaled jobs while the schedulers that run them are killed and paused, and their etcd loses its leader: none is lost, and none of their effects happens twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
+use rand::RngExt as _;
+use rand::seq::SliceRandom as _;
 use serde_json::json;
 use tokio::sync::watch;
 use weft_client::Keys;
@@ -61,6 +63,8 @@ pub struct Figures {
     pub violations: Vec<String>,
     /// From the first submission to the last end.
     pub took: Duration,
+    /// From the last blow to the last end.
+    pub settled: Duration,
 }
 
 /// Schedulers that come and go over one etcd.
@@ -197,12 +201,14 @@ pub async fn run(size: Size) -> Result<Figures> {
         }
     });
     let strikes = strike(&mut schedulers, size, ended.subscribe());
-    let (jobs, ()) = tokio::try_join!(try_join_all(callers), strikes)?;
-    let took = SystemClock::now().saturating_duration_since(begun);
+    let (jobs, last) = tokio::try_join!(try_join_all(callers), strikes)?;
+    let now = SystemClock::now();
+    let took = now.saturating_duration_since(begun);
     let jobs: Vec<Job> = jobs.into_iter().flatten().collect();
     let told = account.account("").await?;
     let mut figures = judge(&jobs, &told.effects, size);
     (figures.deliveries, figures.took) = (told.deliveries, took);
+    figures.settled = now.saturating_duration_since(last);
     for slot in schedulers.keys("slot/").await? {
         figures.violations.push(format!("nobody gave back {slot}"));
     }
@@ -222,23 +228,24 @@ enum Strike {
     Leader,
 }
 
-/// Strikes of each kind in turn, each time once some more jobs have ended.
-async fn strike(schedulers: &mut Schedulers, size: Size, mut ended: watch::Receiver<usize>) -> Result<()> {
-    let rounds = size.kills.max(size.pauses).max(size.leaders);
+/// Strikes in a random order at random schedulers, each time once some more jobs have ended. Returns when the last one was over.
+async fn strike(schedulers: &mut Schedulers, size: Size, mut ended: watch::Receiver<usize>) -> Result<Instant> {
     let kinds = [(Strike::Kill, size.kills), (Strike::Pause, size.pauses), (Strike::Leader, size.leaders)];
-    let of_round = |round: usize| kinds.into_iter().filter(move |(_, times)| round < *times).map(|(strike, _)| strike);
-    let strikes: Vec<Strike> = (0..rounds).flat_map(of_round).collect();
+    let mut strikes: Vec<Strike> =
+        kinds.into_iter().flat_map(|(strike, times)| std::iter::repeat_n(strike, times)).collect();
+    strikes.shuffle(&mut rand::rng());
     for (number, strike) in strikes.iter().enumerate() {
         let goal = size.jobs * (number + 1) / (strikes.len() + 2);
         // A strike that waits for jobs which wait for it would wait for ever.
         let _ = tokio::time::timeout(CALM, ended.wait_for(|ended| *ended >= goal)).await;
+        let victim = rand::rng().random_range(0..size.schedulers);
         match strike {
-            Strike::Kill => schedulers.kill(number)?,
-            Strike::Pause => schedulers.pause(number).await?,
+            Strike::Kill => schedulers.kill(victim)?,
+            Strike::Pause => schedulers.pause(victim).await?,
             Strike::Leader => schedulers.kill_leader().await?,
         }
     }
-    Ok(())
+    Ok(SystemClock::now())
 }
 
 /// One of three kinds: with a pivot, with slots and two calls side by side, and one that cannot finish.
@@ -247,22 +254,27 @@ fn asked(number: usize, target: &str) -> SubmitJobRequest {
     let text = json!(text.to_string());
     let pivot = |needs: &[&str]| Step { phase: Phase::Pivot.into(), ..publish("decide", needs, target, &text) };
     let steps = match number % 3 {
-        0 => vec![publish("first", &[], target, &text), pivot(&["first"])],
-        1 => {
-            let sides = ["left", "right"].map(|name| publish(name, &["slot"], target, &text));
-            [reserve("slot", &[], "default", 1)].into_iter().chain(sides).chain([pivot(&["left", "right"])]).collect()
-        }
-        _ => vec![
+        _ if fails(number) => vec![
             reserve("slot", &[], "default", 1),
             publish("first", &["slot"], target, &text),
             compute("fails", &["first"], &json!("$input.missing")),
             pivot(&["fails"]),
         ],
+        0 => vec![publish("first", &[], target, &text), pivot(&["first"])],
+        _ => {
+            let sides = ["left", "right"].map(|name| publish(name, &["slot"], target, &text));
+            [reserve("slot", &[], "default", 1)].into_iter().chain(sides).chain([pivot(&["left", "right"])]).collect()
+        }
     };
     request(definition("chaos", steps), &format!("chaos-{number}"))
 }
 
-/// What the other service did, against what became of the jobs.
+/// Whether a job of this number cannot finish.
+const fn fails(number: usize) -> bool {
+    number % 3 == 2
+}
+
+/// What the other service did, against what became of the jobs. The key of an effect names the job and the step that it is for.
 fn judge(jobs: &[Job], effects: &[Effect], size: Size) -> Figures {
     let mut figures = Figures { effects: effects.len(), ..Figures::default() };
     let mut net: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
@@ -270,29 +282,81 @@ fn judge(jobs: &[Job], effects: &[Effect], size: Size) -> Figures {
         let (actions, undos) = net.entry(effect.key.as_str()).or_default();
         *(if effect.direction == "undo" { undos } else { actions }) += 1;
     }
-    let mut known = std::collections::BTreeSet::new();
+    let mut known = BTreeSet::new();
     for job in jobs {
         known.insert(job.id.as_str());
-        let external = job.steps.iter().map(|step| step.name.as_str()).filter(|name| !["slot", "fails"].contains(name));
-        let of_step = |name: &str| net.get(format!("{}/{name}", job.id).as_str()).copied().unwrap_or_default();
-        let is_right: fn((u32, u32)) -> bool = match job.state() {
-            JobState::Completed => |net| net == (1, 0),
-            _ => |net| net.0 == net.1 && net.0 <= 1,
-        };
+        let number = job.key.rsplit('-').next().and_then(|number| number.parse().ok());
+        let meant = if number.is_some_and(fails) { JobState::Compensated } else { JobState::Completed };
         match job.state() {
             JobState::Completed => figures.completed += 1,
             JobState::Compensated => figures.compensated += 1,
-            other => figures.violations.push(format!("{} ended as {other:?}", job.id)),
+            _ => {}
         }
-        let wrong = external.filter(|name| !is_right(of_step(name)));
-        figures
-            .violations
-            .extend(wrong.map(|name| format!("{}/{name}: {:?} in {:?}", job.id, of_step(name), job.state())));
+        if job.state() != meant {
+            figures.violations.push(format!("{} ended as {:?}: {:?}", job.id, job.state(), job.failure));
+        }
+        for step in job.steps.iter().filter(|step| !["slot", "fails"].contains(&step.name.as_str())) {
+            let done = net.remove(format!("{}/{}", job.id, step.name).as_str()).unwrap_or_default();
+            let is_right = match job.state() {
+                JobState::Completed => done == (1, 0),
+                _ => done.0 == done.1 && done.0 <= 1,
+            };
+            if !is_right {
+                figures.violations.push(format!("{}/{}: {done:?} in {:?}", job.id, step.name, job.state()));
+            }
+        }
     }
-    let strangers = net.keys().filter(|key| !key.split('/').next().is_some_and(|job| known.contains(job)));
-    figures.violations.extend(strangers.map(|key| format!("{key} is of no job that was submitted")));
+    figures.violations.extend(net.keys().map(|key| format!("{key} is no call of a job that was submitted")));
     if known.len() != size.jobs {
         figures.violations.push(format!("{} jobs for {} submissions", known.len(), size.jobs));
     }
     figures
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_proto::weft::jobs::v1::StepStatus;
+
+    use super::*;
+
+    fn job(number: usize, state: JobState, steps: &[&str]) -> Job {
+        let status = |name: &&str| StepStatus { name: (*name).to_owned(), ..StepStatus::default() };
+        Job {
+            id: format!("job{number}"),
+            key: format!("chaos-{number}"),
+            state: state.into(),
+            steps: steps.iter().map(status).collect(),
+            ..Job::default()
+        }
+    }
+
+    fn effect(key: &str, direction: &str) -> Effect {
+        Effect { key: key.to_owned(), direction: direction.to_owned(), ..Effect::default() }
+    }
+
+    const ONE: Size = Size { jobs: 1, open: 1, schedulers: 1, kills: 0, pauses: 0, members: 1, leaders: 0 };
+
+    #[test]
+    fn every_kind_of_wrong_is_told() {
+        let done = job(0, JobState::Completed, &["first", "decide"]);
+        let undone = job(2, JobState::Compensated, &["slot", "first", "fails", "decide"]);
+        let both = || vec![effect("job0/first", "action"), effect("job0/decide", "action")];
+        let wrong = |job: &Job, effects: &[Effect]| judge(std::slice::from_ref(job), effects, ONE).violations.len();
+        assert_eq!(wrong(&done, &both()), 0);
+        assert_eq!(wrong(&undone, &[]), 0);
+        assert_eq!(wrong(&undone, &[effect("job2/first", "action"), effect("job2/first", "undo")]), 0);
+
+        assert_eq!(wrong(&done, &both()[..1]), 1, "an effect is lost");
+        assert_eq!(wrong(&done, &[both(), both()].concat()), 2, "effects are doubled");
+        assert_eq!(wrong(&done, &[both(), vec![effect("job0/first", "undo")]].concat()), 1, "one was undone");
+        assert_eq!(wrong(&done, &[both(), vec![effect("job0/other", "action")]].concat()), 1, "of no step");
+        assert_eq!(wrong(&done, &[both(), vec![effect("job1/first", "action")]].concat()), 1, "of no job");
+        assert_eq!(wrong(&undone, &[effect("job2/first", "action")]), 1, "nothing was undone");
+        let twice = ["action", "undo", "action", "undo"].map(|direction| effect("job2/first", direction));
+        assert_eq!(wrong(&undone, &twice), 1, "done and undone twice");
+        assert_eq!(wrong(&job(0, JobState::Compensated, &[]), &[]), 1, "it could have finished");
+        assert_eq!(wrong(&job(2, JobState::Completed, &[]), &[]), 1, "it could not");
+        assert_eq!(wrong(&job(0, JobState::Running, &[]), &[]), 1, "it has not ended");
+        assert_eq!(judge(&[], &[], ONE).violations.len(), 1, "it is lost");
+    }
 }

@@ -11,9 +11,9 @@ pub(crate) async fn run(small: bool) -> Result<Vec<Goal>> {
         false => Size { jobs: 5_000, open: 64, schedulers: 3, kills: 10, pauses: 5, members: 3, leaders: 3 },
     };
     let figures = chaos::run(size).await?;
-    let chaos::Figures { completed, compensated, effects, deliveries, took, .. } = &figures;
+    let chaos::Figures { completed, compensated, effects, deliveries, took, settled, .. } = &figures;
     crate::tell(&format!(
-        "chaos: {completed} completed, {compensated} undone, {effects} effects of {deliveries} calls in {took:?}\n"
+        "chaos: {completed} completed, {compensated} undone, {effects} effects of {deliveries} calls in {took:?}, the last {settled:?} after the last blow\n"
     ))?;
     for violation in figures.violations.iter().take(10) {
         crate::tell(&format!("  {violation}\n"))?;
@@ -22,5 +22,6 @@ pub(crate) async fn run(small: bool) -> Result<Vec<Goal>> {
     Ok(vec![
         Goal::at_least("jobs.chaos.ended", size.jobs as f64, ended as f64),
         Goal::at_most("jobs.chaos.violations", 0.0, figures.violations.len() as f64),
+        Goal::at_most("jobs.chaos.settled.s", 60.0, settled.as_secs_f64()),
     ])
 }

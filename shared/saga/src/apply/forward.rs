@@ -70,7 +70,8 @@ impl Transition<'_> {
             }
             for item in &mut node.items {
                 let running = item.state == StepState::Started && plan.effect == Effect::Pure;
-                if running || item.state == StepState::Idle && !item.unknown {
+                let waits = matches!(item.state, StepState::Idle | StepState::Stuck) && !item.unknown;
+                if running || waits {
                     item.cancel(self.now, Ending::FailedClean);
                     item.state = StepState::Skipped;
                     changed = true;

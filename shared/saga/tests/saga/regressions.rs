@@ -1,8 +1,8 @@
 //! Courses on which other engines of sagas have failed.
 
-use weft_saga::{Changed, Direction, Event, Fault, JobState, Join, Outcome, Step, StepState};
+use weft_saga::{Changed, Direction, Event, Fault, JobState, Join, Outcome, Payload, Phase, Step, StepState};
 
-use crate::build::{definition, external, pivot, post, reserve, step, wait};
+use crate::build::{definition, external, pivot, post, release, reserve, step, wait};
 use crate::judge::judge;
 use crate::world::{Fate, World};
 
@@ -223,4 +223,37 @@ fn a_clock_that_ran_ahead_holds_nothing_up() {
     world.heal();
     assert_eq!(world.job.state, JobState::Completed);
     assert_eq!(judge(&world), Vec::<String>::new());
+}
+
+/// A step after the pivot has failed for so long that it is stuck, and then another branch does what it was for.
+#[test]
+fn what_is_stuck_and_not_needed_any_more_holds_nothing_up() {
+    for other in [Step { phase: Phase::Post, ..step("b", &[1]) }, Step { phase: Phase::Post, ..wait("b", &[1]) }] {
+        let a = Step { phase: Phase::Post, ..step("a", &[1]) };
+        let after = Step { join: Join::Any, ..post("after", &[2, 3]) };
+        let mut world = World::new(definition(vec![
+            reserve("slot", &[]),
+            pivot("pivot", &[0]),
+            a,
+            other,
+            after,
+            release("back", 0),
+        ]));
+        world.apply(Event::Tick).unwrap();
+        world.reserve(0, 0, true);
+        meet(&mut world, "pivot", Fate::Succeeds);
+        while state(&world, "a") != StepState::Stuck {
+            match world.in_flight().iter().any(|wanted| world.definition.steps[wanted.step].name == "a") {
+                true => meet(&mut world, "a", FINAL),
+                false => world.sleep(),
+            }
+        }
+        match world.definition.steps[3].signal.clone() {
+            Some(name) => drop(world.apply(Event::Signal { name, value: Payload::Inline(Vec::new()) }).unwrap()),
+            None => meet(&mut world, "b", Fate::Succeeds),
+        }
+        meet(&mut world, "after", Fate::Succeeds);
+        assert_eq!((state(&world, "a"), world.job.state), (StepState::Skipped, JobState::Completed));
+        assert_eq!(judge(&world), Vec::<String>::new());
+    }
 }

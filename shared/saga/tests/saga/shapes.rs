@@ -66,15 +66,17 @@ pub(crate) fn any_definition(choices: &mut Choices) -> Definition {
         ));
         for index in 0..choices.pick(4) {
             let after: Vec<usize> = (before + 1..before + 1 + index).collect();
-            let mut needs = vec![before];
-            needs.extend(choices.some_of(&after));
+            let mut needs = choices.some_of(&after);
+            if needs.is_empty() || choices.one_in(2) {
+                needs.insert(0, before);
+            }
             let name = format!("post{index}");
-            let after = if choices.one_in(5) {
-                Step { phase: Phase::Post, ..wait(&name, &needs) }
-            } else {
-                post(&name, &needs)
+            let after = match choices.pick(5) {
+                3 => Step { phase: Phase::Post, ..wait(&name, &needs) },
+                4 => Step { phase: Phase::Post, ..step(&name, &needs) },
+                _ => post(&name, &needs),
             };
-            steps.push(Step { is_ruled: choices.one_in(4), ..after });
+            steps.push(with_join(after, &steps, choices));
         }
     }
     for index in 0..choices.pick(3) {
