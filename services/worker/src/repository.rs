@@ -49,6 +49,8 @@ pub(crate) struct VersionEntry {
     pub(crate) spec: Spec,
     /// The memory it is expected to take, in bytes.
     pub(crate) size_bytes: u64,
+    /// Thousandths of a processor that it is to have; 0 where that is left open.
+    pub(crate) cpu_millis: u32,
     /// What its files must be, where the operator says.
     pub(crate) manifest: Option<Manifest>,
 }
@@ -285,11 +287,13 @@ fn entry(
     manifest: Option<Manifest>,
 ) -> VersionEntry {
     let size_bytes = settings.engine.estimate_bytes(length, settings.max_batch_size);
-    VersionEntry { spec: settings.spec(name, Source::File(path)), size_bytes, manifest }
+    let cpu_millis = settings.cpu_millis;
+    VersionEntry { spec: settings.spec(name, Source::File(path)), size_bytes, cpu_millis, manifest }
 }
 
 fn builtin_entry(name: &ModelName, settings: &Settings) -> VersionEntry {
-    VersionEntry { spec: settings.spec(name, Source::Builtin), size_bytes: 0, manifest: None }
+    let cpu_millis = settings.cpu_millis;
+    VersionEntry { spec: settings.spec(name, Source::Builtin), size_bytes: 0, cpu_millis, manifest: None }
 }
 
 /// `identity`, `sleep`, `fail` and `digits`, as version 1.
@@ -312,7 +316,7 @@ fn builtin_offers() -> impl Iterator<Item = Offer> {
 fn embedded(name: &str, engine: Engine, config: ModelConfig, (source, size_bytes): (Source, u64)) -> Option<Offer> {
     let name: ModelName = name.parse().ok()?;
     let settings = Settings::new(&name, config, Around { holds: &|_| false, has: &|_| false }).ok()?;
-    let entry = VersionEntry { spec: settings.spec(&name, source), size_bytes, manifest: None };
+    let entry = VersionEntry { spec: settings.spec(&name, source), size_bytes, cpu_millis: 0, manifest: None };
     let versions = BTreeMap::from([(Version::new(1)?, entry)]);
     Some(Offer { name, engine: engine.as_str().to_owned(), config: settings.config, versions })
 }

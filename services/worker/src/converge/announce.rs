@@ -108,6 +108,7 @@ fn offers(shared: &Shared) -> Vec<ModelOffer> {
             .map(|(version, entry)| VersionOffer {
                 version: version.get(),
                 size_bytes: entry.size_bytes,
+                cpu_millis: entry.cpu_millis,
                 ..VersionOffer::default()
             })
             .collect()

@@ -13,7 +13,7 @@ use weft_engine::Engine;
 use weft_proto::health::HealthCheckRequest;
 use weft_proto::health::health_check_response::ServingStatus;
 use weft_proto::health::health_server::Health as _;
-use weft_proto::weft::state::v1::ReplicaState;
+use weft_proto::weft::state::v1::{ModelOffer, ReplicaState};
 use weft_types::Reason;
 
 use crate::fake::{Handle, World, fake, signature};
@@ -53,14 +53,17 @@ async fn the_worker_tells_who_it_is_and_what_it_offers() {
 /// What comes into the repository, and goes, while the worker runs.
 #[tokio::test]
 async fn the_worker_offers_what_its_repository_holds_by_now() {
-    let (world, _handle, folder) = stored(0, &[]).await;
+    let config = "backend: 'onnxruntime' parameters { key: 'cpus' value { string_value: '0.5' } }";
+    let (world, _handle, folder) = stored(0, &[("config.pbtxt", config)]).await;
     let offered = async |versions: &[u64]| {
         let mut changes = world.mesh.changes();
         let has = || {
             let snapshot = world.mesh.snapshot();
             let record = &snapshot.workers.values().next().expect("registered").value;
             let offer = record.offers.iter().find(|offer| offer.name == "identity");
-            offer.is_some_and(|offer| offer.versions.iter().map(|told| told.version).eq(versions.iter().copied()))
+            let told = |offer: &ModelOffer| offer.versions.iter().map(|told| (told.version, told.cpu_millis)).collect();
+            let told: Vec<_> = offer.map(told).unwrap_or_default();
+            told.into_iter().eq(versions.iter().map(|version| (*version, 500)))
         };
         let waits = async {
             while !has() {

@@ -17,6 +17,8 @@ use crate::sequence;
 const MAX_BATCH_SIZE: i32 = 65_536;
 /// The most executions that a configuration may ask for at once.
 const MAX_INSTANCES: i64 = 1024;
+/// The most processors that a configuration may ask for.
+const MAX_CPUS: f64 = 1024.0;
 /// The longest that a configuration may ask requests to wait, in microseconds.
 const MAX_DELAY_MICROS: u64 = 60_000_000;
 /// The most priority levels.
@@ -35,6 +37,19 @@ pub(super) fn builtin(
     }
     if config.max_batch_size != 0 {
         problems.push("max_batch_size: a builtin model does not batch".to_owned());
+    }
+}
+
+/// Thousandths of a processor; 0 where nothing is said.
+pub(super) fn cpus(text: Option<&str>, problems: &mut Vec<String>) -> u32 {
+    let Some(text) = text else { return 0 };
+    match text.trim().parse::<f64>() {
+        // Checked just before, so that nothing is cut off.
+        Ok(cpus) if (0.001..=MAX_CPUS).contains(&cpus) => (cpus * 1000.0).round() as u32,
+        _ => {
+            problems.push(format!("parameters[\"cpus\"]: expected processors, 0.001 to {MAX_CPUS}"));
+            0
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use super::{check, fields};
 /// What an engine reads the number of instances from.
 pub(super) const INSTANCES: &str = "instances";
 
+/// The processors that placement keeps for a replica: of no concern to engines.
+pub(super) const CPUS: &str = "cpus";
+
 /// What the choice of an engine looks at besides the configuration.
 #[derive(Clone, Copy)]
 pub(super) struct Around<'a> {
@@ -34,6 +37,8 @@ pub(super) struct Settings {
     pub(super) notes: Vec<&'static str>,
     /// The configuration names ONNX Runtime, which is not there.
     pub(super) is_second_best: bool,
+    /// Thousandths of a processor that a replica is to have; 0 where that is left open.
+    pub(super) cpu_millis: u32,
     parameters: BTreeMap<String, String>,
 }
 
@@ -43,6 +48,7 @@ impl Settings {
         let mut problems = Vec::new();
         let mut parameters: BTreeMap<String, String> =
             config.parameters.iter().map(|(key, value)| (key.clone(), value.string_value.clone())).collect();
+        let cpu_millis = check::cpus(parameters.remove(CPUS).as_deref(), &mut problems);
         if !config.name.is_empty() && config.name != name.as_str() {
             problems.push("name: differs from the folder's".to_owned());
         }
@@ -73,7 +79,7 @@ impl Settings {
         config.name = name.to_string();
         config.backend = engine.as_str().to_owned();
         let notes = fields::notes(&config, engine);
-        Ok(Self { config, engine, file, max_batch_size, notes, is_second_best, parameters })
+        Ok(Self { config, engine, file, max_batch_size, notes, is_second_best, cpu_millis, parameters })
     }
 
     /// The versions that the policy lets through: all of them, unless it says otherwise.

@@ -5,6 +5,7 @@ use weft_proto::inference::model_sequence_batching::StrategyChoice;
 use weft_proto::inference::model_version_policy::PolicyChoice;
 use weft_proto::inference::{ModelConfig, ModelInstanceGroup};
 
+use super::config::{CPUS, INSTANCES};
 use super::engine::Engine;
 
 /// What no engine here does, by the name of the field.
@@ -32,7 +33,7 @@ pub(super) fn refuse(config: &ModelConfig, problems: &mut Vec<String>) {
 
 /// What is read and not followed, since the answers are the same without.
 pub(super) fn notes(config: &ModelConfig, engine: Engine) -> Vec<&'static str> {
-    let has_parameters = config.parameters.keys().any(|key| key != super::config::INSTANCES);
+    let has_parameters = config.parameters.keys().any(|key| ![INSTANCES, CPUS].contains(&key.as_str()));
     let caches = config.response_cache.as_ref().is_some_and(|cache| cache.enable);
     let notes = [
         (config.optimization.is_some(), "optimization is not used: the engine's own kernels and settings are"),

@@ -53,6 +53,7 @@ const PBTXT: &str = r##"
     dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 500 }
     instance_group [ { count: 2 kind: KIND_CPU }, { count: 1 } ]
     parameters { key: "colour" value { string_value: "blue [\"#" } }
+    parameters { key: "cpus" value { string_value: "1.5" } }
 "##;
 
 const TOML: &str = r##"
@@ -73,6 +74,8 @@ const TOML: &str = r##"
     max_queue_delay_microseconds = 500
     [parameters.colour]
     string_value = "blue [\"#"
+    [parameters.cpus]
+    string_value = "1.5"
 "##;
 
 #[test]
@@ -104,6 +107,7 @@ fn both_forms_of_a_configuration_say_the_same() {
         assert_eq!((entry.spec.name.as_str(), entry.spec.max_batch_size), ("m", 16));
         assert_eq!(entry.spec.parameters["colour"], "blue [\"#");
         assert_eq!(entry.spec.parameters["instances"], "3");
+        assert_eq!((entry.cpu_millis, entry.spec.parameters.get("cpus")), (1500, None), "no engine knows it");
         let Source::File(path) = &entry.spec.source else { panic!("{:?}", entry.spec.source) };
         assert!(path.ends_with("m/1/model.onnx"));
     }
@@ -398,6 +402,8 @@ fn a_bad_configuration_is_told_and_skipped() {
             "model_operations { op_library_filename: 'x.so' }",
             "model_operations.op_library_filename: ",
         ),
+        ("m/config.pbtxt", "parameters { key: 'cpus' value { string_value: '0' } }", "parameters[\"cpus\"]: "),
+        ("m/config.pbtxt", "parameters { key: 'cpus' value { string_value: '2k' } }", "parameters[\"cpus\"]: "),
         ("m/config.pbtxt", "model_repository_agents { agents { name: 'decrypt' } }", "model_repository_agents: "),
         ("m/config.pbtxt", "input { name: 'a' dims: [ 4 ] reshape { shape: [ 2, 3 ] } }", "input.reshape: "),
         ("m/config.pbtxt", "output { name: 'a' dims: [ -1, 2 ] reshape { shape: [ 2, -1 ] } }", "output.reshape: "),
