@@ -9,6 +9,7 @@ pub mod closed;
 pub mod poisson;
 pub mod rounds;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +29,8 @@ use crate::calls::{Caller, until};
 pub struct Outcome {
     /// Calls that were answered.
     pub answered: u64,
+    /// And by which versions of the model.
+    pub versions: BTreeMap<String, u64>,
     /// The failures, as the callers saw them.
     pub failures: Vec<String>,
 }
@@ -36,7 +39,7 @@ pub struct Outcome {
 pub struct Load {
     stop: CancellationToken,
     answered: Arc<AtomicU64>,
-    callers: JoinSet<Vec<String>>,
+    callers: JoinSet<(BTreeMap<String, u64>, Vec<String>)>,
 }
 
 /// Whether the client's own channel said that the call never left. A router's refusal carries headers from the wire.
@@ -53,14 +56,17 @@ impl Load {
             let (targets, message, stop, answered) =
                 (targets.to_vec(), message.clone(), stop.clone(), Arc::clone(&answered));
             tasks.spawn(async move {
-                let mut failures = Vec::new();
+                let (mut versions, mut failures) = (BTreeMap::new(), Vec::new());
                 let mut unsent = 0;
                 for target in targets.iter().cycle().skip(index) {
                     if stop.is_cancelled() {
                         break;
                     }
                     match target.infer(message.clone(), limit).await {
-                        Ok(_) => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                        Ok(answer) => {
+                            *versions.entry(answer.into_inner().model_version).or_default() += 1;
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(status) if is_unsent(&status) && unsent + 1 < targets.len() => {
                             unsent += 1;
                             continue;
@@ -69,7 +75,7 @@ impl Load {
                     }
                     unsent = 0;
                 }
-                failures
+                (versions, failures)
             });
         }
         Self { stop, answered, callers: tasks }
@@ -84,10 +90,15 @@ impl Load {
     /// Ends the load when every call under way has ended.
     pub async fn stop(mut self) -> Result<Outcome> {
         self.stop.cancel();
-        let mut failures = Vec::new();
+        let mut outcome = Outcome::default();
         while let Some(ended) = self.callers.join_next().await {
-            failures.extend(ended?);
+            let (versions, failures) = ended?;
+            for (version, calls) in versions {
+                outcome.answered += calls;
+                *outcome.versions.entry(version).or_default() += calls;
+            }
+            outcome.failures.extend(failures);
         }
-        Ok(Outcome { answered: self.answered.load(Ordering::Relaxed), failures })
+        Ok(outcome)
     }
 }

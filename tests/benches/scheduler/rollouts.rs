@@ -77,10 +77,11 @@ fn since(started: Instant) -> Duration {
     SystemClock::now().saturating_duration_since(started)
 }
 
-/// The share of the failed calls among all, in percent.
-fn hurt(outcome: &Outcome) -> f64 {
+/// The share of calls that failed, or that a bad version answered, among all, in percent.
+fn hurt(outcome: &Outcome, version: u64) -> f64 {
     let failed = outcome.failures.len() as f64;
-    100.0 * failed / (failed + outcome.answered as f64)
+    let late = outcome.versions.get(&version.to_string()).copied().unwrap_or_default() as f64;
+    100.0 * (failed + late) / (failed + outcome.answered as f64)
 }
 
 /// A canary's share until it is judged: it would be long over otherwise.
@@ -98,9 +99,9 @@ pub(crate) async fn run(full: bool) -> Result<Vec<Goal>> {
     serve_first(&mesh.caller, u32::try_from(workers)?).await?;
     for (name, version, limit) in [("failing", FAILING, 30.0), ("slow", SLOW, 60.0), ("broken", BROKEN, 30.0)] {
         let (took, outcome) = mesh.roll(version, watched(), RolloutPhase::RolledBack).await?;
-        let most = if version == FAILING { f64::from(SHARE) + SLACK } else { 0.0 };
+        let most = if version == BROKEN { 0.0 } else { f64::from(SHARE) + SLACK };
         goals.push(Goal::at_most(format!("rollouts_{name}_verdict_s"), limit, took.as_secs_f64()));
-        goals.push(Goal::at_most(format!("rollouts_{name}_hurt_percent"), most, hurt(&outcome)));
+        goals.push(Goal::at_most(format!("rollouts_{name}_hurt_percent"), most, hurt(&outcome, version)));
     }
     let (took, outcome) = mesh.roll(NEXT, share(SHARE), RolloutPhase::Promoted).await?;
     goals.push(Goal::at_most("rollouts_promoted_s", 60.0, took.as_secs_f64()));
