@@ -27,7 +27,7 @@ use weft_types::{ModelName, SystemClock, Version};
 use crate::Inner;
 use crate::figures::Inquiry;
 use crate::observe::offers;
-pub(crate) use record::{answers, is_over, versions};
+pub(crate) use record::{answers, is_over, is_split, versions};
 
 /// How often the leader looks. It finds little to do: a look at records that have ended costs nothing.
 const EVERY: Duration = Duration::from_millis(200);
