@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use futures_util::FutureExt as _;
 use weft_proto::duration;
+use weft_proto::weft::control::v1::events_server::Events as _;
 use weft_proto::weft::state::v1::Service;
 use weft_store::{Error, LeaseId, Listing, Range, Watch};
 
@@ -139,4 +140,36 @@ async fn a_rollout_of_a_model_that_sleeps_waits_for_a_call() {
     stand.start(RolloutStrategy { progress_deadline: seconds(1), ..half() }).await;
     let waits = stand.until("the wait", |status| status.message == "waiting until replicas are wanted").await;
     assert_eq!(waits.phase(), RolloutPhase::Unspecified);
+}
+
+#[tokio::test]
+async fn a_rollout_is_told_by_events() {
+    let stand = Stand::new(1).await;
+    stand.tell((50, 0), (50, 0)).await;
+    stand.start(half()).await;
+    stand.until_placed(&[1, 2]).await;
+    let name = || "m".to_owned();
+    let surface = stand.surface();
+    surface.pause_rollout(request(PauseRolloutRequest { model: name() })).await.expect("told");
+    let told = async |wanted: &[&str]| {
+        let mut changes = stand.cluster.mesh().changes();
+        loop {
+            let listed = surface.list_events(request(ListEventsRequest::default())).await.expect("listed").into_inner();
+            let of_rollout = |event: &&weft_proto::weft::state::v1::Event| event.subject == "rollouts/m";
+            let mut reasons: Vec<String> =
+                listed.events.iter().filter(of_rollout).map(|event| event.reason.clone()).collect();
+            reasons.sort_unstable();
+            if reasons == wanted {
+                return;
+            }
+            let change = tokio::time::timeout(PATIENCE, changes.changed()).await;
+            change.unwrap_or_else(|_| panic!("told: {reasons:?}")).expect("the mesh lives");
+        }
+    };
+    told(&["RolloutPaused", "RolloutStarted"]).await;
+    surface.resume_rollout(request(ResumeRolloutRequest { model: name() })).await.expect("told");
+    told(&["RolloutPaused", "RolloutResumed", "RolloutStarted"]).await;
+    stand.report(2, ReplicaState::Ready).await;
+    stand.until("the end", |status| status.phase() == RolloutPhase::Promoted).await;
+    told(&["RolloutPaused", "RolloutPromoted", "RolloutResumed", "RolloutStage", "RolloutStarted"]).await;
 }
