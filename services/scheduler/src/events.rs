@@ -14,6 +14,7 @@ mod ledger;
 mod listing;
 mod moves;
 mod occurred;
+mod rollouts;
 mod scaled;
 mod standing;
 mod stream;
@@ -151,6 +152,7 @@ impl Herald {
         let mut found = self.store.clone();
         found.extend(of_snapshot(&snapshot, self.inner.keys.root()));
         found.extend(of_cordons(&snapshot));
+        found.extend(rollouts::of_rollouts(&snapshot));
         found.extend(scaled::of_scales(&snapshot, SystemClock::wall()));
         found.extend(of_unplaced(&self.inner.unplaced.borrow()));
         self.inner.occurred.extend(self.cordoned.observe(&snapshot));

@@ -1,12 +1,14 @@
 //! What failed to load of late, and when it may be tried again on the same worker.
 //!
-//! Every scheduler keeps this memory from the records it sees, so a new leader, too, knows what failed before.
+//! Every scheduler keeps this memory from the records it sees, so a new leader, too, knows what failed before. A version that somebody
+//! leads a model to is tried as if it had never failed: it may have been mended.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use weft_client::{ReplicaKey, Snapshot};
 use weft_policy::place;
+use weft_proto::weft::control::v1::Rollout;
 use weft_proto::weft::state::v1::ReplicaState;
 use weft_types::{ModelName, Version};
 
@@ -41,12 +43,18 @@ impl Failures {
     /// Takes note of what the snapshot tells, and forgets what is over.
     pub(crate) fn observe(&mut self, snapshot: &Snapshot, memory: Duration, now: Instant) {
         let epoch = |key: &ReplicaKey| snapshot.workers.get(&key.worker).map(|worker| worker.value.epoch);
+        // A rollout wipes the slate of the version that it leads to.
+        let wiped = |key: &ReplicaKey, revision: i64| {
+            let begun = |rollout: &Rollout| rollout.canary == key.version.get() && revision <= rollout.begin_revision;
+            snapshot.rollouts.get(&key.model).is_some_and(|record| begun(&record.value))
+        };
         self.entries.retain(|key, failed| {
             let restarted = epoch(key).is_some_and(|epoch| failed.epoch.is_some_and(|then| then != epoch));
-            !restarted && now.saturating_duration_since(failed.at) < memory
+            !restarted && !wiped(key, failed.revision) && now.saturating_duration_since(failed.at) < memory
         });
         for (key, replica) in snapshot.replicas.iter() {
             match replica.value.state() {
+                ReplicaState::Failed if wiped(key, replica.mod_revision) => {}
                 ReplicaState::Failed => {
                     let entry = self.entries.entry(key.clone()).or_insert_with(|| Failed {
                         revision: 0,
@@ -110,6 +118,26 @@ mod tests {
         assert_eq!(blocked(&failures, start + 2 * options.failure_backoff), Some(false));
         failures.observe(&snapshot(&[]), options.failure_memory, start + options.failure_memory);
         assert_eq!(blocked(&failures, start), None);
+    }
+
+    #[test]
+    fn a_rollout_to_a_version_wipes_its_slate() {
+        let (options, now) = (Options::default(), SystemClock::now());
+        let mut mesh = snapshot(&[worker("w1", 1, &[])]);
+        let mut failures = Failures::default();
+        let mut left = |mesh: &Snapshot| {
+            failures.observe(mesh, options.failure_memory, now);
+            failures.list(&options, now).into_iter().map(|failure| failure.key.version.get()).collect::<Vec<_>>()
+        };
+        for version in [1, 2] {
+            replica(&mut mesh, &key("w1", "m", version), ReplicaState::Failed, 5);
+        }
+        assert_eq!(left(&mesh), [1, 2]);
+        let rollout = Rollout { stable: 1, canary: 2, begin_revision: 5, ..Rollout::default() };
+        mesh.rollouts.insert("m".parse().expect("a name"), crate::fixture::record(rollout, 6));
+        assert_eq!(left(&mesh), [1], "its record may still stand");
+        replica(&mut mesh, &key("w1", "m", 2), ReplicaState::Failed, 7);
+        assert_eq!(left(&mesh), [1, 2], "it has failed since");
     }
 
     #[test]

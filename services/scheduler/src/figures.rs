@@ -117,22 +117,26 @@ impl Inquiry {
         Self { inner, tasks, channel: None }
     }
 
-    /// The summaries of all versions, or of one model's with their distributions, over the last `window`: 1 s to 600 s.
-    pub(crate) async fn ask(
+    /// The summaries of all versions, or of one model's with their distributions, over the last `window`: 1 s to 600 s. Questions may be
+    /// under way beside each other.
+    pub(crate) fn ask(
         &mut self,
         window: Duration,
         model: Option<&ModelName>,
-    ) -> Result<Vec<ModelSummary>, Status> {
-        let channel = self.channel().map_err(|error| status_of(&error))?;
-        let deadline = Deadline::after(SystemClock::now(), PATIENCE);
+    ) -> impl Future<Output = Result<Vec<ModelSummary>, Status>> + Send + use<> {
+        let channel = self.channel();
         let model = model.map_or_else(String::new, ModelName::to_string);
         let request = SummaryRequest { window: Some(duration(window)), model };
-        // Not sampled: once a second it would crowd out the traces of calls.
-        let trace = TraceContext::new(rand::random(), rand::random(), false)
-            .ok_or_else(|| status_of(&Error::new(Reason::Internal, "an all-zero trace id")))?;
-        let request = outgoing(request, deadline, &trace).map_err(|error| status_of(&error))?;
-        let mut client = MetricsClient::new(channel).max_decoding_message_size(LONGEST_ANSWER);
-        within(deadline, client.summary(request)).await.map(|answer| answer.into_inner().models)
+        async move {
+            let channel = channel.map_err(|error| status_of(&error))?;
+            let deadline = Deadline::after(SystemClock::now(), PATIENCE);
+            // Not sampled: once a second it would crowd out the traces of calls.
+            let trace = TraceContext::new(rand::random(), rand::random(), false)
+                .ok_or_else(|| status_of(&Error::new(Reason::Internal, "an all-zero trace id")))?;
+            let request = outgoing(request, deadline, &trace).map_err(|error| status_of(&error))?;
+            let mut client = MetricsClient::new(channel).max_decoding_message_size(LONGEST_ANSWER);
+            within(deadline, client.summary(request)).await.map(|answer| answer.into_inner().models)
+        }
     }
 
     fn channel(&mut self) -> Result<Channel> {

@@ -251,7 +251,7 @@ impl Converger {
             }
             Outcome::Failed(reason) => self.fail(&key, now, reason),
             Outcome::Lost(reason) => {
-                entry.recovery.lost(&reason);
+                entry.recovery.lost(&reason, SystemClock::wall());
                 self.shared.scope.metrics().model(&key.0, key.1).record_lost();
                 let held = self.shared.replicas.all().get(&key.0).and_then(|held| held.get(&key.1)?.replica().cloned());
                 self.fail(&key, now, format!("its process was lost: {reason}"));

@@ -6,11 +6,12 @@
 //!
 //! Rules. The canary takes no call before as many of its replicas are ready as of the stable version (scale parity, as in Argo Rollouts
 //! and Flagger). A stage ends when its pause is over, enough calls were seen and none of the [`judge`]'s tests speaks against the canary.
-//! A canary that is worse, does not load or makes no progress is rolled back; without figures nothing is promoted or rolled back. The
-//! share never falls but to nothing.
+//! A canary that is worse, does not load or makes no progress is rolled back; without figures nothing is promoted or rolled back, and while
+//! no replica is wanted, as of a model that sleeps, none is missing. The share never falls but to nothing.
 
 pub mod distribution;
 mod exact;
+mod gathered;
 pub mod judge;
 #[cfg(test)]
 mod simulated;
@@ -19,7 +20,8 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use judge::{Evidence, Limits, Looks, Verdict};
+pub use gathered::Gathered;
+use judge::{Evidence, Limits, Looks, Terms, Verdict};
 
 /// How a version is to take over.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +112,8 @@ pub struct Status {
 /// What the mesh shows.
 #[derive(Clone, Debug, Default)]
 pub struct Seen<'a> {
+    /// Replicas that each version shall have; none while the model sleeps.
+    pub wanted: usize,
     /// Replicas of the stable version that are ready.
     pub stable_ready: usize,
     /// Replicas of the canary that are ready.
@@ -120,9 +124,12 @@ pub struct Seen<'a> {
     pub lacking: Option<&'a str>,
     /// What both did since the stage began; `None` while nobody tells.
     pub figures: Option<Evidence>,
+    /// What both did in its last minutes, where it has lasted for longer.
+    pub lately: Option<Evidence>,
 }
 
-/// What the decider remembers of a stage. A new leader begins it anew: the stage then lasts longer, and never less long.
+/// What the decider remembers of a stage; each begins with a new one. A new leader begins it anew: the stage then lasts longer, and never
+/// less long.
 #[derive(Clone, Debug)]
 pub struct Memory {
     /// When the stage began, for this decider.
@@ -172,7 +179,10 @@ pub fn decide(
     let verdict = match (&seen.figures, status.phase) {
         (_, Phase::Loading) => Verdict::Fine,
         (None, _) => Verdict::Unknown,
-        (Some(evidence), _) => memory.looks.judge(&plan.limits, evidence, plan.stages(), ending),
+        (Some(evidence), _) => {
+            let terms = Terms { limits: &plan.limits, stages: plan.stages(), ending, now };
+            memory.looks.judge(&terms, evidence, seen.lately.as_ref())
+        }
     };
     if let Verdict::Worse(why) = verdict {
         return rolled_back(why);
@@ -188,7 +198,7 @@ pub fn decide(
         _ if stays => wait("waiting to be promoted by hand".to_owned()),
         Verdict::TooFew { calls, wanted } => wait(format!("waiting for calls: {calls} of {wanted}")),
         _ if !ending => wait(String::new()),
-        _ => next(plan, status, memory, now),
+        _ => next(plan, status),
     }
 }
 
@@ -202,8 +212,12 @@ fn is_over(plan: &Plan, status: &Status, memory: &Memory, now: Instant) -> bool 
     now.saturating_duration_since(memory.began) >= pause
 }
 
-/// Too few replicas of the canary are ready: it is waited for them, and not for ever.
+/// Too few replicas of the canary are ready: it is waited for them, and not for ever, unless nobody wants them.
 fn short_of(plan: &Plan, status: &Status, memory: &mut Memory, seen: &Seen<'_>, now: Instant) -> Status {
+    if seen.wanted == 0 {
+        memory.missing_since = None;
+        return Status { message: "waiting until replicas are wanted".to_owned(), ..status.clone() };
+    }
     let since = *memory.missing_since.get_or_insert(now);
     let why = seen.lacking.map_or_else(String::new, |lacking| format!(": {lacking}"));
     let told = format!("{} of {} replicas are ready{why}", seen.canary_ready, seen.stable_ready.max(1));
@@ -214,8 +228,7 @@ fn short_of(plan: &Plan, status: &Status, memory: &mut Memory, seen: &Seen<'_>, 
 }
 
 /// Enters the stage after this one.
-fn next(plan: &Plan, status: &Status, memory: &mut Memory, now: Instant) -> Status {
-    *memory = Memory::new(now);
+fn next(plan: &Plan, status: &Status) -> Status {
     let step = match (status.phase, plan.shadow) {
         (Phase::Loading, Some(shadow)) => {
             let traffic = Traffic { shadow_percent: shadow.percent.min(100), ..Traffic::default() };

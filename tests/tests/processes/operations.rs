@@ -6,10 +6,15 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use weft_proto::weft::control::v1::models_client::ModelsClient;
-use weft_proto::weft::control::v1::{ListModelsRequest, ModelView};
+use weft_proto::weft::control::v1::rollouts_client::RolloutsClient;
+use weft_proto::weft::control::v1::{
+    ListModelsRequest, ListRolloutsRequest, ModelView, Replica, Rollout, RolloutIntent, RolloutPhase, RolloutStatus,
+};
 use weft_proto::weft::state::v1::ReplicaState;
 use weft_tests::calls::{Caller, until};
+use weft_tests::process::Weft;
 use weft_tests::tools::tool;
+use weft_tests::versions::{FIRST, MODEL, NEXT, repository_of};
 
 use super::cluster::Cluster;
 
@@ -49,15 +54,50 @@ fn names(text: &str) -> BTreeSet<&str> {
     fields.map(|(name, _)| name).collect()
 }
 
-/// Whether every replica that can be had is there: what the next command shows must not depend on how fast it is typed.
+/// Whether everything that was asked for has been done as far as it can be: what the next command shows must not depend on how fast it is
+/// typed.
 async fn is_settled(caller: &Caller) -> bool {
-    let listed = ModelsClient::new(caller.channel.clone()).list_models(ListModelsRequest {}).await;
-    let settled = |view: &ModelView| {
-        let wanted = view.model.as_ref().map_or(0, |model| model.replicas as usize);
-        let ready = view.replicas.iter().filter(|replica| replica.state() == ReplicaState::Ready).count();
-        ready == view.replicas.len() && (ready == wanted || !view.unplaced_reason.is_empty())
+    let models = ModelsClient::new(caller.channel.clone()).list_models(ListModelsRequest {}).await;
+    let rollouts = RolloutsClient::new(caller.channel.clone()).list_rollouts(ListRolloutsRequest {}).await;
+    let (Ok(models), Ok(rollouts)) = (models, rollouts) else { return false };
+    let rollouts = rollouts.into_inner().rollouts;
+    rollouts.iter().all(has_obeyed) && models.into_inner().models.iter().all(|view| is_there(view, &rollouts))
+}
+
+fn phase(rollout: &Rollout) -> RolloutPhase {
+    rollout.status.as_ref().map_or(RolloutPhase::Unspecified, RolloutStatus::phase)
+}
+
+/// Whether a rollout has left its loading, and has ended where it shall.
+fn has_obeyed(rollout: &Rollout) -> bool {
+    match phase(rollout) {
+        RolloutPhase::Promoted | RolloutPhase::RolledBack => true,
+        RolloutPhase::Unspecified => false,
+        RolloutPhase::Shadowing | RolloutPhase::Canary => {
+            !matches!(rollout.intent(), RolloutIntent::Promote | RolloutIntent::Abort)
+        }
+    }
+}
+
+/// Whether every replica of a model that can be had is there, and nothing else.
+fn is_there(view: &ModelView, rollouts: &[Rollout]) -> bool {
+    let Some(model) = &view.model else { return false };
+    let wanted = match (&model.autoscaling, &view.scale) {
+        (None, _) => model.replicas as usize,
+        (Some(_), Some(scale)) => scale.target as usize,
+        (Some(_), None) => return false,
     };
-    listed.is_ok_and(|listed| listed.into_inner().models.iter().all(settled))
+    let of_rollout = |rollout: &Rollout| match phase(rollout) {
+        RolloutPhase::Promoted => vec![rollout.canary],
+        RolloutPhase::RolledBack => vec![rollout.stable],
+        _ => vec![rollout.stable, rollout.canary],
+    };
+    let led = rollouts.iter().find(|rollout| rollout.model == model.name).map(of_rollout);
+    let versions = led.unwrap_or_else(|| model.versions.clone());
+    let meant = |version: u64| versions.is_empty() || versions.contains(&version);
+    let ready = |one: &&Replica| one.state() == ReplicaState::Ready && meant(one.version);
+    let count = view.replicas.iter().filter(ready).count();
+    count == view.replicas.len() && (count == wanted * versions.len().max(1) || !view.unplaced_reason.is_empty())
 }
 
 /// grpcurl's exit status for the end of a watch: 64 and DEADLINE_EXCEEDED.
@@ -67,13 +107,20 @@ const WATCHED: i32 = 68;
 async fn every_command_of_the_operations_chapter_does_what_it_shows() -> Result<()> {
     let chapter = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("operations.md");
     let steps = steps(&std::fs::read_to_string(chapter)?);
-    ensure!(steps.len() >= 8, "only {} commands were found", steps.len());
+    ensure!(steps.len() >= 20, "only {} commands were found", steps.len());
     let cluster = Cluster::start().await?;
     let _scheduler = cluster.weft("scheduler", "1")?;
-    let _workers = [cluster.weft("worker", "1")?, cluster.weft("worker", "2")?];
+    let _metrics = cluster.weft("metrics", "1")?;
+    let models = repository_of(&[FIRST, NEXT])?;
+    let folder = models.path().to_str().context("a path in UTF-8")?;
+    let worker = |id| {
+        let etcd = ["--etcd", &cluster.etcd.client_url, "--lease-ttl", "2s"];
+        Weft::start("worker", &[&etcd[..], &["--id", id, "--models", folder]].concat())
+    };
+    let _workers = [worker("worker-1")?, worker("worker-2")?];
     let router = cluster.weft("router", "1")?;
     let caller = Caller::new(&router.address)?;
-    for model in ["digits", "identity"] {
+    for model in ["digits", "identity", MODEL] {
         caller.wait_ready(model).await?;
     }
     let grpcurl = tool("bin/grpcurl")?;

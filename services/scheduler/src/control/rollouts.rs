@@ -7,7 +7,7 @@ use weft_proto::weft::control::v1::{
     Rollout, RolloutIntent, RolloutPhase, RolloutStatus, RolloutStrategy, StartRolloutRequest,
 };
 use weft_proto::weft::state::v1::ReplicaState;
-use weft_store::{Commit, Compare, Op, Range, Txn};
+use weft_store::{Commit, Compare, Op, Range, Revision, Txn};
 use weft_types::{Deadline, Error, ModelName, Reason, Result};
 
 use super::{check, unknown};
@@ -45,14 +45,14 @@ impl Inner {
             status: Some(RolloutStatus::default()),
             ..Rollout::default()
         };
-        let begin = |there: Option<&Rollout>| {
+        let begin = |there: Option<&Rollout>, revision: Revision| {
             if let Some(there) = there.filter(|there| !is_over(there)) {
                 let told = format!("model: a rollout to version {} is under way", there.canary);
                 return Err(Error::new(Reason::PreconditionFailed, told));
             }
             let meant = there.filter(|there| !versions(there).is_empty());
             match meant.map(answers).or_else(|| latest(&snapshot, &model)) {
-                Some(now) if now == expected.get() => Ok(Some(rollout.clone())),
+                Some(now) if now == expected.get() => Ok(Some(Rollout { begin_revision: revision, ..rollout.clone() })),
                 Some(now) => {
                     let told = format!("version {now} answers now");
                     Err(Error::of_field(Reason::PreconditionFailed, "expected_version", told))
@@ -81,11 +81,11 @@ impl Inner {
         deadline: Deadline,
     ) -> Result<Rollout> {
         let model = check::name("model", model)?;
-        let steer = |there: Option<&Rollout>| {
+        let steer = |there: Option<&Rollout>, revision: Revision| {
             let there = there.ok_or_else(|| unknown("rollout of", &model))?;
             match is_over(there) {
                 true => Err(Error::new(Reason::PreconditionFailed, "model: its rollout has ended")),
-                false => Ok(Some(Rollout { intent: intent.into(), ..there.clone() })),
+                false => Ok(Some(Rollout { intent: intent.into(), intent_revision: revision, ..there.clone() })),
             }
         };
         self.change_rollout(&model, deadline, steer).await
@@ -94,7 +94,7 @@ impl Inner {
     /// Leads a promoted rollout back.
     pub(crate) async fn undo_rollout(&self, model: &str, deadline: Deadline) -> Result<Rollout> {
         let model = check::name("model", model)?;
-        let undo = |there: Option<&Rollout>| {
+        let undo = |there: Option<&Rollout>, revision: Revision| {
             let there = there.ok_or_else(|| unknown("rollout of", &model))?;
             let phase = there.status.as_ref().map_or(RolloutPhase::Unspecified, RolloutStatus::phase);
             if phase != RolloutPhase::Promoted {
@@ -110,6 +110,7 @@ impl Inner {
                 canary,
                 strategy: Some(strategy),
                 status: Some(RolloutStatus::default()),
+                begin_revision: revision,
                 ..Rollout::default()
             }))
         };
@@ -119,7 +120,7 @@ impl Inner {
     /// Forgets a rollout that has ended.
     pub(crate) async fn delete_rollout(&self, model: &str, deadline: Deadline) -> Result<()> {
         let model = check::name("model", model)?;
-        let delete = |there: Option<&Rollout>| match there {
+        let delete = |there: Option<&Rollout>, _| match there {
             None => Err(unknown("rollout of", &model)),
             Some(there) if is_over(there) => Ok(None),
             Some(_) => Err(Error::new(Reason::PreconditionFailed, "model: its rollout is under way: abort it first")),
@@ -127,12 +128,13 @@ impl Inner {
         self.change_rollout(&model, deadline, delete).await.map(drop)
     }
 
-    /// Changes a record by what it is in the store now, as often as somebody else comes first; to `None` removes it.
+    /// Changes a record by what it is in the store now and the store's revision then, as often as somebody else comes first; to `None`
+    /// removes it.
     async fn change_rollout(
         &self,
         model: &ModelName,
         deadline: Deadline,
-        change: impl Fn(Option<&Rollout>) -> Result<Option<Rollout>> + Send,
+        change: impl Fn(Option<&Rollout>, Revision) -> Result<Option<Rollout>> + Send,
     ) -> Result<Rollout> {
         let key = self.keys.rollout(model);
         let mut changes = self.mesh.changes();
@@ -141,7 +143,7 @@ impl Inner {
             let entry = listing.entries.first();
             let unreadable = |_| Error::new(Reason::Internal, "the record cannot be read");
             let there = entry.map(|entry| Rollout::decode(entry.value.clone()).map_err(unreadable)).transpose()?;
-            let changed = change(there.as_ref())?;
+            let changed = change(there.as_ref(), listing.revision)?;
             let as_read = match entry {
                 Some(entry) => Compare::ModRevision(key.clone(), entry.mod_revision),
                 None => Compare::CreateRevision(key.clone(), 0),

@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_client::{Record, ReplicaKey, Snapshot};
-use weft_proto::weft::control::v1::{Rollout, RolloutPhase};
 use weft_proto::weft::state::v1::{Replica, ReplicaState, Severity};
 use weft_store::Member;
-use weft_types::ModelName;
 
 /// Looks in a row that a member may leave unanswered before that is an event: one may fall into an election.
 const SILENT_LOOKS: u32 = 3;
@@ -25,6 +23,11 @@ pub(super) struct Finding {
     pub(super) revision: i64,
     /// The details.
     pub(super) message: String,
+}
+
+/// Tells one moment from the next, where there is no revision for that.
+pub(super) fn nanos(at: &prost_types::Timestamp) -> i64 {
+    at.seconds.wrapping_mul(1_000_000_000).wrapping_add(i64::from(at.nanos))
 }
 
 /// What the snapshot shows: records that cannot be read, workers that are kept although their registrations vanished, and
@@ -46,33 +49,20 @@ pub(super) fn of_snapshot(snapshot: &Snapshot, root: &str) -> Vec<Finding> {
         revision: snapshot.workers.get(id).map_or(0, |record| record.mod_revision),
         message: "its registration vanished with many others at once, but it still answers: it is kept".to_owned(),
     });
-    let rollouts = snapshot.rollouts.iter().filter_map(of_rollout);
-    undecodable.chain(retained).chain(rollouts).chain(snapshot.replicas.iter().flat_map(of_replica)).collect()
-}
-
-/// That a model stayed with the version that it had.
-fn of_rollout((model, record): (&ModelName, &Arc<Record<Rollout>>)) -> Option<Finding> {
-    let status = record.value.status.as_ref().filter(|status| status.phase() == RolloutPhase::RolledBack)?;
-    let Rollout { stable, canary, .. } = record.value;
-    Some(Finding {
-        severity: Severity::Warning,
-        reason: "RolloutRolledBack",
-        subject: format!("rollouts/{model}"),
-        revision: record.mod_revision,
-        message: format!("version {canary} did not take the place of version {stable}: {}", status.message),
-    })
+    undecodable.chain(retained).chain(snapshot.replicas.iter().flat_map(of_replica)).collect()
 }
 
 /// What a replica tells of itself: that its process was lost of late, that it could not be loaded, and that it refuses inputs.
 fn of_replica((key, record): (&ReplicaKey, &Arc<Record<Replica>>)) -> impl Iterator<Item = Finding> + use<> {
     let ReplicaKey { worker, model, version } = key;
     let subject = format!("replicas/{worker}/{model}@{version}");
-    let Replica { losses, loss, quarantined_inputs, .. } = &record.value;
+    let Replica { losses, loss, quarantined_inputs, lost_at, .. } = &record.value;
     let lost = (*losses > 0).then(|| Finding {
         severity: Severity::Warning,
         reason: "ReplicaLost",
         subject: subject.clone(),
-        revision: i64::from(*losses),
+        // The count begins anew after a while; workers of before tell nothing else.
+        revision: lost_at.as_ref().map_or(i64::from(*losses), nanos),
         message: format!(
             "the model's process was lost for the {} time in a row, and is started again: {loss}",
             Nth(*losses)
@@ -200,6 +190,18 @@ mod tests {
         assert!(found[0].message.contains("2nd time") && found[0].message.contains("signal 11"), "{found:?}");
         let found = show(3, 1);
         assert_eq!(told(&found), [("ReplicaLost", "replicas/w1/m@2", 3), ("InputQuarantined", "replicas/w1/m@2", 1)],);
+    }
+
+    #[test]
+    fn the_first_loss_after_a_quiet_while_is_another_one() {
+        let mut mesh = snapshot(&[worker("w1", 1, &[])]);
+        let mut first = |seconds, nanos| {
+            let lost_at = Some(prost_types::Timestamp { seconds, nanos });
+            mesh.replicas.insert(key("w1", "m", 2), record(Replica { losses: 1, lost_at, ..Replica::default() }, 9));
+            of_snapshot(&mesh, "/weft/v1/t/")[0].revision
+        };
+        let at = [first(100, 0), first(100, 0), first(100, 1), first(161, 0)];
+        assert!(at[0] == at[1] && at[1] < at[2] && at[2] < at[3], "{at:?}");
     }
 
     #[test]

@@ -6,10 +6,11 @@ use weft_client::Snapshot;
 use weft_proto::from_timestamp;
 use weft_proto::weft::state::v1::Severity;
 
-use super::findings::Finding;
+use super::findings::{Finding, nanos};
 
 /// A change is news for so long: what stands is shown with the model.
 const NEWS: Duration = Duration::from_secs(600);
+
 /// What has changed of late.
 pub(super) fn of_scales(snapshot: &Snapshot, now: SystemTime) -> impl Iterator<Item = Finding> {
     snapshot.scales.iter().filter_map(move |(name, record)| {
@@ -23,7 +24,7 @@ pub(super) fn of_scales(snapshot: &Snapshot, now: SystemTime) -> impl Iterator<I
             severity: Severity::Info,
             reason: "Autoscaled",
             subject: format!("models/{name}"),
-            revision: since.seconds,
+            revision: nanos(since),
             message: format!("{} replicas are wanted: {}", scale.target, scale.why),
         })
     })
@@ -46,9 +47,14 @@ mod tests {
             let told = of_scales(&mesh, now).map(|finding| (finding.subject, finding.revision, finding.message));
             told.collect::<Vec<_>>()
         };
-        let told = |seconds| vec![("models/m".to_owned(), seconds, "3 replicas are wanted: w".to_owned())];
+        let told = |seconds: i64| {
+            let message = "3 replicas are wanted: w".to_owned();
+            vec![("models/m".to_owned(), seconds * 1_000_000_000, message)]
+        };
         assert_eq!(show(Some(now - Duration::from_secs(599))), told(999_401));
         assert_eq!(show(Some(now + NEWS)), told(1_000_600), "another machine's clock is ahead");
+        let a_little_later = show(Some(now - Duration::from_nanos(1)));
+        assert_ne!(a_little_later, show(Some(now - Duration::from_nanos(2))), "two changes within a second");
         assert_eq!(show(Some(now - NEWS)), []);
         assert_eq!(show(None), []);
     }

@@ -8,7 +8,7 @@ use weft_policy::place::{Obstacle, Unplaced};
 use weft_proto::weft::state::v1::{Cordon, Severity};
 use weft_types::WorkerId;
 
-use super::findings::Finding;
+use super::findings::{Finding, nanos};
 use super::ledger::mark;
 
 /// Workers that are cordoned, that drain, and that have drained.
@@ -38,7 +38,7 @@ pub(super) fn of_cordons(snapshot: &Snapshot) -> Vec<Finding> {
 
 /// Tells one wish from the next. The record's own revision grows with each note of the leader's, too.
 fn asked(cordon: &Cordon) -> i64 {
-    cordon.at.as_ref().map_or(0, |at| at.seconds.wrapping_mul(1_000_000_000).wrapping_add(i64::from(at.nanos)))
+    cordon.at.as_ref().map_or(0, nanos)
 }
 
 fn because(cordon: &Cordon) -> String {

@@ -24,6 +24,11 @@ pub(crate) fn is_over(rollout: &Rollout) -> bool {
     pair(rollout).is_none() || phase(rollout).is_over()
 }
 
+/// Whether calls are split between its versions now, and may all be one version's soon.
+pub(crate) fn is_split(rollout: &Rollout) -> bool {
+    pair(rollout).is_some() && phase(rollout) == Phase::Canary
+}
+
 /// The version that answers calls which name none, but for the canary's share.
 pub(crate) fn answers(rollout: &Rollout) -> u64 {
     if phase(rollout) == Phase::Promoted { rollout.canary } else { rollout.stable }

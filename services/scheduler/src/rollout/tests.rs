@@ -1,13 +1,16 @@
 //! Rollouts by whole schedulers over the embedded store: workers and the metrics service do as they are told.
 
+mod hindered;
+
 use tonic::Code;
 use weft_proto::error_of;
 use weft_proto::weft::control::v1::models_server::Models as _;
 use weft_proto::weft::control::v1::rollouts_server::Rollouts as _;
 use weft_proto::weft::control::v1::*;
 use weft_proto::weft::metrics::v1::ModelSummary;
+use weft_proto::weft::state::v1::ReplicaState;
 use weft_runtime::Tasks;
-use weft_store::{MemoryStore, Store as _};
+use weft_store::{MemoryStore, Store};
 
 use super::*;
 use crate::fixture::{key, worker};
@@ -27,7 +30,11 @@ struct Stand {
 
 impl Stand {
     async fn new(workers: usize) -> Self {
-        let cluster = Cluster::new();
+        Self::over(Arc::new(MemoryStore::new(Arc::new(SystemClock))), workers).await
+    }
+
+    async fn over(store: Arc<dyn Store>, workers: usize) -> Self {
+        let cluster = Cluster::over(store);
         let (scheduler, tasks) = cluster.scheduler("s1", options());
         let workers: Vec<String> = (1..=workers).map(|number| format!("w{number}")).collect();
         let stand = Self { cluster, scheduler, planted: Planted::default(), tasks, workers };
@@ -66,14 +73,7 @@ impl Stand {
 
     /// A metrics service tells these figures from now on: calls and failed calls of both versions.
     async fn tell(&self, stable: (u64, u64), canary: (u64, u64)) {
-        let of = |version, (calls, failed): (u64, u64)| ModelSummary {
-            model: "m".to_owned(),
-            version,
-            calls,
-            errors: [("INTERNAL".to_owned(), failed)].into(),
-            ..ModelSummary::default()
-        };
-        self.planted.tell(vec![of(1, stable), of(2, canary)]);
+        self.planted.tell(figures(stable, canary));
         let service = self.planted.serve(&self.tasks).await;
         self.cluster.put(self.cluster.keys.service("metrics", "metrics"), &service).await;
     }
@@ -92,6 +92,18 @@ impl Stand {
         let told = surface.get_rollout(request(GetRolloutRequest { model: "m".to_owned() })).await;
         told.expect("known").into_inner().rollout.and_then(|rollout| rollout.status).expect("it has one")
     }
+}
+
+/// Calls and failed calls of both versions.
+fn figures(stable: (u64, u64), canary: (u64, u64)) -> Vec<ModelSummary> {
+    let of = |version, (calls, failed): (u64, u64)| ModelSummary {
+        model: "m".to_owned(),
+        version,
+        calls,
+        errors: [("INTERNAL".to_owned(), failed)].into(),
+        ..ModelSummary::default()
+    };
+    vec![of(1, stable), of(2, canary)]
 }
 
 /// Only what is asked for is placed: the second version would be otherwise, before there is a rollout.

@@ -1,6 +1,6 @@
 //! What is known of models' calls, in the policy's terms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use weft_client::{ReplicaKey, Snapshot};
@@ -9,6 +9,7 @@ use weft_proto::weft::state::v1::ReplicaState;
 use weft_types::{ModelName, Version};
 
 use crate::figures::{Figures, VersionFigures};
+use crate::rollout::is_split;
 
 /// The figures of one look, beside what the mesh holds.
 pub(super) struct Measured<'a> {
@@ -18,6 +19,8 @@ pub(super) struct Measured<'a> {
     placed: BTreeMap<(&'a ModelName, Version), u32>,
     /// Ready replicas by model and version, and the most executions at once that one of them tells.
     ready: BTreeMap<(&'a ModelName, Version), (u32, u32)>,
+    /// Models whose calls a rollout splits between two versions.
+    split: BTreeSet<&'a ModelName>,
 }
 
 impl<'a> Measured<'a> {
@@ -34,7 +37,8 @@ impl<'a> Measured<'a> {
         for key in snapshot.placements.keys() {
             *placed.entry((&key.model, key.version)).or_default() += 1;
         }
-        Self { figures, placed, fresh: figures.is_fresh(now), ready }
+        let split = snapshot.rollouts.iter().filter(|(_, record)| is_split(&record.value)).map(|(name, _)| name);
+        Self { figures, placed, fresh: figures.is_fresh(now), ready, split: split.collect() }
     }
 
     /// When a model was called last, as far as the figures tell.
@@ -60,10 +64,13 @@ impl<'a> Measured<'a> {
         first.is_some_and(|((model, _), _)| *model == name)
     }
 
-    /// What the policy looks at. Of several versions, the one with the most to do decides: each has as many replicas.
+    /// What the policy looks at. Of several versions, the one with the most to do decides: each has as many replicas. Where a rollout splits
+    /// the calls, that is as much as all of them have to do: each may have to answer all calls the next moment.
     pub(super) fn seen(&self, name: &'a ModelName) -> Seen {
         let demand = |(version, figures): (Version, &VersionFigures)| self.demand(name, version, figures);
         let most = self.versions(name).map(demand).max_by(|one, other| one.busy.total_cmp(&other.busy));
+        let all = || self.versions(name).map(demand).map(|demand| demand.busy).sum();
+        let most = most.map(|most| if self.split.contains(name) { Demand { busy: all(), ..most } } else { most });
         let idle = Demand { busy: 0.0, concurrency: 1.0, service: 0.0, wait: 0.0, missed: 0.0 };
         let ready = |(version, _)| self.ready.get(&(name, version)).map(|(count, _)| *count);
         let ready = self.versions(name).filter_map(ready).max();

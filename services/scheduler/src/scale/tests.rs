@@ -11,7 +11,8 @@ use weft_proto::error_of;
 use weft_proto::weft::control::v1::events_server::Events as _;
 use weft_proto::weft::control::v1::models_server::Models as _;
 use weft_proto::weft::control::v1::{
-    ApplyModelRequest, Autoscaling, GetModelRequest, ListEventsRequest, Model, Route, RouteTarget,
+    ApplyModelRequest, Autoscaling, GetModelRequest, ListEventsRequest, Model, Rollout, RolloutPhase, RolloutStatus,
+    Route, RouteTarget,
 };
 use weft_proto::weft::metrics::v1::ModelSummary;
 use weft_proto::weft::scheduler::v1::WakeModelRequest;
@@ -127,6 +128,56 @@ async fn replicas_follow_demand_and_the_next_leader_goes_on() {
     .await;
     apply(&surface, Model { name: M.to_owned(), replicas: 2, ..Model::default() }).await;
     cluster.until("two", |snapshot| snapshot.scales.is_empty() && placements(snapshot) == 2).await;
+}
+
+/// Each version gets a part of the calls, and must be able to take all of them: the rollout may end at any moment, this way or that.
+#[test]
+fn a_rollout_keeps_the_replicas_that_all_calls_take() {
+    let (now, model) = (SystemClock::now(), name());
+    let mut mesh = mesh_of(&[]);
+    mesh.models.insert(name(), record(scaled(1, 10, Duration::from_secs(300)), 1));
+    let scale = Scale { target: 4, ..Scale::default() };
+    mesh.scales.insert(name(), record(scale, 1));
+    for worker in ["w1", "w2", "w3", "w4"] {
+        for version in [1, 2] {
+            crate::fixture::placement(&mut mesh, &key(worker, M, version), 1);
+            crate::fixture::replica(&mut mesh, &key(worker, M, version), ReplicaState::Ready, 1);
+        }
+    }
+    let rollout = |phase: RolloutPhase| {
+        let status = RolloutStatus { phase: phase.into(), ..RolloutStatus::default() };
+        record(Rollout { stable: 1, canary: 2, status: Some(status), ..Rollout::default() }, 1)
+    };
+    // 2.5 executions at 0.7 of a replica's time take four; of halves, each version alone would take two.
+    let wanted = |mesh: &Snapshot, busy: [f64; 2]| {
+        let version = |(version, busy)| {
+            let figures = crate::VersionFigures { calls: 100, compute_seconds: busy * 10.0, ..Default::default() };
+            ((name(), weft_types::Version::new(version).expect("not zero")), figures)
+        };
+        let versions = [1, 2].into_iter().zip(busy).map(version).collect();
+        let figures = crate::Figures { at: Some(now), window: Duration::from_secs(10), versions };
+        let bounds = bounds(&scaled(1, 10, Duration::from_secs(300)), false).expect("demand decides");
+        let mut scaler = begin(mesh.scales.get(&name()), 4, &bounds, now);
+        for second in 0..120 {
+            let now = now + Duration::from_secs(second);
+            let figures = crate::Figures { at: Some(now), ..figures.clone() };
+            scaler.decide(&bounds, &Measured::new(&figures, mesh, now).seen(&model), now);
+        }
+        scaler.decision().target
+    };
+    for phase in [RolloutPhase::Canary, RolloutPhase::Promoted, RolloutPhase::RolledBack, RolloutPhase::Shadowing] {
+        mesh.rollouts.insert(name(), rollout(phase));
+        let busy = match phase {
+            RolloutPhase::Promoted => [0.0, 2.5],
+            RolloutPhase::RolledBack => [2.5, 0.0],
+            // Copies are no calls: they end with the shadow.
+            RolloutPhase::Shadowing => [2.5, 2.5],
+            _ => [1.25, 1.25],
+        };
+        assert_eq!(wanted(&mesh, busy), 4, "{phase:?}");
+    }
+    mesh.rollouts = Default::default();
+    assert_eq!(wanted(&mesh, [1.25, 1.25]), 2, "versions that are called by their numbers");
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {

@@ -79,6 +79,7 @@ impl Announcer {
                     losses: losses.count,
                     loss: losses.reason.clone(),
                     concurrency: held.concurrency(),
+                    lost_at: losses.at.map(weft_proto::timestamp),
                 };
                 self.set(key, record.encode_to_vec());
             }

@@ -1,6 +1,6 @@
 //! When a version that failed or was lost is loaded again. Pure: it takes `now`.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use weft_types::Backoff;
 
@@ -15,6 +15,8 @@ pub(super) struct Losses {
     pub(super) count: u32,
     /// Of the last one, safe to show.
     pub(super) reason: String,
+    /// When the last one was.
+    pub(super) at: Option<SystemTime>,
 }
 
 /// What a version's failures of late come to.
@@ -41,8 +43,8 @@ impl Recovery {
         self.settled_at = now.checked_add(UNDISTURBED);
     }
 
-    pub(super) fn lost(&mut self, reason: &str) {
-        self.losses = Losses { count: self.losses.count.saturating_add(1), reason: reason.to_owned() };
+    pub(super) fn lost(&mut self, reason: &str, at: SystemTime) {
+        self.losses = Losses { count: self.losses.count.saturating_add(1), reason: reason.to_owned(), at: Some(at) };
     }
 
     /// When to load it again; `unit` is drawn from `[0, 1)`. At least half of the ceiling, so that a broken model is not tried
@@ -76,20 +78,24 @@ mod tests {
 
     #[test]
     fn only_an_undisturbed_run_begins_anew() {
-        let (mut recovery, mut now) = (Recovery::default(), SystemClock::now());
+        let began = SystemClock::now();
+        let (mut recovery, mut now) = (Recovery::default(), began);
         let mut waits = Vec::new();
         // Each load succeeds, and is lost a little before it counts as undisturbed.
         for _ in 0..8 {
             recovery.loaded(now);
             now += UNDISTURBED - Duration::from_millis(1);
             assert!(!recovery.forgive(now));
-            recovery.lost("signal 11");
+            recovery.lost("signal 11", SystemTime::UNIX_EPOCH + (now - began));
             let again = recovery.retry_at(now, 1.0);
             waits.push((again - now).as_secs());
             now = again;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(recovery.losses(), &Losses { count: 8, reason: "signal 11".to_owned() });
+        let Losses { count, reason, at } = recovery.losses();
+        // Eight runs of almost a minute, and what was waited between them.
+        let last = SystemTime::UNIX_EPOCH + 8 * (UNDISTURBED - Duration::from_millis(1)) + Duration::from_secs(123);
+        assert_eq!((*count, reason.as_str(), *at), (8, "signal 11", Some(last)));
         assert!(!recovery.forgive(now + UNDISTURBED), "it did not run");
         recovery.loaded(now);
         now += UNDISTURBED;

@@ -25,7 +25,41 @@ impl Distribution {
 
     /// How many values there are.
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum::<u64>() + self.zeros
+        self.counts.iter().fold(self.zeros, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// The values of both, as finely as the coarser one has them, and more coarsely where they would take too many buckets.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        let parts = [self, other].into_iter().filter(|part| !part.counts.is_empty());
+        let mut scale = parts.clone().map(|part| part.scale).min().unwrap_or_default();
+        let at = |part: &Self, scale: i32, place: usize| {
+            // Two buckets become one with each scale: the arithmetic shift rounds down, for negative places as well.
+            let place = i64::from(part.offset).saturating_add(i64::try_from(place).unwrap_or(i64::MAX));
+            place >> (part.scale - scale).clamp(0, 63)
+        };
+        let ends = |scale| {
+            let ends = parts.clone().flat_map(|part| [0, part.counts.len() - 1].map(|place| at(part, scale, place)));
+            ends.clone().min().zip(ends.max()).unwrap_or_default()
+        };
+        while ends(scale).1 - ends(scale).0 >= MAX_BUCKETS as i64 {
+            scale -= 1;
+        }
+        let (first, last) = ends(scale);
+        let length =
+            if parts.clone().next().is_some() { usize::try_from(last - first).unwrap_or_default() + 1 } else { 0 };
+        let mut counts = vec![0u64; length];
+        for part in parts.clone() {
+            for (place, count) in part.counts.iter().enumerate() {
+                if let Some(sum) =
+                    usize::try_from(at(part, scale, place) - first).ok().and_then(|at| counts.get_mut(at))
+                {
+                    *sum = sum.saturating_add(*count);
+                }
+            }
+        }
+        // Places shrink with the scale: what an offset could hold, it still does.
+        let offset = i32::try_from(first).unwrap_or_default();
+        Self { scale, offset, counts, zeros: self.zeros.saturating_add(other.zeros) }
     }
 
     /// A value that no more than `rest` of the values exceed: the upper end of a bucket.
@@ -71,6 +105,27 @@ mod tests {
         let finer = Distribution::try_new(1, 4, vec![5, 5], 3).expect("sound");
         assert_eq!((finer.count(), finer.above(4.0), finer.exceeded_by(12)), (13, 10, 0.0));
         assert_eq!(Distribution::default().exceeded_by(0), 0.0);
+    }
+
+    /// Whatever the scales: no value is lost, and none is told on the other side of an end that both know.
+    #[test]
+    fn what_is_added_keeps_its_place() {
+        let (coarse, fine) = (
+            Distribution::try_new(0, -2, vec![1, 2, 3, 4], 5).expect("sound"),
+            Distribution::try_new(2, -8, vec![1; 16], 7).expect("sound"),
+        );
+        for sum in [coarse.plus(&fine), fine.plus(&coarse)] {
+            // (1/4, 1/2], (1/2, 1], (1, 2], (2, 4]: four of the finer buckets each.
+            assert_eq!(sum, Distribution::try_new(0, -2, vec![5, 6, 7, 8], 12).expect("sound"));
+        }
+        assert_eq!(coarse.plus(&Distribution::default()), coarse);
+        let empty = Distribution::default();
+        assert_eq!(empty.plus(&empty), empty);
+        let far = |offset| Distribution::try_new(20, offset, vec![1], 0).expect("odd, and bounded");
+        let sum = far(i32::MIN).plus(&far(i32::MAX));
+        assert_eq!((sum.count(), sum.counts.len() <= MAX_BUCKETS), (2, true));
+        let most = Distribution::try_new(0, 0, vec![u64::MAX], 0).expect("sound");
+        assert_eq!(most.plus(&most).count(), u64::MAX);
     }
 
     #[test]

@@ -6,14 +6,22 @@
 //! the baseline's p90 or p99 times the allowed ratio. How likely a call exceeds an order statistic of the baseline has the same bound, whatever
 //! the distribution of latencies is (Beta; Wilks, "Determination of Sample Sizes for Setting Tolerance Limits", 1941).
 //!
-//! Looking again and again would find something in the end. So a look is only taken when the canary's calls have grown by a quarter, and
-//! the `j`-th one may be wrong with `alpha / (j (j + 1))`, which add up to no more than `alpha` however many there are.
+//! Looking again and again would find something in the end. So a look is only taken when the canary's calls have grown by a quarter, or by
+//! any for a minute, and the `j`-th one may be wrong with `alpha / (j (j + 1))`, which add up to no more than `alpha` however many there are.
+//! When looks are taken depends on the time and the number of calls alone, not on how they ended.
+//!
+//! What a canary did for an hour would hide what it has become since. So a stage that lasts is looked at twice each time: as a whole,
+//! which also tells of a canary that is seldom called, and over its last minutes.
+
+use std::time::{Duration, Instant};
 
 use super::distribution::Distribution;
 use super::exact::{at_least, upper_bound};
 
 /// Calls of the canary before the first look: fewer prove nothing, even if all fail.
 const FIRST_LOOK: u64 = 8;
+/// After so long a look is taken even where calls have hardly grown.
+const AGAIN: Duration = Duration::from_secs(60);
 /// The tests at each look.
 const TESTS: f64 = 4.0;
 /// Of so many calls the slowest one is compared: the 90th percentile tells soon, the 99th also of a tail.
@@ -46,7 +54,7 @@ impl Default for Limits {
     }
 }
 
-/// What one version did since the stage began.
+/// What one version did over a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Calls that ended.
@@ -59,6 +67,17 @@ pub struct Sample {
     pub durations: Distribution,
 }
 
+impl Sample {
+    fn plus(&self, other: &Self) -> Self {
+        Self {
+            calls: self.calls.saturating_add(other.calls),
+            errors: self.errors.saturating_add(other.errors),
+            misses: self.misses.saturating_add(other.misses),
+            durations: self.durations.plus(&other.durations),
+        }
+    }
+}
+
 /// What both did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -66,6 +85,12 @@ pub struct Evidence {
     pub stable: Sample,
     /// The version that is judged.
     pub canary: Sample,
+}
+
+impl Evidence {
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        Self { stable: self.stable.plus(&other.stable), canary: self.canary.plus(&other.canary) }
+    }
 }
 
 /// What is to be said of a canary.
@@ -86,34 +111,54 @@ pub enum Verdict {
     Worse(String),
 }
 
+/// By what a stage is judged, and when.
+pub(super) struct Terms<'a> {
+    pub(super) limits: &'a Limits,
+    /// Among how many stages the chance to be wrong is shared.
+    pub(super) stages: usize,
+    /// Whether the stage could end: where enough calls were seen, what came since the last look counts, too.
+    pub(super) ending: bool,
+    pub(super) now: Instant,
+}
+
 /// The looks taken in a stage.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Looks {
     taken: u32,
     /// The canary's calls at the last one.
     calls: u64,
+    /// When that was.
+    at: Option<Instant>,
 }
 
 impl Looks {
-    /// Judges by all that was seen in the stage, one of so many `stages`. Where it is
-    /// `ending` and enough calls were seen, what came since the last look counts, too.
-    pub(super) fn judge(&mut self, limits: &Limits, evidence: &Evidence, stages: usize, ending: bool) -> Verdict {
-        let calls = evidence.canary.calls;
-        let fewer = calls.min(evidence.stable.calls);
-        let ending = ending && fewer >= limits.min_calls;
-        let grown = calls >= FIRST_LOOK && calls >= self.calls.saturating_add(self.calls / 4);
-        if calls > self.calls && (grown || ending) {
-            (self.taken, self.calls) = (self.taken.saturating_add(1), calls);
-            let look = f64::from(self.taken);
-            let alpha = (1.0 - limits.confidence) / stages.max(1) as f64 / (look * (look + 1.0));
-            if let Some(why) = worse(limits, evidence, alpha / TESTS) {
+    /// Judges by all that was seen in the stage and, where it has lasted for long, by what was seen lately.
+    pub(super) fn judge(&mut self, terms: &Terms<'_>, whole: &Evidence, lately: Option<&Evidence>) -> Verdict {
+        let calls = whole.canary.calls;
+        let (fewer, wanted) = (calls.min(whole.stable.calls), terms.limits.min_calls);
+        let ending = terms.ending && fewer >= wanted;
+        // Whoever tells the figures has begun anew: from there on, calls are new ones.
+        self.calls = self.calls.min(calls);
+        let grown = calls >= self.calls.saturating_add(self.calls / 4);
+        let due = self.at.is_some_and(|at| terms.now.saturating_duration_since(at) >= AGAIN);
+        if calls > self.calls && (ending || (calls >= FIRST_LOOK && (grown || due))) {
+            (self.calls, self.at) = (calls, Some(terms.now));
+            if let Some(why) = self.look(terms, whole).or_else(|| self.look(terms, lately?)) {
                 return Verdict::Worse(why);
             }
         }
-        if fewer < limits.min_calls {
-            return Verdict::TooFew { calls: fewer, wanted: limits.min_calls };
+        if fewer < wanted {
+            return Verdict::TooFew { calls: fewer, wanted };
         }
         Verdict::Fine
+    }
+
+    /// One look.
+    fn look(&mut self, terms: &Terms<'_>, evidence: &Evidence) -> Option<String> {
+        self.taken = self.taken.saturating_add(1);
+        let look = f64::from(self.taken);
+        let alpha = (1.0 - terms.limits.confidence) / terms.stages.max(1) as f64 / (look * (look + 1.0));
+        worse(terms.limits, evidence, alpha / TESTS)
     }
 }
 

@@ -24,7 +24,7 @@ fn good() -> Evidence {
 }
 
 fn ready(figures: Option<Evidence>) -> Seen<'static> {
-    Seen { stable_ready: 2, canary_ready: 2, figures, ..Seen::default() }
+    Seen { wanted: 2, stable_ready: 2, canary_ready: 2, figures, ..Seen::default() }
 }
 
 fn traffic(status: &Status) -> (u32, bool, u32) {
@@ -47,7 +47,11 @@ impl Course {
     }
 
     fn step(&mut self, intent: Intent, seen: &Seen<'_>) -> &Status {
-        self.status = decide(&self.plan, (intent, &self.status), &mut self.memory, seen, self.now);
+        let next = decide(&self.plan, (intent, &self.status), &mut self.memory, seen, self.now);
+        if (next.phase, next.step) != (self.status.phase, self.status.step) {
+            self.memory = Memory::new(self.now);
+        }
+        self.status = next;
         &self.status
     }
 
@@ -138,6 +142,24 @@ fn replicas_that_are_lost_for_a_while_are_waited_for() {
     assert_eq!(course.after(MINUTE, &lost).phase, Phase::RolledBack);
 }
 
+/// Nobody calls it, so neither version has replicas: nothing is missing, however long that lasts, and whatever stage it sleeps in.
+#[test]
+fn a_model_that_sleeps_is_waited_for() {
+    let mut course = Course::new(plan());
+    let asleep = Seen { wanted: 0, stable_ready: 0, canary_ready: 0, ..ready(Some(good())) };
+    let woken = Seen { wanted: 1, ..asleep.clone() };
+    for phase in [Phase::Loading, Phase::Canary] {
+        course.after(9 * MINUTE, &woken);
+        assert_eq!(course.after(60 * MINUTE, &asleep).message, "waiting until replicas are wanted");
+        // A call wakes it: from then on they are missing.
+        course.after(MINUTE, &woken);
+        assert_eq!(course.after(9 * MINUTE, &woken).phase, phase);
+        course.step(Intent::Run, &ready(None));
+    }
+    course.after(MINUTE, &woken);
+    assert_eq!(course.after(10 * MINUTE, &woken).phase, Phase::RolledBack);
+}
+
 #[test]
 fn without_figures_or_calls_it_waits_and_says_so() {
     let mut course = Course::new(plan());
@@ -188,8 +210,8 @@ fn seen() -> impl Strategy<Value = Seen<'static>> {
         stable_ready,
         canary_ready,
         failed,
-        lacking: None,
         figures,
+        ..ready(None)
     })
 }
 
@@ -232,7 +254,8 @@ proptest! {
     fn worse_figures_are_not_judged_better(stable in sample(), canary in sample(), more in 1u64..500) {
         let judged = |canary: &Sample| {
             let evidence = Evidence { stable: stable.clone(), canary: canary.clone() };
-            matches!(Looks::default().judge(&Limits::default(), &evidence, 3, true), Verdict::Worse(_))
+            let terms = Terms { limits: &Limits::default(), stages: 3, ending: true, now: SystemClock::now() };
+            matches!(Looks::default().judge(&terms, &evidence, None), Verdict::Worse(_))
         };
         let canary = Sample { errors: canary.errors.min(canary.calls.saturating_sub(more)), ..canary };
         let worse = Sample { errors: (canary.errors + more).min(canary.calls), ..canary.clone() };

@@ -1841,6 +1841,12 @@ pub struct Rollout {
     pub intent: i32,
     #[prost(message, optional, tag = "6")]
     pub status: ::core::option::Option<RolloutStatus>,
+    /// The state store's revision when it was begun: tells one rollout of a model from the next. 0 where a build of before began it.
+    #[prost(int64, tag = "7")]
+    pub begin_revision: i64,
+    /// The same of when `intent` was said last; 0 where nobody has said any.
+    #[prost(int64, tag = "8")]
+    pub intent_revision: i64,
 }
 /// The stages of a rollout. In each, the canary first needs as many ready replicas as the stable version has.
 #[derive(Clone, PartialEq, ::prost::Message)]

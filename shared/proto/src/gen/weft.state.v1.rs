@@ -162,6 +162,9 @@ pub struct Replica {
     /// Executions that it runs at once, once it is ready; 0 is told by workers that do not say.
     #[prost(uint32, tag = "7")]
     pub concurrency: u32,
+    /// When the process was lost last, by the worker's clock: tells one loss from the next. Unset when there are no losses.
+    #[prost(message, optional, tag = "8")]
+    pub lost_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// `services/<kind>/<id>`, written by routers, schedulers and metrics under their lease.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -67,6 +67,7 @@ async fn a_lost_process_is_shown_at_once_and_the_model_comes_back() {
     assert_eq!(reason(&running.answer().await), Reason::ModelFailed, "it may be what ended the process");
     let back = world.told("identity", ReplicaState::Ready).await;
     assert_eq!((back.losses, back.loss.as_str(), back.quarantined_inputs), (1, "planted", 0));
+    assert!(back.lost_at.is_some() && back.lost_at == failed.lost_at, "{back:?}");
     let ticket = send(&world, 3).expect("taken");
     handle.next().await.echo();
     assert!(ticket.answer().await.outcome.is_ok());
