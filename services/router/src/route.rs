@@ -84,17 +84,17 @@ fn why_not<'a>(name: &str, model: &Model, version: Option<Version>, now: Instant
     }
     let of_version = match version {
         Some(version) => model.coming.get(&version),
-        None => model.coming.values().next_back(),
+        // A version of before that takes the place of one that cannot be loaded is as good.
+        None => model.coming.values().rev().find(|coming| coming.placed).or(model.coming.values().next_back()),
     };
     match of_version {
         // Only where nothing is known at all: a version that others of the model's are offered beside does not exist.
         None if model.coming.is_empty() && !model.is_ready() && model.may_return(now) => Ok(Routed::Coming),
         None => Err(unknown(name, version)),
-        Some(coming) if !coming.placed => match &coming.failure {
+        Some(coming) => match coming.given_up(now) {
             Some(reason) => Err(Error::new(Reason::NoReadyReplica, format!("model '{name}' failed to load: {reason}"))),
             None => Ok(Routed::Coming),
         },
-        Some(_) => Ok(Routed::Coming),
     }
 }
 

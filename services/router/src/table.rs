@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use weft_client::{Channel, ChannelOptions, Record, ReplicaKey, Snapshot};
 use weft_proto::weft::control::v1::{Rollout, Route};
-use weft_proto::weft::state::v1::{self as state, ModelOffer, ReplicaState, Worker};
+use weft_proto::weft::state::v1::{self as state, FailureKind, ModelOffer, ReplicaState, Worker};
 use weft_runtime::Tasks;
 use weft_telemetry::{ModelMetrics, Scope};
 use weft_types::{ModelName, Version, WorkerId};
@@ -97,6 +97,23 @@ pub(crate) struct Coming {
     pub(crate) placed: bool,
     /// Why the last load failed, if it did.
     pub(crate) failure: Option<String>,
+    /// Workers that offer it and are not shutting down, and those of them that could not load it.
+    offering: usize,
+    failed: usize,
+    /// Since when it has failed somewhere and been placed nowhere else.
+    stuck: Option<Instant>,
+}
+
+/// A load that failed may be tried again by its worker, or by another one, which takes the scheduler a moment to decide.
+const TRIED_AGAIN: Duration = Duration::from_secs(5);
+
+impl Coming {
+    /// Why it is not worth waiting for: it could be loaded nowhere that offers it, or nobody has tried again for a while.
+    pub(crate) fn given_up(&self, now: Instant) -> Option<&str> {
+        let stuck = self.stuck.is_some_and(|since| now.saturating_duration_since(since) >= TRIED_AGAIN);
+        let is_over = !self.placed && (stuck || self.failed >= self.offering);
+        self.failure.as_deref().filter(|_| is_over)
+    }
 }
 
 impl Model {
@@ -168,11 +185,12 @@ impl Table {
         };
         for (id, record) in snapshot.workers.iter() {
             if table.hosts.contains_key(id) {
-                table.offer(record.value.offers.iter());
+                table.offer(record.value.offers.iter(), !record.value.draining);
             }
         }
         table.place(snapshot);
         table.hold(snapshot, old, connect);
+        table.wait(old, connect.now);
         for (name, record) in snapshot.models.iter() {
             let model = table.models.entry(name.clone()).or_default();
             model.on_demand = record.value.autoscaling.is_some();
@@ -209,7 +227,8 @@ impl Table {
         }
     }
 
-    fn offer<'a>(&mut self, offers: impl Iterator<Item = &'a ModelOffer>) {
+    /// Takes note of what one worker offers, and whether it could take more.
+    fn offer<'a>(&mut self, offers: impl Iterator<Item = &'a ModelOffer>, takes: bool) {
         for offer in offers {
             // Most workers offer what the others do: a name is checked and kept once.
             let model = match self.models.get_mut(offer.name.as_str()) {
@@ -220,14 +239,28 @@ impl Table {
                 },
             };
             for version in offer.versions.iter().filter_map(|offered| Version::new(offered.version)) {
-                model.coming.entry(version).or_default();
+                model.coming.entry(version).or_default().offering += usize::from(takes);
             }
         }
     }
 
-    /// What workers were told to hold. A placement that its worker has failed to load is not something to wait for.
+    /// Since when versions have failed without another attempt.
+    fn wait(&mut self, old: &Self, now: Instant) {
+        for (name, model) in &mut self.models {
+            let before = old.models.get(name);
+            for (version, coming) in model.coming.iter_mut().filter(|(_, coming)| coming.failure.is_some()) {
+                let since = before.and_then(|before| before.coming.get(version)?.stuck).unwrap_or(now);
+                coming.stuck = Some(since).filter(|_| !coming.placed);
+            }
+        }
+    }
+
+    /// What workers were told to hold. A placement that its worker has failed to load is not something to wait for, but one whose process
+    /// was lost is.
     fn place(&mut self, snapshot: &Snapshot) {
-        let is_failed = |record: &Record<state::Replica>| record.value.state() == ReplicaState::Failed;
+        let is_failed = |record: &Record<state::Replica>| {
+            record.value.state() == ReplicaState::Failed && record.value.failure() != FailureKind::Lost
+        };
         let failed: HashSet<&ReplicaKey> =
             snapshot.replicas.iter().filter(|(_, record)| is_failed(record)).map(|(key, _)| key).collect();
         let mut workers = InOrder::of(&snapshot.workers);
@@ -255,7 +288,9 @@ impl Table {
                     ready.replicas.push(Replica { endpoint, pace, draining, local });
                 }
                 ReplicaState::Failed => {
-                    model.coming.entry(key.version).or_default().failure = Some(record.value.reason.clone());
+                    let coming = model.coming.entry(key.version).or_default();
+                    coming.failure = Some(record.value.reason.clone());
+                    coming.failed += usize::from(!host.draining && record.value.failure() != FailureKind::Lost);
                 }
                 ReplicaState::Loading => model.coming.entry(key.version).or_default().placed = true,
                 ReplicaState::Draining | ReplicaState::Unspecified => {}

@@ -135,3 +135,93 @@ async fn once(way: &Way, model: &ModelName) -> Result<(), Status> {
     within(deadline, SchedulerClient::new(channel).wake_model(request)).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::sync::{Semaphore, mpsc};
+    use tonic::{Request, Response};
+    use weft_client::Keys;
+    use weft_proto::weft::scheduler::v1::scheduler_server::{Scheduler, SchedulerServer};
+    use weft_proto::weft::scheduler::v1::{GetStatusRequest, GetStatusResponse, WakeModelResponse};
+    use weft_proto::weft::state::v1::Leader;
+    use weft_runtime::{Api, Health, Server, ServerOptions};
+    use weft_store::{MemoryStore, Op, Store, Txn};
+
+    use super::*;
+
+    /// A scheduler that tells what it is asked for, and answers when it may.
+    struct Asked {
+        models: mpsc::Sender<String>,
+        answers: Arc<Semaphore>,
+    }
+
+    #[tonic::async_trait]
+    impl Scheduler for Asked {
+        async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+            Err(Status::not_found("nothing is planted"))
+        }
+
+        async fn wake_model(&self, request: Request<WakeModelRequest>) -> Result<Response<WakeModelResponse>, Status> {
+            self.models.send(request.into_inner().model).await.expect("the test listens");
+            self.answers.acquire().await.expect("open").forget();
+            Ok(Response::new(WakeModelResponse {}))
+        }
+    }
+
+    /// The scheduler's side, and a router's.
+    async fn stand(tasks: &Tasks) -> (mpsc::Receiver<String>, Arc<Semaphore>, Way) {
+        let (models, asked) = mpsc::channel(8);
+        let answers = Arc::new(Semaphore::new(0));
+        let server = Server::bind(ServerOptions::default()).await.expect("a free port");
+        let leader = Leader { id: "s1".to_owned(), address: server.address().to_string() };
+        let scheduler = SchedulerServer::new(Asked { models, answers: Arc::clone(&answers) });
+        server.serve(Api::new(&Health::default()).with(scheduler), Scope::disabled(), tasks).expect("descriptors");
+        let (store, keys): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::new(Arc::new(SystemClock))), Keys::new("t"));
+        let put = Op::Put { key: keys.leader(), value: prost::Message::encode_to_vec(&leader).into(), lease: None };
+        store.commit(Txn { compares: Vec::new(), ops: vec![put] }).await.expect("written");
+        let mesh = Mesh::follow(store, &keys, tasks, None);
+        mesh.synced().await;
+        let way = Way { mesh, peers: Arc::default(), tasks: tasks.clone(), scope: Scope::disabled() };
+        (asked, answers, way)
+    }
+
+    /// A thousand calls that wait for a model are one question, also when most of them have given up.
+    #[tokio::test]
+    async fn many_calls_ask_once() {
+        let (tasks, wakes, ways) = (Tasks::new(), Wakes::default(), Cell::new(0));
+        let (mut asked, answers, way) = stand(&tasks).await;
+        let [one, other]: [ModelName; 2] = ["m", "n"].map(|name| name.parse().expect("a name"));
+        let ask = |models: &[&ModelName]| {
+            wakes.ask(models, || {
+                ways.set(ways.get() + 1);
+                way.clone()
+            })
+        };
+        let mut calls: Vec<Vec<Arc<Asking>>> = (0..1000).map(|_| ask(&[&one])).collect();
+        assert_eq!(ways.get(), 1, "so many tasks ask");
+        assert!(calls.iter().all(|asking| Arc::ptr_eq(&asking[0], &calls[0][0])));
+        assert_eq!(asked.recv().await.as_deref(), Some("m"));
+        // Another model is asked for beside it; the first question is not answered yet, and is not put again.
+        calls.truncate(1);
+        calls.push(ask(&[&one, &other]));
+        assert_eq!((asked.recv().await.as_deref(), ways.get()), (Some("n"), 2));
+        // While a call waits it is asked again after the answer.
+        calls.remove(0);
+        answers.add_permits(1000);
+        for _ in 0..2 {
+            assert!(asked.recv().await.is_some_and(|model| model == "m" || model == "n"));
+        }
+        // When none does the question is over, and the next call asks anew.
+        calls.clear();
+        calls.push(ask(&[&one]));
+        assert_eq!(ways.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn nobody_asks_for_nothing() {
+        let way = || -> Way { panic!("somebody asks") };
+        assert!(Wakes::default().ask(&[], way).is_empty());
+    }
+}

@@ -1,15 +1,15 @@
 //! What failed to load of late, and when it may be tried again on the same worker.
 //!
-//! Every scheduler keeps this memory from the records it sees, so a new leader, too, knows what failed before. A version that somebody
-//! leads a model to is tried as if it had never failed: it may have been mended.
+//! Every scheduler keeps this memory from the records it sees, so a new leader, too, knows what failed before. A version that failed to
+//! load again and again and is ready nowhere is in quarantine: that is remembered until its model is applied anew, another rollout of it
+//! begins, or what its worker offers has changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use weft_client::{ReplicaKey, Snapshot};
-use weft_policy::place;
-use weft_proto::weft::control::v1::Rollout;
-use weft_proto::weft::state::v1::ReplicaState;
+use weft_client::{Record, ReplicaKey, Snapshot};
+use weft_policy::place::{self, FAIL_FAST_WORKERS};
+use weft_proto::weft::state::v1::{FailureKind, Replica, ReplicaState, VersionOffer};
 use weft_types::{ModelName, Version};
 
 use crate::observe::place_key;
@@ -27,7 +27,11 @@ struct Failed {
     revision: i64,
     /// Which run of the worker it failed on: a restart wipes the slate, because the operator may have mended it.
     epoch: Option<u64>,
+    /// What that one offered of it.
+    offer: Option<VersionOffer>,
+    /// Failures in a row, and those of them that speak against the version.
     count: u32,
+    loads: u32,
     at: Instant,
     reason: String,
 }
@@ -42,38 +46,79 @@ impl Failed {
 impl Failures {
     /// Takes note of what the snapshot tells, and forgets what is over.
     pub(crate) fn observe(&mut self, snapshot: &Snapshot, memory: Duration, now: Instant) {
-        let epoch = |key: &ReplicaKey| snapshot.workers.get(&key.worker).map(|worker| worker.value.epoch);
-        // A rollout wipes the slate of the version that it leads to.
-        let wiped = |key: &ReplicaKey, revision: i64| {
-            let begun = |rollout: &Rollout| rollout.canary == key.version.get() && revision <= rollout.begin_revision;
-            snapshot.rollouts.get(&key.model).is_some_and(|record| begun(&record.value))
-        };
+        let quarantined = self.quarantined(snapshot);
         self.entries.retain(|key, failed| {
-            let restarted = epoch(key).is_some_and(|epoch| failed.epoch.is_some_and(|then| then != epoch));
-            !restarted && !wiped(key, failed.revision) && now.saturating_duration_since(failed.at) < memory
+            let version = (key.model.clone(), key.version);
+            let worker = snapshot.workers.get(&key.worker);
+            let restarted = worker.is_some_and(|worker| failed.epoch.is_some_and(|then| then != worker.value.epoch));
+            let mended = worker.is_some() && failed.offer != offer(snapshot, key);
+            let anew = failed.revision <= asked_for(snapshot, key);
+            let lasts = worker.is_some() && (quarantined.contains(&version) || failure(snapshot, key).is_some());
+            let lasts = lasts || now.saturating_duration_since(failed.at) < memory;
+            lasts && !restarted && !mended && !anew
         });
         for (key, replica) in snapshot.replicas.iter() {
             match replica.value.state() {
-                ReplicaState::Failed if wiped(key, replica.mod_revision) => {}
-                ReplicaState::Failed => {
-                    let entry = self.entries.entry(key.clone()).or_insert_with(|| Failed {
-                        revision: 0,
-                        epoch: epoch(key),
-                        count: 0,
-                        at: now,
-                        reason: String::new(),
-                    });
-                    if entry.revision != replica.mod_revision {
-                        entry.revision = replica.mod_revision;
-                        entry.count = entry.count.saturating_add(1);
-                        entry.at = now;
-                        entry.reason.clone_from(&replica.value.reason);
-                    }
+                ReplicaState::Failed if replica.mod_revision > asked_for(snapshot, key) => {
+                    self.note(snapshot, (key, replica), now);
                 }
                 ReplicaState::Ready => drop(self.entries.remove(key)),
-                ReplicaState::Unspecified | ReplicaState::Loading | ReplicaState::Draining => {}
+                _ => {}
             }
         }
+    }
+
+    /// Counts a failure, once.
+    fn note(&mut self, snapshot: &Snapshot, (key, replica): (&ReplicaKey, &Record<Replica>), now: Instant) {
+        let entry = self.entries.entry(key.clone()).or_insert_with(|| Failed {
+            revision: 0,
+            epoch: snapshot.workers.get(&key.worker).map(|worker| worker.value.epoch),
+            offer: offer(snapshot, key),
+            count: 0,
+            loads: 0,
+            at: now,
+            reason: String::new(),
+        });
+        if entry.revision != replica.mod_revision {
+            entry.revision = replica.mod_revision;
+            entry.count = entry.count.saturating_add(1);
+            // A worker without room is no fault of the version, nor is an input that ends its process.
+            let speaks_against = replica.value.failure() == FailureKind::Unspecified;
+            entry.loads = entry.loads.saturating_add(u32::from(speaks_against));
+            entry.at = now;
+            entry.reason.clone_from(&replica.value.reason);
+        }
+    }
+
+    /// Versions that failed to load as often as one fails that is at fault itself, and are ready nowhere.
+    fn quarantined(&self, snapshot: &Snapshot) -> BTreeSet<(ModelName, Version)> {
+        let mut loads: BTreeMap<(ModelName, Version), usize> = BTreeMap::new();
+        for (key, failed) in &self.entries {
+            *loads.entry((key.model.clone(), key.version)).or_default() += failed.loads as usize;
+        }
+        loads.retain(|_, loads| *loads >= FAIL_FAST_WORKERS);
+        if !loads.is_empty() {
+            let ready = snapshot.replicas.iter().filter(|(_, record)| record.value.state() == ReplicaState::Ready);
+            ready.for_each(|(key, _)| {
+                loads.remove(&(key.model.clone(), key.version));
+            });
+        }
+        loads.into_keys().collect()
+    }
+
+    /// Placements of what its worker may have given up, and that is to be tried anew: since somebody has asked for it after that, or since the
+    /// version is ready elsewhere and its failure has been remembered for long enough.
+    pub(crate) fn renewed(&self, snapshot: &Snapshot, memory: Duration, now: Instant) -> Vec<place::Key> {
+        let quarantined = self.quarantined(snapshot);
+        let is_over = |key: &ReplicaKey| {
+            let failed = self.entries.get(key);
+            failed.is_some_and(|failed| now.saturating_duration_since(failed.at) >= memory)
+                && !quarantined.contains(&(key.model.clone(), key.version))
+        };
+        let stands = snapshot.placements.keys().filter_map(|key| Some((key, failure(snapshot, key)?)));
+        let renewed =
+            stands.filter(|(key, record)| record.mod_revision <= asked_for(snapshot, key) || is_over(key));
+        renewed.map(|(key, _)| place_key(key)).collect()
     }
 
     /// The failures for the placement policy.
@@ -81,6 +126,7 @@ impl Failures {
         let failure = |(key, failed): (&ReplicaKey, &Failed)| place::Failure {
             key: place_key(key),
             blocked: failed.blocked(options, now),
+            loads: failed.loads,
         };
         self.entries.iter().map(failure).collect()
     }
@@ -92,10 +138,31 @@ impl Failures {
     }
 }
 
+/// When somebody has asked for a version last, by applying its model or by a rollout of it; 0 where nobody has. What failed before that may
+/// have been mended.
+fn asked_for(snapshot: &Snapshot, key: &ReplicaKey) -> i64 {
+    let applied = snapshot.models.get(&key.model).map_or(0, |record| record.mod_revision);
+    let rollout = snapshot.rollouts.get(&key.model).filter(|record| record.value.canary == key.version.get());
+    rollout.map_or(applied, |record| applied.max(record.value.begin_revision))
+}
+
+/// The record of a replica that has failed.
+fn failure<'a>(snapshot: &'a Snapshot, key: &ReplicaKey) -> Option<&'a Record<Replica>> {
+    snapshot.replicas.get(key).map(|record| &**record).filter(|record| record.value.state() == ReplicaState::Failed)
+}
+
+/// What a worker offers of a version.
+fn offer(snapshot: &Snapshot, key: &ReplicaKey) -> Option<VersionOffer> {
+    let worker = snapshot.workers.get(&key.worker)?;
+    let model = worker.value.offers.iter().find(|offer| offer.name == key.model.as_str())?;
+    model.versions.iter().find(|offer| offer.version == key.version.get()).cloned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{key, replica, snapshot, worker};
+    use crate::fixture::{apply, key, placement, record, replica, snapshot, worker};
+    use weft_proto::weft::control::v1::{Model, Rollout};
     use weft_types::SystemClock;
 
     #[test]
@@ -154,5 +221,90 @@ mod tests {
         replica(&mut mesh, &key("w1", "m", 1), ReplicaState::Ready, 7);
         failures.observe(&mesh, options.failure_memory, now);
         assert_eq!(failures.list(&options, now), []);
+    }
+
+    /// Three loads that failed, and nothing is ready: time alone does not bring it back.
+    #[test]
+    fn a_version_stays_in_quarantine_until_somebody_asks_for_it_anew() {
+        let (options, start) = (Options::default(), SystemClock::now());
+        let later = start + 100 * options.failure_memory;
+        let one = key("w1", "m", 1);
+        let quarantined = |loads: i64| {
+            let (mut failures, mut mesh) = (Failures::default(), snapshot(&[worker("w1", 1, &[("m", 1)])]));
+            apply(&mut mesh, "m", 1);
+            for revision in 5..5 + loads {
+                replica(&mut mesh, &one, ReplicaState::Failed, revision);
+                failures.observe(&mesh, options.failure_memory, start);
+            }
+            mesh.replicas.remove(&one);
+            (failures, mesh)
+        };
+        let remembered = |loads: i64, change: &dyn Fn(&mut Snapshot)| {
+            let (mut failures, mut mesh) = quarantined(loads);
+            change(&mut mesh);
+            failures.observe(&mesh, options.failure_memory, later);
+            failures.list(&options, later).first().map(|failure| failure.loads)
+        };
+        assert_eq!([2, 3].map(|loads| remembered(loads, &|_| {})), [None, Some(3)]);
+        assert_eq!(remembered(3, &|mesh| apply_at(mesh, "m", 4)), Some(3), "applied before it failed");
+        assert_eq!(remembered(3, &|mesh| apply_at(mesh, "m", 9)), None);
+        assert_eq!(remembered(3, &|mesh| replica(mesh, &key("w2", "m", 1), ReplicaState::Ready, 9)), None);
+        let other = |mesh: &mut Snapshot, change: &dyn Fn(&mut weft_proto::weft::state::v1::Worker)| {
+            let mut told = worker("w1", 1, &[("m", 1)]);
+            change(&mut told);
+            mesh.workers.insert("w1".parse().expect("an id"), record(told, 9));
+        };
+        assert_eq!(remembered(3, &|mesh| other(mesh, &|told| told.offers[0].versions[0].size_bytes = 11)), None);
+        assert_eq!(remembered(3, &|mesh| other(mesh, &|told| told.epoch = 2)), None);
+        assert_eq!(remembered(3, &|mesh| other(mesh, &|told| told.draining = true)), Some(3));
+        let rollout = |mesh: &mut Snapshot| {
+            let rollout = Rollout { model: "m".to_owned(), stable: 2, canary: 1, begin_revision: 8, ..Rollout::default() };
+            mesh.rollouts.insert("m".parse().expect("a name"), record(rollout, 9));
+        };
+        assert_eq!(remembered(3, &rollout), None, "a rollout of it begins");
+    }
+
+    #[test]
+    fn what_speaks_against_the_worker_alone_does_not_count_against_the_version() {
+        let (options, now) = (Options::default(), SystemClock::now());
+        let (mut failures, mut mesh) = (Failures::default(), snapshot(&[worker("w1", 1, &[("m", 1)])]));
+        let kinds = [FailureKind::NoRoom, FailureKind::Lost, FailureKind::Unspecified];
+        for (revision, kind) in (5..).zip(kinds) {
+            let failed = Replica { state: ReplicaState::Failed.into(), failure: kind.into(), ..Replica::default() };
+            mesh.replicas.insert(key("w1", "m", 1), record(failed, revision));
+            failures.observe(&mesh, options.failure_memory, now);
+            let loads = u32::from(kind == FailureKind::Unspecified);
+            let expected = place::Failure { key: place_key(&key("w1", "m", 1)), blocked: true, loads };
+            assert_eq!(failures.list(&options, now), [expected], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_its_worker_may_have_given_up_is_renewed_in_time() {
+        let (options, start) = (Options::default(), SystemClock::now());
+        let (mut failures, one) = (Failures::default(), key("w1", "m", 1));
+        let mut mesh = snapshot(&[worker("w1", 1, &[("m", 1)]), worker("w2", 1, &[("m", 1)])]);
+        let mut renewed = |mesh: &Snapshot, at: Instant| {
+            failures.observe(mesh, options.failure_memory, at);
+            failures.renewed(mesh, options.failure_memory, at)
+        };
+        placement(&mut mesh, &one, 3);
+        for revision in 5..8 {
+            replica(&mut mesh, &one, ReplicaState::Failed, revision);
+            assert_eq!(renewed(&mesh, start), []);
+        }
+        let later = start + options.failure_memory;
+        assert_eq!(renewed(&mesh, later), [], "it is in quarantine");
+        replica(&mut mesh, &key("w2", "m", 1), ReplicaState::Ready, 8);
+        assert_eq!(renewed(&mesh, later), [place_key(&one)], "it is ready elsewhere");
+        assert_eq!(renewed(&mesh, start), []);
+        apply_at(&mut mesh, "m", 9);
+        assert_eq!(renewed(&mesh, start), [place_key(&one)], "applied after it failed");
+        assert_eq!(failures.list(&options, start), [], "and what was before no longer counts");
+    }
+
+    fn apply_at(mesh: &mut Snapshot, name: &str, revision: i64) {
+        let model = Model { name: name.to_owned(), replicas: 1, ..Model::default() };
+        mesh.models.insert(name.parse().expect("a name"), record(model, revision));
     }
 }

@@ -5,6 +5,7 @@
 
 mod write;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_policy::place::{Move, Plan, Unplaced, Why, place};
-use weft_store::{Commit, Fence, Revision, Txn};
+use weft_policy::place::{Key, Move, Plan, Unplaced, Why, place};
+use weft_store::{Commit, Fence, Op, Revision, Txn};
 use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
@@ -31,11 +32,14 @@ pub(crate) struct Placer {
     written: Revision,
     /// The term in which that was: after a restore from a backup the store's revisions are smaller than in a term before.
     term: Revision,
+    /// The revision of the barrier that writes of moves compare; `None` before the first in a term, and once a write may have been lost
+    /// sight of: such a write may still arrive, after a decision that knows nothing of it.
+    barrier: Option<Revision>,
 }
 
 impl Placer {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { fence: inner.fence.clone(), inner, written: 0, term: 0 }
+        Self { fence: inner.fence.clone(), inner, written: 0, term: 0, barrier: None }
     }
 
     /// Looks and writes until cancelled. A write that is cut off here is whole or not there.
@@ -83,7 +87,7 @@ impl Placer {
         if let Some(fence) = &fence
             && fence.create_revision != self.term
         {
-            (self.term, self.written) = (fence.create_revision, 0);
+            (self.term, self.written, self.barrier) = (fence.create_revision, 0, None);
         }
         if fence.as_ref().is_none_or(|fence| !fence.holds(now)) {
             self.tell_unplaced(&[]);
@@ -91,26 +95,39 @@ impl Placer {
         let Some(fence) = fence.filter(|fence| may_decide(fence, snapshot.revision, self.written, now)) else {
             return Ok(());
         };
-        // What no worker obeys is taken back first, or it would count as placed for ever. The next pass, on a snapshot that
-        // shows it gone, decides what is missing then.
+        // What no worker obeys is taken back first, or it would count as placed for ever, and what a worker has given up and somebody
+        // wants anew. The next pass, on a snapshot that shows it gone, decides what is missing then.
         let refused = refused(&snapshot, fence.create_revision);
-        let plan = match refused.is_empty() {
-            true => {
+        let renewed = self.inner.failures().renewed(&snapshot, self.inner.options.failure_memory, now);
+        let plan = match (&*refused, &*renewed) {
+            ([], []) => {
                 let mut world = world(&snapshot, self.inner.options.model_control, failures);
                 self.inner.scaling.mark(&mut world, now);
                 place(&world)
             }
-            false => take_back(refused),
+            _ => take_back(refused, renewed),
         };
         self.tell_unplaced(&plan.unplaced);
         if plan.moves.is_empty() {
             return Ok(());
         }
+        let Some(barrier) = self.barrier else { return self.raise(&fence).await };
         let mut span = self.inner.scope.start_internal("weft.scheduler.place", None);
         span.set("weft.epoch", fence.create_revision);
         span.set("weft.moves", i64::try_from(plan.moves.len()).unwrap_or(i64::MAX));
-        let transactions = write::transactions(&plan, &snapshot, &self.inner.keys, &fence);
+        let transactions = write::transactions(&plan, &snapshot, &self.inner.keys, (&fence, barrier));
         self.write(transactions, &plan).await.inspect_err(|_| span.fail("STORE_UNAVAILABLE"))
+    }
+
+    /// Writes the barrier: what was sent before it and has not arrived does nothing any more. The next pass decides on a snapshot that shows
+    /// it, and so all that has arrived.
+    async fn raise(&mut self, fence: &Fence) -> Result<(), weft_store::Error> {
+        let put = Op::Put { key: self.inner.keys.barrier(), value: Default::default(), lease: None };
+        match self.inner.store.commit(Txn { compares: vec![fence.compare()], ops: vec![put] }).await? {
+            Commit::Done(revision) => (self.written, self.barrier) = (self.written.max(revision), Some(revision)),
+            Commit::Lost(revision) => tracing::info!(revision, "the leadership is over: nothing is placed"),
+        }
+        Ok(())
     }
 
     /// Commits the transactions, some at a time, and tells what was done. One that is lost or fails ends the pass after those beside
@@ -135,9 +152,10 @@ impl Placer {
                     }
                     Ok(Commit::Lost(revision)) => {
                         tracing::info!(revision, "the mesh has changed under a placement: looking again");
-                        outcome = outcome.and(Ok(false));
+                        // Perhaps it was the barrier that has changed: one whose write was lost sight of has arrived.
+                        (outcome, self.barrier) = (outcome.and(Ok(false)), None);
                     }
-                    Err(error) => outcome = Err(error),
+                    Err(error) => (outcome, self.barrier) = (Err(error), None),
                 }
             }
         }
@@ -162,10 +180,15 @@ impl Placer {
     }
 }
 
-/// Removes placements of a leader of the past.
-fn take_back(refused: Vec<weft_policy::place::Key>) -> Plan {
-    tracing::warn!(count = refused.len(), "placements that a leader of the past wrote are taken back");
-    Plan { moves: refused.into_iter().map(|key| Move::Remove(key, Why::Excess)).collect(), ..Plan::default() }
+/// Removes placements of a leader of the past, and those that are to be made anew.
+fn take_back(refused: Vec<Key>, renewed: Vec<Key>) -> Plan {
+    if !refused.is_empty() {
+        tracing::warn!(count = refused.len(), "placements that a leader of the past wrote are taken back");
+    }
+    let refused: BTreeMap<Key, Why> = refused.into_iter().map(|key| (key, Why::Stale)).collect();
+    let mut all: BTreeMap<Key, Why> = renewed.into_iter().map(|key| (key, Why::Renewed)).collect();
+    all.extend(refused);
+    Plan { moves: all.into_iter().map(|(key, why)| Move::Remove(key, why)).collect(), ..Plan::default() }
 }
 
 /// Whether the leader may decide on a snapshot of `revision`: its term has not run out, and the snapshot shows what was
@@ -177,6 +200,15 @@ pub(crate) fn may_decide(fence: &Fence, revision: Revision, written: Revision, n
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::key;
+    use crate::observe::place_key;
+
+    #[test]
+    fn what_is_taken_back_goes_once_and_says_why() {
+        let [one, two] = ["w1", "w2"].map(|worker| place_key(&key(worker, "m", 1)));
+        let plan = take_back(vec![one.clone()], vec![one.clone(), two.clone()]);
+        assert_eq!(plan.moves, [Move::Remove(one, Why::Stale), Move::Remove(two, Why::Renewed)]);
+    }
 
     #[test]
     fn decides_only_in_its_term_and_on_what_it_has_seen() {

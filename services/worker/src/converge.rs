@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 use weft_client::Snapshot;
+use weft_proto::weft::state::v1::FailureKind;
 use weft_runtime::Running;
 use weft_store::{Presence, Store};
 use weft_types::SystemClock;
@@ -27,7 +28,7 @@ use crate::replicas::Held;
 use announce::Announcer;
 pub(crate) use load::{config_type, datatype_of};
 use plan::{Key, Phase, Step, plan};
-use recovery::{Losses, Recovery};
+use recovery::{LOADS, Losses, Recovery};
 use successors::Offered;
 use terms::Terms;
 
@@ -45,6 +46,8 @@ struct Report {
 enum Outcome {
     Loaded(Arc<Replica>),
     Failed(String),
+    /// There is no room for it now.
+    NoRoom,
     /// The process that held it is gone.
     Lost(String),
     Unloaded,
@@ -55,7 +58,7 @@ struct Entry {
     phase: Phase,
     attempt: u64,
     recovery: Recovery,
-    /// Memory that it takes or will take.
+    /// Memory that it takes or will take, as placement counts it, too.
     bytes: u64,
     /// Ends with the entry.
     task: Option<Running>,
@@ -104,7 +107,7 @@ impl Converger {
                 () = leaving.cancelled() => return,
                 Ok(()) = changes.changed() => {}
                 Ok(()) = draining.changed() => {}
-                Ok(()) = repository.changed() => self.announcer.offers(&shared),
+                Ok(()) = repository.changed() => self.read_again(),
                 Ok(()) = self.offered.changed() => {}
                 Some(report) = self.reports.1.recv() => self.settle(report),
                 () = shared.quarantines.changed() => self.tell_again(),
@@ -187,8 +190,7 @@ impl Converger {
         });
         (entry.phase, entry.attempt, entry.bytes) = (Phase::Loading, attempt, bytes);
         if !fits {
-            let outcome = Outcome::Failed("the worker has not enough memory for it".to_owned());
-            return self.settle(Report { key, attempt, outcome });
+            return self.settle(Report { key, attempt, outcome: Outcome::NoRoom });
         }
         self.show(&key, Some(&Held::Loading));
         let (shared, reports, loading) = (Arc::clone(&self.shared), self.reports.0.clone(), key.clone());
@@ -249,12 +251,18 @@ impl Converger {
                 self.keep(&key, watching);
                 self.show(&key, Some(&Held::Ready(replica)));
             }
-            Outcome::Failed(reason) => self.fail(&key, now, reason),
+            Outcome::Failed(reason) => {
+                entry.recovery.failed();
+                self.fail(&key, now, reason, FailureKind::Unspecified);
+            }
+            Outcome::NoRoom => {
+                self.fail(&key, now, "the worker has not enough memory for it".to_owned(), FailureKind::NoRoom);
+            }
             Outcome::Lost(reason) => {
                 entry.recovery.lost(&reason, SystemClock::wall());
                 self.shared.scope.metrics().model(&key.0, key.1).record_lost();
                 let held = self.shared.replicas.all().get(&key.0).and_then(|held| held.get(&key.1)?.replica().cloned());
-                self.fail(&key, now, format!("its process was lost: {reason}"));
+                self.fail(&key, now, format!("its process was lost: {reason}"), FailureKind::Lost);
                 // After nobody new can find it: what waits there goes elsewhere.
                 if let Some(replica) = held {
                     replica.lose();
@@ -267,14 +275,27 @@ impl Converger {
         }
     }
 
-    /// Shows a failure, and has the load tried again later.
-    fn fail(&mut self, key: &Key, now: Instant, reason: String) {
+    /// Shows a failure, and has the load tried again later, unless it has failed for good.
+    fn fail(&mut self, key: &Key, now: Instant, mut reason: String, kind: FailureKind) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let retry_at = entry.recovery.retry_at(now, rand::random());
         (entry.phase, entry.bytes) = (Phase::Failed { retry_at }, 0);
-        let wait = retry_at.saturating_duration_since(now);
-        tracing::warn!(model = %key.0, version = %key.1, %reason, retry_ms = wait.as_millis(), "not loaded");
-        self.show(key, Some(&Held::Failed(reason)));
+        if retry_at.is_none() {
+            reason = format!("quarantined after {LOADS} loads, until it is applied anew or its files change: {reason}");
+        }
+        let wait = retry_at.map(|at| at.saturating_duration_since(now).as_millis());
+        tracing::warn!(model = %key.0, version = %key.1, %reason, retry_ms = wait, "not loaded");
+        self.show(key, Some(&Held::Failed(reason, kind)));
+    }
+
+    /// Tells what could be loaded by now, and tries again what could not be before.
+    fn read_again(&mut self) {
+        self.announcer.offers(&self.shared);
+        let now = SystemClock::now();
+        for entry in self.entries.values_mut().filter(|entry| entry.phase == Phase::Failed { retry_at: None }) {
+            entry.recovery.anew();
+            entry.phase = Phase::Failed { retry_at: Some(now) };
+        }
     }
 
     /// Reports the loss of a replica's process. The task ends with the entry, and so lets go of the model.
@@ -301,7 +322,7 @@ impl Converger {
     fn tell(&self, key: &Key) {
         let all = self.shared.replicas.all();
         if let Some(held) = all.get(&key.0).and_then(|versions| versions.get(&key.1)) {
-            self.announcer.replica(&self.shared, key, Some((held, &self.losses(key))));
+            self.announcer.replica(&self.shared, key, Some((held, &self.losses(key), self.bytes(key))));
         }
     }
 
@@ -311,6 +332,10 @@ impl Converger {
 
     fn losses(&self, key: &Key) -> Losses {
         self.entries.get(key).map(|entry| entry.recovery.losses().clone()).unwrap_or_default()
+    }
+
+    fn bytes(&self, key: &Key) -> u64 {
+        self.entries.get(key).map_or(0, |entry| entry.bytes)
     }
 
     fn set_phase(&mut self, key: &Key, phase: Phase, attempt: u64) {
@@ -329,7 +354,7 @@ impl Converger {
     fn show(&self, key: &Key, held: Option<&Held>) {
         let (shared, losses) = (&self.shared, self.losses(key));
         shared.replicas.set(&key.0, key.1, held);
-        self.announcer.replica(shared, key, held.map(|held| (held, &losses)));
+        self.announcer.replica(shared, key, held.map(|held| (held, &losses, self.bytes(key))));
         match shared.replicas.all().contains_key(&key.0) {
             true => shared.health.set(key.0.as_str(), shared.replicas.any_ready(&key.0)),
             false => shared.health.remove(key.0.as_str()),

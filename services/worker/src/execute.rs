@@ -67,7 +67,7 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
         }
         Ending::Preempted => {
             replica.learn_stopped(&execution.mark, rows, took, ended);
-            replica.executions.stopped(ended.saturating_duration_since(told));
+            replica.executions.stopped(ended.saturating_duration_since(told), ended);
             replica.metrics.record_preemptions(1);
             batch.put_back(replica);
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use weft_engine_native::devices::cpu::{Cpu, Node};
 use weft_engine_native::devices::gpu::{self, Gpu};
+use weft_engine_native::devices::group::{self, Hierarchy};
 use weft_proto::weft::state::v1::{NumaNode, Topology, WorkerDevice};
 
 /// Threads, memory and devices that models may use.
@@ -49,12 +50,16 @@ impl Machine {
     }
 }
 
-/// The machine's memory or, where that is less, the container's.
+/// The machine's memory or, where that is less, the tightest limit of the process's control group and of those around it.
 fn memory(root: &Path) -> u64 {
     let total = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| meminfo_total(&text));
-    let limit = ["sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| fs::read_to_string(root.join(path)).ok()?.trim().parse().ok());
+    let limit = group::tightest(root, "memory", |hierarchy, folder| {
+        let file = match hierarchy {
+            Hierarchy::Unified => "memory.max",
+            Hierarchy::Own => "memory.limit_in_bytes",
+        };
+        fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
+    });
     total.into_iter().chain(limit).min().unwrap_or(FALLBACK_MEMORY)
 }
 
@@ -89,6 +94,29 @@ mod tests {
         assert_eq!(memory(root.path()), 4 << 20);
         put("sys/fs/cgroup/memory.max", "1048576\n");
         assert_eq!(memory(root.path()), 1 << 20);
+    }
+
+    /// As under systemd, which limits a service's group and not the root.
+    #[test]
+    fn the_tightest_memory_of_all_groups_counts() {
+        let limited = |groups: &str, files: &[(&str, &str)]| {
+            let root = tempfile::tempdir().expect("a folder");
+            let own = [("proc/self/cgroup", groups), ("proc/meminfo", "MemTotal: 4096 kB\n")];
+            for (name, content) in own.iter().chain(files) {
+                let path = root.path().join(name);
+                fs::create_dir_all(path.parent().expect("a parent")).expect("created");
+                fs::write(path, content).expect("written");
+            }
+            memory(root.path())
+        };
+        let slice = ("sys/fs/cgroup/system.slice/memory.max", "2097152\n");
+        let unit = |limit| ("sys/fs/cgroup/system.slice/weft.service/memory.max", limit);
+        let groups = "0::/system.slice/weft.service\n";
+        assert_eq!(limited(groups, &[slice, unit("1048576\n")]), 1 << 20);
+        assert_eq!(limited(groups, &[slice, unit("max\n")]), 2 << 20);
+        let old = ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "1048576\n");
+        assert_eq!(limited("9:cpu:/\n4:memory:/a/b\n", &[old]), 1 << 20);
+        assert_eq!(limited("9:memory:/other\n", &[old]), 4 << 20);
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::replica::Replica;
 /// So many of those that wait are looked at: what comes after them has another decision before it.
 const LINE: usize = 64;
 
+/// After so long without another stop, half as long is expected.
+const FADES: Duration = Duration::from_secs(5);
+
 /// The executions of one replica.
 #[derive(Default)]
 pub(crate) struct Executions {
@@ -35,8 +38,24 @@ struct Table {
     next: u64,
     /// The one that was told to stop and has not ended.
     stopping: Option<u64>,
-    /// How long the last ones took to stop: slower ones count at once.
-    stop: Duration,
+    stop: Stop,
+}
+
+/// How long the last ones took to stop, and when that was noted. Slower ones count at once, and fade: while it is thought that stopping takes
+/// long nothing is stopped, and nothing could show that it no longer does.
+#[derive(Default)]
+struct Stop(Option<(Duration, Instant)>);
+
+impl Stop {
+    fn at(&self, now: Instant) -> Duration {
+        let Some((stop, noted)) = self.0 else { return Duration::ZERO };
+        let halves = now.saturating_duration_since(noted).as_secs_f64() / FADES.as_secs_f64();
+        stop.mul_f64(0.5_f64.powf(halves))
+    }
+
+    fn note(&mut self, after: Duration, now: Instant) {
+        self.0 = Some((after.max((self.at(now) * 7 + after) / 8), now));
+    }
 }
 
 /// An execution's entry, until it is dropped.
@@ -53,10 +72,9 @@ impl Executions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An execution went on for so long after it was told to stop.
-    pub(crate) fn stopped(&self, after: Duration) {
-        let mut table = self.lock();
-        table.stop = after.max((table.stop * 7 + after) / 8);
+    /// An execution went on for so long after it was told to stop, until `now`.
+    pub(crate) fn stopped(&self, after: Duration, now: Instant) {
+        self.lock().stop.note(after, now);
     }
 
     /// Whether something runs that is less urgent than this band.
@@ -67,7 +85,8 @@ impl Executions {
 
 impl Table {
     fn decide(&self, waiting: &[Urgent], now: Instant) -> Decision {
-        preempt::decide(waiting.iter().copied(), self.running.values().map(|(running, _)| *running), self.stop, now)
+        let running = self.running.values().map(|(running, _)| *running);
+        preempt::decide(waiting.iter().copied(), running, self.stop.at(now), now)
     }
 
     fn end(&mut self, id: u64) {
@@ -211,5 +230,23 @@ pub(crate) async fn permit(replica: &Replica) -> Option<OwnedSemaphorePermit> {
             () = replica.queue.changed() => {}
             () = tokio::time::sleep_until(wake.unwrap_or_else(SystemClock::now).into()), if wake.is_some() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Once and for all nothing with a tighter deadline would be stopped.
+    #[test]
+    fn a_slow_stop_is_forgotten_in_time() {
+        let (mut stop, now) = (Stop::default(), SystemClock::now());
+        assert_eq!(stop.at(now), Duration::ZERO);
+        stop.note(Duration::from_millis(1200), now);
+        assert_eq!(stop.at(now), Duration::from_millis(1200), "it counts at once");
+        assert_eq!(stop.at(now + 2 * FADES), Duration::from_millis(300));
+        assert!(stop.at(now + 10 * FADES) < Duration::from_millis(2));
+        stop.note(Duration::ZERO, now + FADES);
+        assert_eq!(stop.at(now + FADES), Duration::from_millis(525), "a faster one after it counts for an eighth");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use weft_proto::weft::state::v1::ReplicaState;
+use weft_proto::weft::state::v1::{FailureKind, ReplicaState};
 use weft_types::{Error, ModelName, Reason, Result, Version};
 
 use crate::replica::Replica;
@@ -17,7 +17,7 @@ pub(crate) enum Held {
     /// Its queue may still be open, until routers have seen the announcement.
     Draining(Arc<Replica>),
     /// With the reason, safe to show.
-    Failed(String),
+    Failed(String, FailureKind),
 }
 
 impl Held {
@@ -26,14 +26,14 @@ impl Held {
             Self::Loading => ReplicaState::Loading,
             Self::Ready(_) => ReplicaState::Ready,
             Self::Draining(_) => ReplicaState::Draining,
-            Self::Failed(_) => ReplicaState::Failed,
+            Self::Failed(..) => ReplicaState::Failed,
         }
     }
 
     pub(crate) const fn replica(&self) -> Option<&Arc<Replica>> {
         match self {
             Self::Ready(replica) | Self::Draining(replica) => Some(replica),
-            Self::Loading | Self::Failed(_) => None,
+            Self::Loading | Self::Failed(..) => None,
         }
     }
 
@@ -48,8 +48,15 @@ impl Held {
 
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Self::Failed(reason) => reason,
+            Self::Failed(reason, _) => reason,
             Self::Loading | Self::Ready(_) | Self::Draining(_) => "",
+        }
+    }
+
+    pub(crate) const fn failure(&self) -> FailureKind {
+        match self {
+            Self::Failed(_, kind) => *kind,
+            Self::Loading | Self::Ready(_) | Self::Draining(_) => FailureKind::Unspecified,
         }
     }
 }
@@ -103,7 +110,7 @@ impl Replicas {
             None => Ok(None),
             Some(Held::Ready(replica) | Held::Draining(replica)) => Ok(Some(Arc::clone(replica))),
             Some(Held::Loading) => Err(Error::new(Reason::ModelLoading, "the model is loading")),
-            Some(Held::Failed(_)) => Err(Error::new(Reason::NoReadyReplica, "the model could not be loaded here")),
+            Some(Held::Failed(..)) => Err(Error::new(Reason::NoReadyReplica, "the model could not be loaded here")),
         }
     }
 }

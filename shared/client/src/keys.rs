@@ -91,6 +91,11 @@ impl Keys {
         format!("{}events/{hour:08}/{id}", self.root)
     }
 
+    /// `barriers/placement`, which every write of placements compares: what was sent before it was last put cannot arrive after it.
+    pub fn barrier(&self) -> String {
+        format!("{}barriers/placement", self.root)
+    }
+
     /// `leader/scheduler`
     pub fn leader(&self) -> String {
         format!("{}leader/scheduler", self.root)

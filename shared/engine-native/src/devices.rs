@@ -5,6 +5,7 @@
 
 pub mod cpu;
 pub mod gpu;
+pub mod group;
 pub mod kernel;
 pub mod pci;
 pub mod prepare;

@@ -9,8 +9,9 @@
 //! called of late is evicted for any that somebody calls, one of a lower priority is preempted for one of a higher, and a
 //! second one for the first of another model of the same priority. It goes first, and what it goes for follows when the room is
 //! free. A replica that must go (its worker drains, or no longer suits) is removed only when others that are ready make it
-//! superfluous; where nothing else can take it, it stays. A replica that failed to load is tried on another worker, and one
-//! that failed on [`FAIL_FAST_WORKERS`] is not tried further. Within a priority everything wanted gets its first replica before
+//! superfluous; where nothing else can take it, it stays. A replica that failed to load is tried on another worker, and a version
+//! that failed on [`FAIL_FAST_WORKERS`], or as often on the fewer that could take it, is not tried further. What it was to replace serves
+//! on, as far as the new one is missing. Within a priority everything wanted gets its first replica before
 //! anything gets its second; what is always wanted before what is wanted while it is called, and of that
 //! the one first that has waited longest.
 //!
@@ -40,7 +41,8 @@ use fleet::Fleet;
 use goal::Goal;
 use models::Models;
 
-/// A version that failed to load on so many workers, and is ready on none, is at fault itself.
+/// A version that failed to load on so many workers, and is ready on none, is at fault itself. Where fewer could take it, it is once it has
+/// failed on each of them, and as often in all: one failure can be the worker's.
 pub const FAIL_FAST_WORKERS: usize = 3;
 
 /// One version of a model on one worker.
@@ -191,6 +193,8 @@ pub struct Failure {
     pub key: Key,
     /// Whether it is too early to try again there.
     pub blocked: bool,
+    /// How many loads in a row failed there; none where only the worker lacked something.
+    pub loads: u32,
 }
 
 /// What placement looks at.

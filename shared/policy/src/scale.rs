@@ -22,6 +22,8 @@ pub const STABILIZATION: Duration = Duration::from_secs(60);
 pub const STEP: Duration = Duration::from_secs(15);
 /// A model that nobody has called for so long may give way to others. What is known of calls is up to two seconds old.
 pub const IDLE: Duration = Duration::from_secs(3);
+/// For so long it may be unknown when a model was called, as when a scheduler has just begun to lead, before it counts as a call.
+const UNKNOWN: Duration = Duration::from_secs(10);
 /// So long, a number that was too small is not tried again.
 const TOO_FEW: Duration = Duration::from_secs(600);
 /// The growth that [`STEP`] allows in any case; beyond, it is a doubling.
@@ -66,7 +68,7 @@ pub struct Demand {
 pub struct Seen {
     /// The demand; `None` where it is not known.
     pub demand: Option<Demand>,
-    /// Whether it is known when the model was called last. Where it is not, it may have been called just now.
+    /// Whether it is known when the model was called last. Where it is not, it may have been called just now, and keeps what it has.
     pub calls_known: bool,
     /// How far back the demand was measured.
     pub window: Duration,
@@ -126,6 +128,8 @@ pub struct Decision {
 pub struct Scaler {
     now: Decision,
     last_call: Instant,
+    /// Since when it is not known whether it was called.
+    unknown: Option<Instant>,
     /// A call has waited for a replica since the last decision.
     woken: bool,
     /// When there were too few last, and how many were more than that.
@@ -142,6 +146,7 @@ impl Scaler {
         Self {
             now: Decision { target, why: Why::Begun },
             last_call,
+            unknown: None,
             woken: false,
             late: None,
             needs: VecDeque::from([(now, target)]),
@@ -177,8 +182,10 @@ impl Scaler {
 
     /// How many replicas there shall be from now on.
     pub fn decide(&mut self, bounds: &Bounds, seen: &Seen, now: Instant) -> Decision {
+        self.unknown = if seen.calls_known { None } else { Some(self.unknown.unwrap_or(now)) };
         // A model that sleeps goes on sleeping: a call would have woken it.
-        if !seen.calls_known && self.now.target > 0 {
+        let may_be_called = self.unknown.filter(|_| self.now.target > 0);
+        if may_be_called.is_some_and(|since| now.saturating_duration_since(since) >= UNKNOWN) {
             self.called(now);
         }
         let woken = std::mem::take(&mut self.woken);
@@ -207,8 +214,9 @@ impl Scaler {
 
     /// The fewest that there must be; `None` where the model may go.
     fn floor(&self, bounds: &Bounds, seen: &Seen, now: Instant) -> Option<u32> {
-        if bounds.min > 0 {
-            return Some(bounds.min);
+        let unknown = !seen.calls_known && self.now.target > 0;
+        if bounds.min > 0 || unknown {
+            return Some(bounds.min.max(1));
         }
         let idle = self.idle(now);
         let given_way = seen.placed == 0 && idle >= IDLE;

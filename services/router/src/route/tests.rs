@@ -1,3 +1,4 @@
+mod coming;
 mod leading;
 mod rollout;
 

@@ -67,6 +67,8 @@ const fn because(why: Why) -> &'static str {
         Why::Superseded => "another version serves",
         Why::Failed => "it could not be loaded there",
         Why::Preempted => "one of a higher priority, or the first of another model, needs its room",
+        Why::Stale => "a leader of the past wrote it after its time",
+        Why::Renewed => "it had failed for good, and is to be tried anew",
         Why::Evicted => "nobody calls the model, and another one needs the memory",
     }
 }

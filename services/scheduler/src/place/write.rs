@@ -4,18 +4,23 @@ use prost::Message as _;
 use weft_client::{Keys, Snapshot};
 use weft_policy::place::{DeviceId, Move, Plan};
 use weft_proto::weft::state::v1::{Placement, PlacementDevice};
-use weft_store::{Compare, Fence, Op, Txn};
+use weft_store::{Compare, Fence, Op, Revision, Txn};
 
 use crate::observe::replica_key;
 
-/// Moves in one transaction, each with its own comparison: the store takes 128, and one is the fence's.
+/// Moves in one transaction, each with its own comparison: the store takes 128, and two are the fence's and the barrier's.
 pub(super) const MOVES: usize = 100;
 
 /// The writes that carry out `plan`, decided on `snapshot`.
 ///
-/// Each holds only while the leader leads and while what it changes is as the snapshot told, so a write that was delayed
-/// or decided on an old snapshot does nothing.
-pub(super) fn transactions(plan: &Plan, snapshot: &Snapshot, keys: &Keys, fence: &Fence) -> Vec<Txn> {
+/// Each holds only while the leader leads, while the barrier is where it was, and while what it changes is as the snapshot told, so a write
+/// that was delayed or decided on an old snapshot does nothing.
+pub(super) fn transactions(
+    plan: &Plan,
+    snapshot: &Snapshot,
+    keys: &Keys,
+    (fence, barrier): (&Fence, Revision),
+) -> Vec<Txn> {
     let epoch = u64::try_from(fence.create_revision).unwrap_or(0);
     let device = |id: &DeviceId| PlacementDevice { kind: id.kind.clone(), ordinal: id.ordinal };
     let change = |change: &Move| match change {
@@ -33,7 +38,7 @@ pub(super) fn transactions(plan: &Plan, snapshot: &Snapshot, keys: &Keys, fence:
     };
     let transaction = |moves: &[Move]| {
         let (mut compares, ops): (Vec<_>, Vec<_>) = moves.iter().map(change).unzip();
-        compares.push(fence.compare());
+        compares.extend([fence.compare(), Compare::ModRevision(keys.barrier(), barrier)]);
         Txn { compares, ops }
     };
     plan.moves.chunks(MOVES).map(transaction).collect()
@@ -58,7 +63,7 @@ mod tests {
     fn a_large_plan_is_cut_to_what_the_store_takes() {
         let place = |number: u64| Move::Place(place_key(&key("w1", "m", number)), Why::Missing);
         let plan = Plan { moves: (1..=250).map(place).collect(), ..Plan::default() };
-        let transactions = transactions(&plan, &snapshot(&[]), &Keys::new("t"), &fence(7));
+        let transactions = transactions(&plan, &snapshot(&[]), &Keys::new("t"), (&fence(7), 0));
         let sizes: Vec<usize> = transactions.iter().map(|transaction| transaction.ops.len()).collect();
         assert_eq!(sizes, [100, 100, 50]);
         assert!(transactions.iter().all(|transaction| transaction.compares.len() <= MAX_OPS));
@@ -72,7 +77,7 @@ mod tests {
             vec![Move::Place(one.clone(), Why::Missing), Move::Place(place_key(&key("w1", "m", 2)), Why::Missing)];
         let devices = [(one, DeviceId { kind: "cuda".to_owned(), ordinal: 3 })].into();
         let plan = Plan { moves, devices, ..Plan::default() };
-        let transaction = transactions(&plan, &snapshot(&[]), &Keys::new("t"), &fence(7)).remove(0);
+        let transaction = transactions(&plan, &snapshot(&[]), &Keys::new("t"), (&fence(7), 0)).remove(0);
         let written = transaction.ops.into_iter().map(|op| match op {
             Op::Put { value, .. } => Placement::decode(value).expect("a placement"),
             other => panic!("{other:?}"),
@@ -92,7 +97,7 @@ mod tests {
         let (one, mut mesh) = (key("w1", "m", 1), snapshot(&[]));
         let place = Plan { moves: vec![Move::Place(place_key(&one), Why::Missing)], ..Plan::default() };
         let remove = Plan { moves: vec![Move::Remove(place_key(&one), Why::Excess)], ..Plan::default() };
-        let write = |plan: &Plan, mesh: &Snapshot, term| transactions(plan, mesh, &keys, &fence(term)).remove(0);
+        let write = |plan: &Plan, mesh: &Snapshot, term| transactions(plan, mesh, &keys, (&fence(term), 0)).remove(0);
         let commit = async |txn| matches!(store.commit(txn).await, Ok(Commit::Done(_)));
 
         assert!(!commit(write(&place, &mesh, term - 1)).await, "a leader of the past placed");
@@ -101,6 +106,9 @@ mod tests {
         assert!(!commit(write(&remove, &mesh, term)).await, "removed what it had not seen");
         placement(&mut mesh, &one, term + 1);
         assert!(!commit(write(&remove, &mesh, term + 1)).await, "a leader of the future removed");
-        assert!(commit(write(&remove, &mesh, term)).await);
+        let late = write(&remove, &mesh, term);
+        let Ok(Commit::Done(barrier)) = store.commit(put(keys.barrier())).await else { panic!("no barrier") };
+        assert!(!commit(late).await, "what was sent before the barrier has arrived after it");
+        assert!(commit(transactions(&remove, &mesh, &keys, (&fence(term), barrier)).remove(0)).await);
     }
 }

@@ -15,6 +15,9 @@ use weft_types::{ModelName, SystemClock};
 
 /// How old a record may be in when its model was called last.
 const COARSE: Duration = Duration::from_secs(30);
+/// What begins with a record takes it to be as old as that: writing it would move it by so much with each change of leaders. So a record is
+/// written when it is older than that by as much as clocks may differ.
+const MARGIN: Duration = Duration::from_secs(1);
 /// Changes in one transaction, each with its own comparison: the store takes 128, and one is the fence's.
 const CHANGES: usize = 100;
 
@@ -72,7 +75,7 @@ fn written(known: Option<&Scale>, scaler: &Scaler, now: Instant) -> Option<Scale
     if let Some(known) = stands {
         let told = known.last_called.as_ref().and_then(from_timestamp).unwrap_or(std::time::UNIX_EPOCH);
         let later = last_called.duration_since(told).unwrap_or_default();
-        if later < COARSE {
+        if later < COARSE + MARGIN {
             return None;
         }
     }

@@ -63,23 +63,24 @@ impl Announcer {
         self.set(self.keys.worker(&shared.options.id), self.record.encode_to_vec());
     }
 
-    /// Tells where a version stands, or that it is gone.
-    pub(super) fn replica(&self, shared: &Shared, key: &Key, held: Option<(&Held, &Losses)>) {
+    /// Tells where a version stands and what memory is counted for it, or that it is gone.
+    pub(super) fn replica(&self, shared: &Shared, key: &Key, held: Option<(&Held, &Losses, u64)>) {
         let quarantined = shared.quarantines.of(key).count(SystemClock::now());
         let (model, version) = key.clone();
         let key = self.keys.replica(&ReplicaKey { worker: shared.options.id.clone(), model, version });
         match held {
             None => self.presence.remove(&key),
-            Some((held, losses)) => {
+            Some((held, losses, bytes)) => {
                 let record = Replica {
                     state: held.state().into(),
                     reason: held.reason().to_owned(),
-                    size_bytes: held.size_bytes(),
+                    size_bytes: bytes,
                     quarantined_inputs: u32::try_from(quarantined).unwrap_or(u32::MAX),
                     losses: losses.count,
                     loss: losses.reason.clone(),
                     concurrency: held.concurrency(),
                     lost_at: losses.at.map(weft_proto::timestamp),
+                    failure: held.failure().into(),
                 };
                 self.set(key, record.encode_to_vec());
             }

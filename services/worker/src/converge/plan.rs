@@ -13,7 +13,10 @@ pub(crate) type Key = (ModelName, Version);
 pub(crate) enum Phase {
     Loading,
     Ready,
-    Failed { retry_at: Instant },
+    /// To be loaded again at this instant, if ever.
+    Failed {
+        retry_at: Option<Instant>,
+    },
     Draining,
 }
 
@@ -43,8 +46,10 @@ pub(crate) fn plan(
             (Phase::Draining, _) | (Phase::Loading | Phase::Ready, true) => {}
             (Phase::Ready, false) => steps.push(Step::Unload(key.clone())),
             (Phase::Loading | Phase::Failed { .. }, false) => steps.push(Step::Forget(key.clone())),
-            (Phase::Failed { retry_at }, true) if accepting && *retry_at <= now => steps.push(Step::Load(key.clone())),
-            (Phase::Failed { retry_at }, true) if accepting => {
+            (Phase::Failed { retry_at: Some(retry_at) }, true) if accepting && *retry_at <= now => {
+                steps.push(Step::Load(key.clone()));
+            }
+            (Phase::Failed { retry_at: Some(retry_at) }, true) if accepting => {
                 wake = Some(wake.map_or(*retry_at, |wake| wake.min(*retry_at)));
             }
             (Phase::Failed { .. }, true) => {}
@@ -68,14 +73,15 @@ mod tests {
         ("m".parse().expect("a name"), Version::new(number).expect("a version"))
     }
 
-    fn phases(now: Instant) -> [Phase; 5] {
+    fn phases(now: Instant) -> [Phase; 6] {
         let late = now + Duration::from_secs(1);
         [
             Phase::Loading,
             Phase::Ready,
             Phase::Draining,
-            Phase::Failed { retry_at: now },
-            Phase::Failed { retry_at: late },
+            Phase::Failed { retry_at: Some(now) },
+            Phase::Failed { retry_at: Some(late) },
+            Phase::Failed { retry_at: None },
         ]
     }
 
@@ -91,8 +97,10 @@ mod tests {
             (Some(Phase::Ready), false, Some(Step::Unload(key(1)))),
             (Some(Phase::Draining), true, None),
             (Some(Phase::Draining), false, None),
-            (Some(Phase::Failed { retry_at: now }), true, Some(Step::Load(key(1)))),
-            (Some(Phase::Failed { retry_at: now }), false, Some(Step::Forget(key(1)))),
+            (Some(Phase::Failed { retry_at: Some(now) }), true, Some(Step::Load(key(1)))),
+            (Some(Phase::Failed { retry_at: Some(now) }), false, Some(Step::Forget(key(1)))),
+            (Some(Phase::Failed { retry_at: None }), true, None),
+            (Some(Phase::Failed { retry_at: None }), false, Some(Step::Forget(key(1)))),
         ];
         for (phase, wanted, step) in cases {
             let held = phase.map(|phase| (key(1), phase)).into_iter().collect();
@@ -105,7 +113,7 @@ mod tests {
     fn a_failure_waits_for_its_time() {
         let now = SystemClock::now();
         let retry_at = now + Duration::from_secs(1);
-        let held = BTreeMap::from([(key(1), Phase::Failed { retry_at })]);
+        let held = BTreeMap::from([(key(1), Phase::Failed { retry_at: Some(retry_at) })]);
         let wanted = BTreeSet::from([key(1)]);
         assert_eq!(plan(&held, &wanted, true, now), (vec![], Some(retry_at)));
         assert_eq!(plan(&held, &wanted, true, retry_at), (vec![Step::Load(key(1))], None));
@@ -116,7 +124,7 @@ mod tests {
         /// Each version gets one step at most, nothing wanted is taken away, and a draining worker loads nothing.
         #[test]
         fn steps_agree_with_what_is_wanted(
-            held in proptest::collection::btree_map(1u64..20, 0usize..5, 0..20),
+            held in proptest::collection::btree_map(1u64..20, 0usize..6, 0..20),
             wanted in proptest::collection::btree_set(1u64..20, 0..20),
             accepting: bool,
         ) {

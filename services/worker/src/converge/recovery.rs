@@ -6,6 +6,9 @@ use weft_types::Backoff;
 
 /// Between attempts at a load that failed: the first soon, as the file may still be arriving.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Loads in a row that may fail, over some minutes: what cannot be loaded is then left alone, until it is placed anew or the repository has
+/// changed.
+pub(super) const LOADS: u32 = 10;
 /// A version that has run for so long begins anew: its next loss is its first, and is mended as fast.
 const UNDISTURBED: Duration = Duration::from_secs(60);
 
@@ -23,13 +26,15 @@ pub(super) struct Losses {
 pub(super) struct Recovery {
     backoff: Backoff,
     losses: Losses,
+    /// Loads in a row that failed.
+    failed: u32,
     /// When it will have run undisturbed for long enough that what was before no longer counts.
     settled_at: Option<Instant>,
 }
 
 impl Default for Recovery {
     fn default() -> Self {
-        Self { backoff: Backoff::new(RETRY.0, RETRY.1), losses: Losses::default(), settled_at: None }
+        Self { backoff: Backoff::new(RETRY.0, RETRY.1), losses: Losses::default(), failed: 0, settled_at: None }
     }
 }
 
@@ -40,6 +45,7 @@ impl Recovery {
 
     /// It runs. That alone mends nothing: what ends a model's process comes after its load.
     pub(super) fn loaded(&mut self, now: Instant) {
+        self.failed = 0;
         self.settled_at = now.checked_add(UNDISTURBED);
     }
 
@@ -47,11 +53,22 @@ impl Recovery {
         self.losses = Losses { count: self.losses.count.saturating_add(1), reason: reason.to_owned(), at: Some(at) };
     }
 
-    /// When to load it again; `unit` is drawn from `[0, 1)`. At least half of the ceiling, so that a broken model is not tried
+    /// A load has failed.
+    pub(super) const fn failed(&mut self) {
+        self.failed = self.failed.saturating_add(1);
+    }
+
+    /// When to load it again, if ever; `unit` is drawn from `[0, 1)`. At least half of the ceiling, so that a broken model is not tried
     /// again at once.
-    pub(super) fn retry_at(&mut self, now: Instant, unit: f64) -> Instant {
+    pub(super) fn retry_at(&mut self, now: Instant, unit: f64) -> Option<Instant> {
         self.settled_at = None;
-        now + self.backoff.next(0.5 + unit / 2.0)
+        (self.failed < LOADS).then(|| now + self.backoff.next(0.5 + unit / 2.0))
+    }
+
+    /// What it is loaded from may be another now.
+    pub(super) fn anew(&mut self) {
+        self.failed = 0;
+        self.backoff.reset();
     }
 
     /// When [`Self::forgive`] is next worth a call.
@@ -87,7 +104,7 @@ mod tests {
             now += UNDISTURBED - Duration::from_millis(1);
             assert!(!recovery.forgive(now));
             recovery.lost("signal 11", SystemTime::UNIX_EPOCH + (now - began));
-            let again = recovery.retry_at(now, 1.0);
+            let again = recovery.retry_at(now, 1.0).expect("losses are no failed loads");
             waits.push((again - now).as_secs());
             now = again;
         }
@@ -101,6 +118,27 @@ mod tests {
         now += UNDISTURBED;
         assert!(recovery.forgive(now) && !recovery.forgive(now));
         assert_eq!((recovery.losses(), recovery.settled_at()), (&Losses::default(), None));
-        assert_eq!(recovery.retry_at(now, 0.0) - now, RETRY.0 / 2);
+        assert_eq!(recovery.retry_at(now, 0.0), Some(now + RETRY.0 / 2));
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_left_alone_in_the_end() {
+        let (mut recovery, now) = (Recovery::default(), SystemClock::now());
+        let mut waits = Vec::new();
+        let mut fails = |recovery: &mut Recovery| {
+            recovery.failed();
+            let again = recovery.retry_at(now, 1.0);
+            waits.extend(again.map(|again| (again - now).as_secs()));
+            again.is_some()
+        };
+        assert_eq!((0..LOADS + 3).filter(|_| fails(&mut recovery)).count(), LOADS as usize - 1);
+        recovery.anew();
+        assert!(fails(&mut recovery));
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60, 1]);
+        // One that comes to run begins anew as well.
+        (1..LOADS).for_each(|_| recovery.failed());
+        recovery.loaded(now);
+        recovery.failed();
+        assert!(recovery.retry_at(now, 1.0).is_some());
     }
 }

@@ -13,7 +13,7 @@ use weft_engine::Engine;
 use weft_proto::health::HealthCheckRequest;
 use weft_proto::health::health_check_response::ServingStatus;
 use weft_proto::health::health_server::Health as _;
-use weft_proto::weft::state::v1::{ModelOffer, ReplicaState};
+use weft_proto::weft::state::v1::{FailureKind, ModelOffer, ReplicaState};
 use weft_types::Reason;
 
 use crate::fake::{Handle, World, fake, signature};
@@ -98,6 +98,21 @@ async fn a_placement_becomes_a_replica_and_goes_again() {
     assert_eq!(handle.models(), 0);
 }
 
+/// What takes less than was expected goes on to count as much: otherwise placement would fill what the worker keeps free.
+#[tokio::test]
+async fn placement_is_told_the_memory_that_the_worker_counts() {
+    let (engine, _handle) = fake(signature(0, 1));
+    let engines: BTreeMap<&'static str, Arc<dyn Engine>> = BTreeMap::from([("tract", engine as Arc<dyn Engine>)]);
+    let world = World::with_engines(engines, |_| {}).await;
+    let snapshot = world.mesh.snapshot();
+    let record = &snapshot.workers.values().next().expect("registered").value;
+    let digits = record.offers.iter().find(|offer| offer.name == "digits").expect("it is built in");
+    let expected = digits.versions[0].size_bytes;
+    assert!(expected > 7, "what the engine measures");
+    world.place("digits").await;
+    assert_eq!(world.told("digits", ReplicaState::Ready).await.size_bytes, expected);
+}
+
 #[tokio::test]
 async fn a_load_in_progress_holds_up_nobody_and_can_be_taken_back() {
     let (world, handle) = World::start(signature(0, 1)).await;
@@ -138,7 +153,10 @@ async fn a_failed_load_is_told_and_tried_again() {
     handle.failures.store(1, Ordering::SeqCst);
     world.place("identity").await;
     let record = world.told("identity", ReplicaState::Failed).await;
-    assert_eq!(record.reason, "cannot load the model: planted");
+    assert_eq!(
+        (record.reason.as_str(), record.failure()),
+        ("cannot load the model: planted", FailureKind::Unspecified)
+    );
     let found = world.worker.shared.find("", "identity", "");
     assert_eq!(found.err().expect("failed").reason(), Reason::NoReadyReplica);
     world.told("identity", ReplicaState::Ready).await;
@@ -150,6 +168,7 @@ async fn what_cannot_be_loaded_says_why() {
     world.place("digits").await;
     let record = world.told("digits", ReplicaState::Failed).await;
     assert_eq!(record.reason, "the worker has not enough memory for it");
+    assert_eq!(record.failure(), FailureKind::NoRoom, "the version is not at fault");
     world.place("nonsense").await;
     let record = world.told("nonsense", ReplicaState::Failed).await;
     assert_eq!(record.reason, "the model is not in this worker's repository");

@@ -1,11 +1,13 @@
 //! Looks whether the repository has changed, and reads it again when it has.
 //!
 //! What is being copied into the folder is not read: a change counts once it has looked the same for a while. A folder that cannot be
-//! read at the moment leaves everything as it is. Names, lengths and times of change are compared; so a file that is replaced in place by one of the
-//! same length within the same instant of the file system's clock is not noticed.
+//! read at the moment leaves everything as it is. Names, lengths, times of change and times of the last change of anything about it are compared; so a
+//! file that is replaced in place by one of the same length within the same instant of the file system's clock is not noticed. As long as something could
+//! not be read or served, it is read again after a while without any change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,12 +23,22 @@ const PAUSE: Duration = Duration::from_millis(50);
 const EFFORT: u32 = 50;
 /// For so long a change must look the same.
 const SETTLED: Duration = Duration::from_millis(150);
+/// After so long, what had problems is read again; longer where reading takes long, as above.
+const AGAIN: Duration = Duration::from_secs(2);
 /// A model's folder, a version's folder, and what is in it.
 const DEPTH: usize = 3;
 
-/// What lies in the repository: names, lengths and when they were changed.
+/// What lies in the repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Facts(BTreeMap<PathBuf, (u64, Option<SystemTime>)>);
+pub(crate) struct Facts(BTreeMap<PathBuf, Fact>);
+
+/// Of one entry: its length, when its content was changed, and when anything about it was, such as who may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fact {
+    length: u64,
+    modified: Option<SystemTime>,
+    changed: (i64, i64),
+}
 
 impl Facts {
     /// Looks at the folder.
@@ -48,7 +60,8 @@ impl Facts {
                 self.add(&path, depth - 1)?;
             }
             let length = if about.is_dir() { 0 } else { about.len() };
-            self.0.insert(path, (length, about.modified().ok()));
+            let changed = (about.ctime(), about.ctime_nsec());
+            self.0.insert(path, Fact { length, modified: about.modified().ok(), changed });
         }
         Ok(())
     }
@@ -61,6 +74,8 @@ struct Watch {
     read: Option<Facts>,
     /// A change, and when it was seen first.
     seen: Option<(Facts, Instant)>,
+    /// When to read again although nothing has changed.
+    again: Option<Instant>,
 }
 
 impl Watch {
@@ -68,7 +83,7 @@ impl Watch {
     fn look(&mut self, found: Facts, now: Instant) -> bool {
         if self.read.as_ref() == Some(&found) {
             self.seen = None;
-            return false;
+            return self.again.is_some_and(|again| again <= now);
         }
         let since = match self.seen.take() {
             Some((seen, since)) if seen == found => since,
@@ -82,6 +97,12 @@ impl Watch {
         }
         is_settled
     }
+
+    /// It was read from `began` to `ended`, with problems or without.
+    fn have_read(&mut self, has_problems: bool, began: Instant, ended: Instant) {
+        let pause = AGAIN.max(ended.saturating_duration_since(began).saturating_mul(EFFORT));
+        self.again = if has_problems { ended.checked_add(pause) } else { None };
+    }
 }
 
 /// Follows the folder for engines of these names until it is dropped. `read` is what was found before it was read first.
@@ -90,7 +111,9 @@ pub(crate) async fn follow(
     read: Option<Facts>,
     shared: Arc<Shared>,
 ) {
-    let mut watch = Watch { read, seen: None };
+    let mut watch = Watch { read, seen: None, again: None };
+    let now = SystemClock::now();
+    watch.have_read(!shared.repository().problems().is_empty(), now, now);
     let mut pause = PAUSE;
     loop {
         tokio::select! {
@@ -101,14 +124,23 @@ pub(crate) async fn follow(
         let found = tokio::task::spawn_blocking(move || Facts::of(&at)).await;
         pause = after(began, SystemClock::now());
         let Ok(Ok(found)) = found else { continue };
+        let is_change = watch.read.as_ref() != Some(&found);
         if !watch.look(found, began) {
             continue;
         }
         let (at, engines) = (dir.clone(), engines.clone());
-        let Ok(repository) = tokio::task::spawn_blocking(move || Repository::scan(Some(&at), &engines)).await else {
+        let began = SystemClock::now();
+        let scanned = tokio::task::spawn_blocking(move || Repository::scan(Some(&at), &engines)).await;
+        let Ok(repository) = scanned else {
+            watch.read = None;
             continue;
         };
+        watch.have_read(!repository.problems().is_empty(), began, SystemClock::now());
         let before = shared.repository();
+        // Read again in vain.
+        if !is_change && before.problems() == repository.problems() {
+            continue;
+        }
         for problem in repository.problems().iter().filter(|problem| !before.problems().contains(problem)) {
             tracing::warn!(model = %problem.model, problem = %problem.problem, "a model in the repository is skipped");
         }
@@ -127,13 +159,14 @@ mod tests {
     use super::*;
 
     fn facts(entries: &[(&str, u64)]) -> Facts {
-        Facts(entries.iter().map(|(name, length)| (PathBuf::from(name), (*length, None))).collect())
+        let fact = |length| Fact { length, modified: None, changed: (0, 0) };
+        Facts(entries.iter().map(|(name, length)| (PathBuf::from(name), fact(*length))).collect())
     }
 
     #[test]
     fn what_is_still_being_written_is_not_read() {
         let (empty, began) = (facts(&[]), SystemClock::now());
-        let mut watch = Watch { read: Some(empty.clone()), seen: None };
+        let mut watch = Watch { read: Some(empty.clone()), seen: None, again: None };
         let mut look = |found: &Facts, after: Duration| watch.look(found.clone(), began + after);
         let (one, two, three) = (facts(&[("m", 1)]), facts(&[("m", 2)]), facts(&[("m", 2), ("n", 1)]));
         assert!(!look(&empty, SETTLED));
@@ -165,7 +198,25 @@ mod tests {
         std::fs::write(folder.path().join("m/1/model.onnx"), b"more").expect("written");
         assert_ne!(one, look());
         assert_eq!(look(), look());
+        // Who may read it decides whether it can be served.
+        let (file, before) = (folder.path().join("m/1/model.onnx"), look());
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o200)).expect("it is ours");
+        assert_ne!(before, look());
         assert!(Facts::of(&folder.path().join("absent")).is_err());
+    }
+
+    #[test]
+    fn what_had_problems_is_read_again_without_a_change() {
+        let (found, began) = (facts(&[("m", 1)]), SystemClock::now());
+        let mut watch = Watch { read: Some(found.clone()), seen: None, again: None };
+        watch.have_read(true, began, began);
+        assert!(!watch.look(found.clone(), began + AGAIN / 2));
+        assert!(watch.look(found.clone(), began + AGAIN));
+        watch.have_read(true, began, began + Duration::from_secs(1));
+        assert!(!watch.look(found.clone(), began + Duration::from_secs(50)), "reading takes long");
+        assert!(watch.look(found.clone(), began + Duration::from_secs(51)));
+        watch.have_read(false, began, began);
+        assert!(!watch.look(found, began + AGAIN));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Processors: the threads that this process gets, the share of their time that its group may use, and the memory nodes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::thread::CpuSet;
+
+use super::group::{self, Hierarchy};
 
 /// The most memory nodes that are looked at.
 const MAX_NODES: usize = 1024;
@@ -63,39 +65,21 @@ fn allowed() -> Vec<u32> {
 
 /// The tightest quota of the process's group and of those around it.
 fn quota(root: &Path) -> Option<u32> {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let limits = groups.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next()?, parts.next()?);
-        let path = path.trim_start_matches('/');
-        if controllers.is_empty() {
-            return tightest(&root.join("sys/fs/cgroup"), path, version_2);
-        }
-        let has_cpu = controllers.split(',').any(|controller| controller == "cpu");
-        has_cpu.then(|| tightest(&root.join("sys/fs/cgroup/cpu"), path, version_1)).flatten()
-    });
-    limits.min()
-}
-
-/// Within a container the path may name a folder that only the host has: then the mounted one is the group's own.
-fn tightest(mount: &Path, path: &str, read: fn(&Path) -> Option<u32>) -> Option<u32> {
-    let mut folders: Vec<PathBuf> = vec![mount.to_owned()];
-    for name in path.split('/').filter(|name| !name.is_empty() && *name != "..") {
-        let deeper = folders.last().map_or_else(|| mount.join(name), |folder| folder.join(name));
-        folders.push(deeper);
-    }
-    folders.iter().filter_map(|folder| read(folder)).min()
+    group::tightest(root, "cpu", |hierarchy, folder| match hierarchy {
+        Hierarchy::Unified => unified(folder),
+        Hierarchy::Own => own(folder),
+    })
 }
 
 /// `cpu.max`: the quota and its period in microseconds, or `max`.
-fn version_2(folder: &Path) -> Option<u32> {
+fn unified(folder: &Path) -> Option<u32> {
     let text = fs::read_to_string(folder.join("cpu.max")).ok()?;
     let (quota, period) = text.trim().split_once(' ')?;
     millis(quota.parse().ok()?, period.parse().ok()?)
 }
 
 /// The same in two files; no quota is -1.
-fn version_1(folder: &Path) -> Option<u32> {
+fn own(folder: &Path) -> Option<u32> {
     let number = |name| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<i64>().ok();
     millis(u64::try_from(number("cpu.cfs_quota_us")?).ok()?, u64::try_from(number("cpu.cfs_period_us")?).ok()?)
 }

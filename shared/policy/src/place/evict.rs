@@ -50,17 +50,19 @@ pub(super) fn bid(fleet: &Fleet<'_>, goals: &[Goal<'_>], models: &Models<'_>, nu
     if goal.wanted.idle.is_some() {
         return None;
     }
+    // The first replica of the model, whatever its version: an update of one that is held can wait.
+    let first =
+        goals[models.goals(Some(goal.model))].iter().all(|goal| goal.have() == 0) && !models.holds_another(goal, fleet);
     let mut best: Option<(Price, Bid)> = None;
     for (catalog, offer) in &goal.offers {
         for seat in fleet.index.open(*catalog) {
-            let first = goal.have() == 0;
             if !fleet.seats[seat].may_yield(goal.wanted, first) {
                 continue;
             }
             if !fleet.obstacle(goal, seat, offer).is_some_and(Obstacle::yields) {
                 continue;
             }
-            for case in Case::all(fleet, goals, models, (goal, seat, offer)) {
+            for case in Case::all((fleet, goals, models), (goal, first), (seat, offer)) {
                 let Some(victims) = case.victims() else { continue };
                 let price = case.price(&victims);
                 if best.as_ref().is_none_or(|(known, _)| price < *known) {
@@ -79,6 +81,7 @@ struct Case<'f, 'a> {
     goals: &'f [Goal<'a>],
     models: &'f Models<'a>,
     goal: &'f Goal<'a>,
+    first: bool,
     band: usize,
     seat: usize,
     pool: usize,
@@ -89,10 +92,9 @@ struct Case<'f, 'a> {
 
 impl<'f, 'a> Case<'f, 'a> {
     fn all(
-        fleet: &'f Fleet<'a>,
-        goals: &'f [Goal<'a>],
-        models: &'f Models<'a>,
-        (goal, seat, offer): (&'f Goal<'a>, usize, &'f Offer),
+        (fleet, goals, models): (&'f Fleet<'a>, &'f [Goal<'a>], &'f Models<'a>),
+        (goal, first): (&'f Goal<'a>, bool),
+        (seat, offer): (usize, &'f Offer),
     ) -> impl Iterator<Item = Self> {
         let place = &fleet.seats[seat];
         // What is on its way out has a device, and its memory there.
@@ -102,7 +104,7 @@ impl<'f, 'a> Case<'f, 'a> {
         let pools = place.pools(&offer.device_kind).filter(move |pool| bound.is_none_or(|bound| bound == *pool));
         pools.map(move |pool| {
             let (memory, cpu) = (place.memory[pool].lack(size), place.processors.lack(cpu));
-            Self { fleet, goals, models, goal, band: band(goal.wanted), seat, pool, memory, cpu }
+            Self { fleet, goals, models, goal, first, band: band(goal.wanted), seat, pool, memory, cpu }
         })
     }
 
@@ -131,7 +133,7 @@ impl<'f, 'a> Case<'f, 'a> {
         let serves = |other: &Goal<'a>| other.ready(self.fleet) > usize::from(held.ready());
         let surplus = |other: &Goal<'a>| other.placed() > 1 && (!held.ready() || serves(other));
         // Each model gets its first replica before another of its priority keeps a second one.
-        let fair = || self.goal.have() == 0 && held.kept && held.goal.is_some_and(|goal| surplus(&self.goals[goal]));
+        let fair = || self.first && held.kept && held.goal.is_some_and(|goal| surplus(&self.goals[goal]));
         let lower = held.band.cmp(&self.band);
         held.band == UNUSED || lower.is_gt() || (lower.is_eq() && fair())
     }

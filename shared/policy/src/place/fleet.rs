@@ -1,5 +1,6 @@
 //! The workers with what they hold, as the plan goes along.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use weft_types::WorkerId;
@@ -250,18 +251,28 @@ impl<'a> Fleet<'a> {
         self.held.iter().filter_map(|held| Some(Move::Remove(held.holding?.key.clone(), held.why?)))
     }
 
-    /// Removes what is placed in no goal's name when that has served its time.
+    /// Removes what is placed in no goal's name when that has served its time. The version that replaces it must serve wherever it could
+    /// be placed, and somewhere at all; for what failed of it the ready ones of before stand in, the newest first.
     pub(super) fn remove_strays(&mut self, goals: &[Goal<'a>], models: &Models<'a>) {
-        for number in 0..self.held.len() {
-            let held = &self.held[number];
-            if held.goal.is_some() || held.goes() {
-                continue;
-            }
-            if held.failed() {
-                self.remove(number, Why::Failed);
-            } else if goals[models.goals(held.model)].iter().all(|goal| goal.serves(self)) {
-                // The version that replaces it must serve wherever it could be placed, and somewhere at all.
-                self.remove(number, Why::Superseded);
+        let is_stray = |number: &usize| self.held[*number].goal.is_none() && !self.held[*number].goes();
+        let mut strays: Vec<usize> = (0..self.held.len()).filter(is_stray).collect();
+        strays.sort_by_key(|number| {
+            let held = &self.held[*number];
+            (held.model, !held.ready(), Reverse(held.version), held.seat)
+        });
+        for strays in strays.chunk_by(|one, other| self.held[*one].model == self.held[*other].model).collect::<Vec<_>>()
+        {
+            let of_model = &goals[models.goals(self.held[strays[0]].model)];
+            let serves = of_model.iter().all(|goal| goal.serves(self));
+            let short = of_model.iter().map(Goal::short).max().unwrap_or(0);
+            for (place, number) in strays.iter().enumerate() {
+                let held = &self.held[*number];
+                let name = held.holding.map(|holding| (&holding.key.model, held.version));
+                if held.failed() && (serves || name.is_some_and(|name| models.condemned(name))) {
+                    self.remove(*number, Why::Failed);
+                } else if serves && !(held.ready() && place < short) {
+                    self.remove(*number, Why::Superseded);
+                }
             }
         }
     }

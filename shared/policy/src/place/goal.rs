@@ -172,6 +172,12 @@ impl<'a> Goal<'a> {
         }
     }
 
+    /// Replicas that are missing because it failed: others stand in for those.
+    pub(super) fn short(&self) -> usize {
+        let has_failed = !self.failed.is_empty() || !self.failures.is_empty();
+        if has_failed { self.wanted.replicas.saturating_sub(self.kept.len()) } else { 0 }
+    }
+
     /// Whether everything that could be placed is ready, and that is something.
     pub(super) fn serves(&self, fleet: &Fleet<'_>) -> bool {
         self.added.is_empty() && !self.kept.is_empty() && self.ready(fleet) == self.kept.len()

@@ -6,7 +6,8 @@ use std::ops::Range;
 use weft_types::{ModelName, Version, WorkerId};
 
 use super::fleet::Fleet;
-use super::{FAIL_FAST_WORKERS, Failure, Holding, Obstacle, Offer, State, Unplaced, Wanted, World};
+use super::goal::Goal;
+use super::{FAIL_FAST_WORKERS, Failure, Holding, Key, Obstacle, Offer, State, Unplaced, Wanted, World};
 
 type Name<'a> = (&'a ModelName, Version);
 
@@ -20,10 +21,19 @@ pub(super) struct Models<'a> {
     /// Looked up only, so that its order is no part of the plan. Models that nobody asked for and others shun follow those of
     /// the list.
     numbers: HashMap<&'a ModelName, usize>,
-    /// Whether each worker on which a version failed is still blocked for it.
-    failed: BTreeMap<Name<'a>, BTreeMap<&'a WorkerId, bool>>,
-    /// Of the versions that failed somewhere, those that are ready somewhere.
-    ready: BTreeSet<Name<'a>>,
+    /// On which workers each version failed.
+    failed: BTreeMap<Name<'a>, BTreeMap<&'a WorkerId, Failed>>,
+    /// Versions that seem to be at fault themselves.
+    condemned: BTreeSet<Name<'a>>,
+}
+
+/// What is remembered of a version on a worker where it failed.
+#[derive(Clone, Copy)]
+struct Failed {
+    /// Whether it is too early to try again.
+    blocked: bool,
+    /// Loads in a row that failed.
+    loads: u32,
 }
 
 pub(super) struct Model<'a> {
@@ -66,11 +76,12 @@ impl<'a> Models<'a> {
             lost: Vec::new(),
             numbers,
             failed: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            condemned: BTreeSet::new(),
         };
         models.find_shunned();
         models.find_offers(fleet);
         models.find_holdings(world, fleet);
+        models.condemned = models.failed.keys().copied().filter(|name| models.is_at_fault(*name, fleet)).collect();
         models
     }
 
@@ -100,8 +111,9 @@ impl<'a> Models<'a> {
     }
 
     fn find_holdings(&mut self, world: &'a World, fleet: &Fleet<'a>) {
-        for Failure { key, blocked } in &world.failures {
-            self.failed.entry((&key.model, key.version)).or_default().insert(&key.worker, *blocked);
+        for Failure { key, blocked, loads } in &world.failures {
+            let failed = Failed { blocked: *blocked, loads: *loads };
+            self.failed.entry((&key.model, key.version)).or_default().insert(&key.worker, failed);
         }
         for holding in &world.holdings {
             let key = &holding.key;
@@ -110,7 +122,8 @@ impl<'a> Models<'a> {
                 continue;
             };
             if holding.state == State::Failed {
-                self.failed.entry((&key.model, key.version)).or_default().insert(&key.worker, true);
+                let workers = self.failed.entry((&key.model, key.version)).or_default();
+                workers.entry(&key.worker).or_insert(Failed { blocked: true, loads: 1 }).blocked = true;
             }
             let model = self.numbers.get(&key.model).copied();
             if let Some(model) = model.and_then(|model| self.list.get_mut(model)) {
@@ -118,13 +131,33 @@ impl<'a> Models<'a> {
             }
             self.found.push(Found { holding, seat, model });
         }
-        for name in self.failed.keys() {
-            let model = self.numbers.get(name.0).and_then(|number| self.list.get(*number));
-            let mut held = model.into_iter().flat_map(|model| &model.held).map(|found| self.found[*found].holding);
-            if held.any(|holding| holding.state == State::Ready && holding.key.version == name.1) {
-                self.ready.insert(*name);
-            }
-        }
+    }
+
+    /// Whether a version itself seems to be at fault: it failed on several workers, or on every one that could take it, and is ready on
+    /// none. Where one of before still serves it need not be ready on none, only on fewer than it failed on: then it stops replacing that one.
+    fn is_at_fault(&self, name: Name<'a>, fleet: &Fleet<'a>) -> bool {
+        let model = self.numbers.get(name.0).and_then(|number| self.list.get(*number));
+        let Some((model, failed)) = model.zip(self.failed.get(&name)) else { return false };
+        let held = model.held.iter().map(|found| self.found[*found].holding);
+        let all_ready: Vec<&Key> =
+            held.filter(|holding| holding.state == State::Ready).map(|holding| &holding.key).collect();
+        let ready: BTreeSet<&WorkerId> =
+            all_ready.iter().filter(|key| key.version == name.1).map(|key| &key.worker).collect();
+        let failed: BTreeMap<&WorkerId, u32> = failed
+            .iter()
+            .filter(|(worker, failed)| failed.loads > 0 && !ready.contains(*worker))
+            .map(|(worker, failed)| (*worker, failed.loads))
+            .collect();
+        let offers = model.offered.iter().filter(|(_, version, _)| *version == name.1);
+        let mut candidates = offers.flat_map(|(catalog, _, offer)| {
+            let open = fleet.index.open(*catalog).map(|seat| &fleet.seats[seat]);
+            open.filter(|seat| seat.could_take(model.wanted, offer))
+        });
+        let loads = failed.values().fold(0, |sum: usize, loads| sum.saturating_add(*loads as usize));
+        let is_broken = failed.len() >= FAIL_FAST_WORKERS
+            || loads >= FAIL_FAST_WORKERS && candidates.all(|seat| failed.contains_key(&seat.worker.id));
+        let replaces = all_ready.iter().any(|key| key.version < name.1);
+        is_broken && (ready.is_empty() || replaces && ready.len() < failed.len())
     }
 
     /// The wish that a replica's model has; `None` if nobody asks for it.
@@ -139,12 +172,20 @@ impl<'a> Models<'a> {
 
     /// Whether each worker on which the version failed is still blocked for it.
     pub(super) fn failures(&self, name: Name<'a>) -> impl Iterator<Item = (&'a WorkerId, bool)> {
-        self.failed.get(&name).into_iter().flatten().map(|(worker, blocked)| (*worker, *blocked))
+        self.failed.get(&name).into_iter().flatten().map(|(worker, failed)| (*worker, failed.blocked))
     }
 
     /// Whether the version itself seems to be at fault.
-    pub(super) fn condemned(&self, name: Name<'a>) -> bool {
-        self.failed.get(&name).is_some_and(|workers| workers.len() >= FAIL_FAST_WORKERS) && !self.ready.contains(&name)
+    pub(super) fn condemned(&self, name: Name<'_>) -> bool {
+        self.condemned.contains(&name)
+    }
+
+    /// Whether a worker holds a replica of another version of the model, where that may stay.
+    pub(super) fn holds_another(&self, goal: &Goal<'a>, fleet: &Fleet<'a>) -> bool {
+        let mut held = self.list[goal.model].held.iter().map(|number| &fleet.held[*number]);
+        held.any(|held| {
+            held.version != goal.version && !held.goes() && !held.failed() && fleet.suits(held.seat, goal.wanted)
+        })
     }
 
     /// The versions that are meant: the listed ones, or else the latest that could run, so that a broken new version

@@ -28,6 +28,10 @@ pub enum Why {
     Preempted,
     /// Nobody has called it of late, and one that is called needs its room.
     Evicted,
+    /// A leader of the past wrote it after its time.
+    Stale,
+    /// It had failed for good, and is to be tried anew.
+    Renewed,
 }
 
 /// One change of the placements.
@@ -67,7 +71,7 @@ pub enum Obstacle {
     Memory,
     /// Others leave, and it comes when they have gone.
     Waiting,
-    /// It failed to load on several workers, and is not tried on others.
+    /// It failed to load on several workers, or on all that could take it, and is not tried on others.
     FailedEverywhere,
 }
 
@@ -97,7 +101,9 @@ impl fmt::Display for Obstacle {
             Self::Processors => "no worker that could take it has enough free processors",
             Self::Memory => "no worker that could take it has enough free memory",
             Self::Waiting => "it waits until others have left the memory that it takes",
-            Self::FailedEverywhere => "it failed to load on several workers and is not tried on others",
+            Self::FailedEverywhere => {
+                "it failed to load wherever it was tried and is quarantined until it is applied anew"
+            }
         })
     }
 }

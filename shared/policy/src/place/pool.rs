@@ -17,6 +17,11 @@ impl Pool {
         Self { capacity, used: 0, going: 0, reserved: 0 }
     }
 
+    /// Whether so much would fit if nothing else were there.
+    pub(super) const fn holds(&self, share: u64) -> bool {
+        share <= self.capacity
+    }
+
     /// What will be taken when all that goes has gone and all that waits has come.
     const fn later(&self) -> u64 {
         self.used.saturating_sub(self.going).saturating_add(self.reserved)

@@ -116,6 +116,11 @@ impl Seat<'_> {
         wanted.selector.iter().all(|(key, value)| self.worker.labels.get(key) == Some(value))
     }
 
+    /// Whether it could take a replica if nothing else were there.
+    pub(super) fn could_take(&self, wanted: &Wanted, offer: &Offer) -> bool {
+        self.labelled(wanted) && self.pools(&offer.device_kind).any(|pool| self.memory[pool].holds(offer.size))
+    }
+
     pub(super) fn pool_of(&self, device: Option<&DeviceId>, kind: &str) -> Option<usize> {
         let told = device.and_then(|told| self.worker.devices.iter().position(|device| device.id == *told));
         told.or_else(|| self.pools(kind).next())

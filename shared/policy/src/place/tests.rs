@@ -8,6 +8,7 @@ use super::*;
 
 mod classes;
 mod disruption;
+mod faults;
 mod naive;
 mod random;
 
@@ -149,7 +150,7 @@ fn a_failed_replica_tries_other_workers_and_gives_up_after_three() {
         let plan = place(&world);
         let Some(Move::Place(placed, _)) = plan.moves.first() else { panic!("nothing placed: {plan:?}") };
         assert_eq!(placed, &key(failed, 1));
-        world.failures.push(Failure { key: placed.clone(), blocked: true });
+        world.failures.push(Failure { key: placed.clone(), blocked: true, loads: 1 });
         world.holdings = vec![Holding { key: placed.clone(), ..holding(0, 1, State::Failed) }];
     }
     assert_eq!(moves(&world), []);
@@ -162,7 +163,7 @@ fn a_failed_replica_tries_other_workers_and_gives_up_after_three() {
 #[test]
 fn a_failure_that_is_due_again_is_the_last_choice() {
     let mut world = world(vec![worker(0, 90), worker(1, 20)], wanted(1, &[1]), vec![]);
-    world.failures.push(Failure { key: key(0, 1), blocked: false });
+    world.failures.push(Failure { key: key(0, 1), blocked: false, loads: 1 });
     assert_eq!(moves(&world), [Move::Place(key(1, 1), Why::Missing)]);
     world.workers.truncate(1);
     assert_eq!(moves(&world), [Move::Place(key(0, 1), Why::Missing)]);
@@ -174,7 +175,7 @@ fn a_failure_that_is_due_again_is_the_last_choice() {
 fn a_broken_new_version_leaves_the_one_before_in_force() {
     let workers = (0..4).map(|number| worker(number, 90)).collect();
     let mut world = world(workers, wanted(1, &[]), vec![]);
-    world.failures = (0..3).map(|number| Failure { key: key(number, 2), blocked: false }).collect();
+    world.failures = (0..3).map(|number| Failure { key: key(number, 2), blocked: false, loads: 1 }).collect();
     assert_eq!(moves(&world), [Move::Place(key(0, 1), Why::Missing)]);
     assert_eq!(obstacles(&world), [(Some(2), 1, Obstacle::FailedEverywhere)]);
 }
@@ -298,7 +299,7 @@ fn happen(world: &mut World, event: Event) {
             if let Some(holding) = world.holdings.get_mut(rank).filter(|holding| holding.state != State::Ready) {
                 holding.state = State::Failed;
                 world.failures.retain(|failure| failure.key != holding.key);
-                world.failures.push(Failure { key: holding.key.clone(), blocked: true });
+                world.failures.push(Failure { key: holding.key.clone(), blocked: true, loads: 1 });
             }
         }
         Event::Cool => world.failures.iter_mut().for_each(|failure| failure.blocked = false),

@@ -188,8 +188,29 @@ fn what_is_not_known_changes_nothing() {
     for second in 1..2_000 {
         let now = start + Duration::from_secs(second);
         assert_eq!(scaler.decide(&ON_DEMAND, &unknown, now).target, 3, "after {second} s");
-        assert_eq!(scaler.idle(now), Duration::ZERO, "it may have been called just now");
+        let idle = if second < 11 { Duration::from_secs(second) } else { Duration::ZERO };
+        assert_eq!(scaler.idle(now), idle, "it may have been called just now");
     }
+}
+
+/// As each leader does in its first moments, before it has figures.
+#[test]
+fn what_is_unknown_for_a_moment_is_no_call() {
+    let start = SystemClock::now();
+    let unknown = Seen { demand: None, calls_known: false, ..seen(0.0) };
+    let mut last_call = start;
+    for term in 0..6 {
+        let began = start + Duration::from_secs(5 * term);
+        let mut scaler = Scaler::new(1, last_call, began);
+        assert_eq!(scaler.decide(&ON_DEMAND, &unknown, began).target, 1);
+        assert_eq!(scaler.decide(&ON_DEMAND, &seen(0.0), began + Duration::from_secs(2)).target, 1, "in term {term}");
+        last_call = scaler.last_call();
+    }
+    assert_eq!(last_call, start);
+    let mut scaler = Scaler::new(1, last_call, start + Duration::from_secs(30));
+    assert_eq!(scaler.decide(&ON_DEMAND, &unknown, start + Duration::from_secs(31)).target, 1, "it may be called");
+    let next = scaler.decide(&ON_DEMAND, &seen(0.0), start + Duration::from_secs(32));
+    assert_eq!(next, Decision { target: 0, why: Why::Idle });
 }
 
 #[test]

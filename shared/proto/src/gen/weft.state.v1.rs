@@ -147,7 +147,7 @@ pub struct Replica {
     /// Why it failed, safe to show.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
-    /// Measured memory in bytes.
+    /// Memory that the worker counts for it, in bytes: what was measured, or what was expected where that is more.
     #[prost(uint64, tag = "3")]
     pub size_bytes: u64,
     /// Inputs that are refused, because each has ended the model's process several times.
@@ -165,6 +165,9 @@ pub struct Replica {
     /// When the process was lost last, by the worker's clock: tells one loss from the next. Unset when there are no losses.
     #[prost(message, optional, tag = "8")]
     pub lost_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What it failed by, where it has.
+    #[prost(enumeration = "FailureKind", tag = "9")]
+    pub failure: i32,
 }
 /// `services/<kind>/<id>`, written by routers, schedulers and metrics under their lease.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -266,6 +269,39 @@ impl ReplicaState {
             "REPLICA_STATE_READY" => Some(Self::Ready),
             "REPLICA_STATE_DRAINING" => Some(Self::Draining),
             "REPLICA_STATE_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+/// What a replica failed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FailureKind {
+    /// It could not be loaded.
+    Unspecified = 0,
+    /// The worker has not the room for it now, which says nothing against the version.
+    NoRoom = 1,
+    /// It had been loaded, and its process ended: it is loaded again.
+    Lost = 2,
+}
+impl FailureKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FAILURE_KIND_UNSPECIFIED",
+            Self::NoRoom => "FAILURE_KIND_NO_ROOM",
+            Self::Lost => "FAILURE_KIND_LOST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FAILURE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "FAILURE_KIND_NO_ROOM" => Some(Self::NoRoom),
+            "FAILURE_KIND_LOST" => Some(Self::Lost),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use weft_engine::{DataType, Tensor};
-use weft_proto::weft::state::v1::{Replica as Record, ReplicaState};
+use weft_proto::weft::state::v1::{FailureKind, Replica as Record, ReplicaState};
 use weft_types::{Deadline, Error, Reason, SystemClock};
 
 use super::{PATIENCE, stored};
@@ -60,6 +60,7 @@ async fn a_lost_process_is_shown_at_once_and_the_model_comes_back() {
     handle.lose();
     let failed = world.told("identity", ReplicaState::Failed).await;
     assert_eq!((failed.reason.as_str(), failed.losses), ("its process was lost: planted", 1));
+    assert_eq!(failed.failure(), FailureKind::Lost);
     let found = world.worker.shared.find("", "identity", "").err().expect("gone");
     assert_eq!(found.reason(), Reason::NoReadyReplica);
     assert_eq!(reason(&waiting.answer().await), Reason::NoReadyReplica, "it was not executed: others can take it");
