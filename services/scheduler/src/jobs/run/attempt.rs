@@ -139,12 +139,12 @@ async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> 
     })
 }
 
-/// Leaves of an event that is too large for the log an effect that may be, and nothing that came of it.
-pub(super) fn leave_output(event: &mut Event, why: &str, definition: &Definition) {
-    if let Event::Ended { step, outcome: outcome @ Outcome::Done(Some(_)), .. } = event {
-        let fault = Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}"));
-        *outcome = unkept(definition.steps.get(*step), fault);
-    }
+/// Leaves of an event that is too large for the log an effect that may be, and nothing that came of it; false where nothing did.
+pub(super) fn leave_output(event: &mut Event, why: &str, definition: &Definition) -> bool {
+    let Event::Ended { step, outcome: outcome @ Outcome::Done(Some(_)), .. } = event else { return false };
+    let fault = Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}"));
+    *outcome = unkept(definition.steps.get(*step), fault);
+    true
 }
 
 const fn direction_name(direction: Direction) -> &'static str {
