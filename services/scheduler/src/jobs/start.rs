@@ -27,6 +27,7 @@ impl Jobs {
             lease_ttl: inner.options.election_ttl,
             batch: options.batch,
             retain: options.retention,
+            quota: options.quota,
             ..weft_journal::Options::new(id.clone(), address.clone())
         };
         let keys = Keys::new(inner.keys.root());
