@@ -186,6 +186,12 @@ impl Transition {
         self.is_bound || self.after.is_ending()
     }
 
+    /// Whether the store has more to keep after it: a record, or slots that were free.
+    pub(crate) fn takes_room(&self) -> bool {
+        let had = by_slot(self.before.iter().flat_map(|before| before.holds()));
+        self.after.is_journaled() || by_slot(self.after.holds()).keys().any(|slot| !had.contains_key(slot))
+    }
+
     /// Whether `next` follows it.
     pub(crate) fn precedes(&self, next: &Self) -> bool {
         next.before.as_ref().is_some_and(|before| before.job.revision == self.after.job.revision)

@@ -72,15 +72,6 @@ pub enum Error {
     Place(object_store::Error),
 }
 
-impl From<object_store::Error> for Error {
-    fn from(error: object_store::Error) -> Self {
-        match error {
-            object_store::Error::NotFound { .. } => Self::Missing,
-            error => Self::Place(error),
-        }
-    }
-}
-
 /// There are not enough free slots.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("pool {pool} has {free} free slots of {offered}, and {wanted} are wanted")]

@@ -41,6 +41,9 @@ const MAX_INLINE_TOTAL: usize = 32 * 1024;
 /// Shorter values are never stored apart: the reference would be as long.
 const MIN_STORED: usize = 64;
 
+/// How long the place of long values may take to answer when the journal starts.
+const CHECKED_IN: Duration = Duration::from_secs(30);
+
 /// What was won or lost. A shard that is lost was won before, and can be won again.
 pub enum Owned {
     /// The shard, with the jobs in it that have not ended.
@@ -109,6 +112,7 @@ impl Journal {
         let resign = CancellationToken::new();
         tasks.spawn("job membership", election.run(resign.clone()));
         tasks.spawn("job ownership", Tenure::new(Arc::clone(&shared)).run(tasks.stopping(), resign));
+        tasks.spawn("job values", check_values(Arc::clone(&shared)));
         tasks.spawn("job upkeep", Upkeep::new(Arc::clone(&shared)).run(tasks.stopping()));
         follow(&shared);
         (Self { shared }, told)
@@ -281,6 +285,23 @@ impl Shared {
 pub(crate) fn key_holder(value: &Bytes) -> Option<(JobId, Hash)> {
     let record = state::JobKey::decode(value.clone()).ok()?;
     Some((record.job.parse().ok()?, record.request_hash.as_slice().try_into().ok()?))
+}
+
+/// Asks once whether long values can be kept, so that a wrong setting is heard of before the first job needs it.
+async fn check_values(shared: Arc<Shared>) {
+    let checked = tokio::time::timeout(CHECKED_IN, shared.payloads.check());
+    match shared.tasks.stopping().run_until_cancelled(checked).await {
+        Some(Ok(Ok(()))) | None => {}
+        Some(Ok(Err(error))) => tracing::warn!(
+            %error,
+            "the place of long values cannot be used, and jobs that need it wait: check --jobs-payloads, and of a bucket AWS_ENDPOINT_URL, AWS_REGION and the credentials"
+        ),
+        Some(Err(_)) => {
+            tracing::warn!(
+                "the place of long values does not answer, and jobs that need it wait: check --jobs-payloads"
+            );
+        }
+    }
 }
 
 /// Follows what others write.

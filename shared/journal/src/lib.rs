@@ -8,13 +8,14 @@
 //! the difference of two records, `batch` packs differences into one transaction that compares the owner's fence and the shard's
 //! sequence, and tells from the store what became of it when its answer was lost.
 //! Ownership: `directory` follows who is there, `rendezvous` says who shall own what, `tenure` wins and gives up, `serve` reads a shard and
-//! begins its writer. `slots` proposes free slots; `payloads` and `definitions` keep contents by their hashes; `retained`, `quota`
-//! and `upkeep` keep the log small.
+//! begins its writer. `slots` proposes free slots; `payloads` and `definitions` keep contents by their hashes; `retained`, `quota`,
+//! `upkeep` and `collect` keep the log small.
 //!
 //! What it never does: decide what a job does next, or write for a shard that it does not own.
 
 mod batch;
 mod change;
+mod collect;
 mod definitions;
 mod directory;
 mod error;

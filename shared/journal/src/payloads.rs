@@ -4,9 +4,10 @@
 //! spoken to as Amazon S3 is. What is written is never changed, so there is nothing to coordinate. A value is safe before a record that
 //! refers to it is committed.
 
-use std::future;
+use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use std::{future, io};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -46,12 +47,16 @@ pub struct Payloads {
     place: Option<Arc<Place>>,
     /// A folder that hangs holds up so many threads, and whoever comes after them waits where it can leave.
     room: Arc<Semaphore>,
+    /// As for these, of the one that removes.
+    sweeping: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 struct Place {
     store: Box<dyn ObjectStore>,
     root: Path,
+    /// The same as a folder of this machine, where it is one.
+    folder: Option<PathBuf>,
 }
 
 impl Place {
@@ -65,13 +70,49 @@ impl Place {
         location.filename().and_then(unhex).filter(|hash| self.path(hash) == *location)
     }
 
+    /// Whether anything can have been kept here; an error where the place cannot be used at all.
+    async fn is_there(&self) -> object_store::Result<bool> {
+        let Some(folder) = &self.folder else {
+            // A bucket that is not there has no list.
+            return self.store.list(Some(&self.root)).try_next().await.map(|_| true);
+        };
+        match std::fs::metadata(folder) {
+            Ok(found) if found.is_dir() => Ok(true),
+            Ok(_) => Err(unusable(io::ErrorKind::NotADirectory.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(unusable(error)),
+        }
+    }
+
+    /// Whether a value is missing, or the place that it was kept in.
+    async fn missing(&self, told: object_store::Error) -> Error {
+        match self.is_there().await {
+            Ok(true) => Error::Missing,
+            Ok(false) => Error::Place(told),
+            Err(error) => Error::Place(error),
+        }
+    }
+
+    async fn get(&self, hash: &Hash, len: u64) -> Result<Bytes, Error> {
+        let found = match self.store.get(&self.path(hash)).await {
+            Err(told @ object_store::Error::NotFound { .. }) => return Err(self.missing(told).await),
+            found => found.map_err(Error::Place)?,
+        };
+        // Before anything of its size is read.
+        if found.meta.size != len {
+            return Err(Error::Corrupt);
+        }
+        let bytes = found.bytes().await.map_err(Error::Place)?;
+        if sha256(&bytes) == *hash { Ok(bytes) } else { Err(Error::Corrupt) }
+    }
+
     async fn sweep(&self, before: SystemTime, needed: &(dyn Fn(&Hash) -> bool + Send + Sync)) -> Result<usize, Error> {
         let goes = |found: &ObjectMeta| {
             is_older(found, before) && self.value_at(&found.location).is_some_and(|hash| !needed(&hash))
         };
         self.store
             .list(Some(&self.root))
-            .map_err(Error::from)
+            .map_err(Error::Place)
             .try_filter_map(|found| future::ready(Ok(goes(&found).then_some(found.location))))
             .map_ok(|location| self.remove(location, before))
             .try_buffer_unordered(REMOVED_AT_ONCE)
@@ -81,13 +122,20 @@ impl Place {
 
     /// Looks once more, for it may have been kept again since it was listed.
     async fn remove(&self, location: Path, before: SystemTime) -> Result<bool, Error> {
-        match self.store.head(&location).await {
-            Ok(found) if is_older(&found, before) => self.store.delete(&location).await?,
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(error.into()),
+        let removed = match self.store.head(&location).await {
+            Ok(found) if is_older(&found, before) => self.store.delete(&location).await.map(|()| true),
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            removed => removed.map_err(Error::Place),
         }
-        Ok(true)
     }
+}
+
+fn unusable(error: io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "folder", source: Box::new(error) }
 }
 
 fn is_older(found: &ObjectMeta, before: SystemTime) -> bool {
@@ -111,9 +159,9 @@ pub(crate) fn sha256(bytes: &[u8]) -> Hash {
 }
 
 impl Payloads {
-    fn at(store: impl ObjectStore, root: Path) -> Self {
-        let place = Place { store: Box::new(store), root };
-        Self { place: Some(Arc::new(place)), room: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
+    fn at(store: impl ObjectStore, root: Path, folder: Option<PathBuf>) -> Self {
+        let place = Place { store: Box::new(store), root, folder };
+        Self { place: Some(Arc::new(place)), ..Self::nowhere() }
     }
 
     /// In a folder, which is made when it is first needed, or in a bucket: `s3://<bucket>/<prefix>`. Where the bucket is and who asks
@@ -126,25 +174,26 @@ impl Payloads {
             Some(("s3", rest)) => {
                 let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
                 let root = Path::parse(prefix).map_err(object_store::Error::from)?;
-                if name.is_empty() { Err(unknown()) } else { Ok(Self::at(bucket(name)?, root.join(cluster))) }
+                if name.is_empty() { Err(unknown()) } else { Ok(Self::at(bucket(name)?, root.join(cluster), None)) }
             }
             Some(_) => Err(unknown()),
             None => {
-                let folder = std::path::absolute(place).map_err(|_| unknown())?;
-                let root = Path::from_absolute_path(folder).map_err(object_store::Error::from)?;
-                Ok(Self::at(LocalFileSystem::new().with_fsync(true), root.join(cluster)))
+                let folder = absolute(place).map_err(|_| unknown())?;
+                let root = Path::from_absolute_path(&folder).map_err(object_store::Error::from)?;
+                Ok(Self::at(LocalFileSystem::new().with_fsync(true), root.join(cluster), Some(folder.join(cluster))))
             }
         }
     }
 
     /// Nowhere: what is too long for the record is refused. For schedulers that share a store and nothing else.
     pub fn nowhere() -> Self {
-        Self { place: None, room: Arc::new(Semaphore::new(0)) }
+        let [room, sweeping] = [MAX_AT_ONCE, 1].map(|most| Arc::new(Semaphore::new(most)));
+        Self { place: None, room, sweeping }
     }
 
     /// In this process: for a store that ends with it, too.
     pub fn memory() -> Self {
-        Self::at(InMemory::new(), Path::default())
+        Self::at(InMemory::new(), Path::default(), None)
     }
 
     /// Keeps a value, and returns when it is safe. Keeping it again makes it young again.
@@ -154,7 +203,8 @@ impl Payloads {
         }
         let place = self.place.clone().ok_or(Error::NotKept)?;
         let (hash, len) = (sha256(&bytes), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        self.aside(async move { Ok(place.store.put(&place.path(&hash), bytes.into()).await?) }).await?;
+        let put = async move { place.store.put(&place.path(&hash), bytes.into()).await.map_err(Error::Place) };
+        aside(&self.room, put).await?;
         Ok(Payload::Stored { sha256: hash, len })
     }
 
@@ -165,16 +215,13 @@ impl Payloads {
             Payload::Stored { sha256, len } => (*sha256, *len),
         };
         let place = self.place.clone().ok_or(Error::Missing)?;
-        self.aside(async move {
-            let found = place.store.get(&place.path(&hash)).await?;
-            // Before anything of its size is read.
-            if found.meta.size != len {
-                return Err(Error::Corrupt);
-            }
-            let bytes = found.bytes().await?;
-            if sha256(&bytes) == hash { Ok(bytes) } else { Err(Error::Corrupt) }
-        })
-        .await
+        aside(&self.room, async move { place.get(&hash, len).await }).await
+    }
+
+    /// Whether the place can be used, as far as one question tells.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        let Some(place) = self.place.clone() else { return Ok(()) };
+        aside(&self.room, async move { place.is_there().await.map(drop).map_err(Error::Place) }).await
     }
 
     /// Removes what was last kept before `before` and is not `needed`; returns how much that was.
@@ -184,24 +231,37 @@ impl Payloads {
         needed: Arc<dyn Fn(&Hash) -> bool + Send + Sync>,
     ) -> Result<usize, Error> {
         let Some(place) = self.place.clone() else { return Ok(0) };
-        self.aside(async move { place.sweep(before, &*needed).await }).await
+        aside(&self.sweeping, async move { place.sweep(before, &*needed).await }).await
     }
+}
 
-    /// What hangs holds up nobody else. A caller that stops waiting leaves a whole value or none.
-    async fn aside<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Result<T, Error> {
-        // It is never closed.
-        let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| Error::NotKept)?;
-        let runtime = Handle::current();
-        let work = move || {
-            // Given back when the thread is free again, however long ago its caller left.
-            let _permit = permit;
-            runtime.block_on(work)
-        };
-        tokio::task::spawn_blocking(work).await.map_err(object_store::Error::from)?
+/// What hangs holds up nobody else. A caller that stops waiting leaves a whole value or none.
+async fn aside<T: Send + 'static>(
+    room: &Arc<Semaphore>,
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    // It is never closed.
+    let permit = Arc::clone(room).acquire_owned().await.map_err(|_| Error::NotKept)?;
+    let runtime = Handle::current();
+    let work = move || {
+        // Given back when the thread is free again, however long ago its caller left.
+        let _permit = permit;
+        runtime.block_on(work)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Place(error.into()))?
+}
+
+/// A path from the root, without `.` and `..`: those are taken as they are written, whatever links there are.
+fn absolute(place: &str) -> io::Result<PathBuf> {
+    let mut folder = PathBuf::new();
+    for part in std::path::absolute(place)?.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => _ = folder.pop(),
+            part => folder.push(part),
+        }
     }
+    Ok(folder)
 }
 
 fn bucket(name: &str) -> object_store::Result<impl ObjectStore> {

@@ -108,7 +108,8 @@ impl Tenure {
         if self.term.is_some_and(|term| term.revision == fence.create_revision) {
             return Ok(());
         }
-        self.held.drain().for_each(|(_, held)| held.lost.cancel());
+        // They stay here until they are over: a shard that is won anew is begun with only when nothing of the last term speaks for it.
+        self.held.values().for_each(|held| held.lost.cancel());
         self.term = None;
         let listing = self.shared.store.read(Range::Key(fence.key.clone())).await?;
         let entry = listing.entries.into_iter().find(|entry| entry.create_revision == fence.create_revision);

@@ -3,6 +3,7 @@
 pub(crate) mod queue;
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,8 +32,8 @@ const MAX_QUEUED: usize = 1024;
 pub(crate) enum Request {
     /// A job moves on.
     Commit { transition: Transition, answer: Answer },
-    /// Ended jobs are to be forgotten, with the keys that stand for them.
-    Forget { jobs: Vec<JobId>, keys: Vec<String> },
+    /// Ended jobs are to be forgotten, with the keys that stand for them. `done` is dropped when that has happened, or will not.
+    Forget { jobs: Vec<JobId>, done: mpsc::Sender<Infallible> },
     /// Slots that stand for jobs of this shard, as they were seen just now.
     Reconcile { slots: Vec<Slot> },
 }
@@ -115,26 +116,20 @@ impl Writer {
                 // Whoever does not wait any more does not want to know.
                 Err(error) => drop(answer.send(Err(error))),
             },
-            Request::Forget { jobs, keys } => {
-                let ops = jobs.iter().map(|id| Op::Delete(self.shared.keys.ended(id)));
-                let ops = ops.chain(keys.into_iter().map(Op::Delete)).collect();
-                let change = Change { ops, ..Change::default() };
-                self.queue.push_front(Work::Chore { change, forgets: jobs });
-            }
+            Request::Forget { jobs, done } => self.queue.push_front(Work::Forget { jobs, _done: done }),
             Request::Reconcile { slots } => self.reconcile(slots),
         }
     }
 
     /// Keeps what room is left for jobs that end.
     fn admit(&self, transition: &Transition) -> Result<(), CommitError> {
-        let after = &transition.after;
-        let is_new = !self.live.contains_key(&after.id);
+        let is_new = !self.live.contains_key(&transition.after.id);
         let is_refused = match self.shared.quota.pressure() {
             Pressure::None => false,
             Pressure::NoNewJobs => is_new,
-            Pressure::OnlyEndings => is_new || !transition.is_ending(),
+            Pressure::OnlyEndings => is_new || !transition.is_ending() && transition.takes_room(),
         };
-        if is_refused && after.is_journaled() { Err(CommitError::Full) } else { Ok(()) }
+        if is_refused { Err(CommitError::Full) } else { Ok(()) }
     }
 
     /// Frees slots that no job has had twice in a row. Nothing is under way here, so what is live is what the log says; the
@@ -151,7 +146,7 @@ impl Writer {
             tracing::warn!(slot = slot.key, job = %slot.job, "a slot that no job has is freed");
             let compares = vec![Compare::CreateRevision(slot.key.clone(), slot.taken_at)];
             let change = Change { compares, ops: vec![Op::Delete(slot.key.clone())], later: Vec::new() };
-            self.queue.push_front(Work::Chore { change, forgets: Vec::new() });
+            self.queue.push_front(Work::Chore(change));
         }
         self.suspects = stray;
     }
@@ -197,7 +192,12 @@ impl Writer {
 
     fn change_of(&self, work: &Work) -> Result<Change, CommitError> {
         match work {
-            Work::Chore { change, .. } => Ok(change.clone()),
+            Work::Chore(change) => Ok(change.clone()),
+            // By what is remembered now: since it was asked for, a job may have been forgotten and its key taken by the next.
+            Work::Forget { jobs, .. } => {
+                let ops = self.shared.retained().deletions(jobs, &self.shared.keys);
+                Ok(Change { ops, ..Change::default() })
+            }
             Work::Move { transition, .. } => {
                 let live = self.live.get(&transition.after.id);
                 if !transition.follows(live) {
@@ -298,7 +298,8 @@ impl Writer {
     /// Takes note of what is in the log now.
     fn settle(&mut self, work: Work, change: &Change) {
         match &work {
-            Work::Chore { forgets, .. } => self.shared.retained().forget(forgets),
+            Work::Chore(_) => {}
+            Work::Forget { jobs, .. } => self.shared.retained().forget(jobs),
             Work::Move { transition, .. } => {
                 let after = &transition.after;
                 let was_live = if after.job.state.has_ended() {
@@ -313,7 +314,7 @@ impl Writer {
         work.answer(&Ok(()));
         for ops in change.later.chunks(64) {
             let change = Change { ops: ops.to_vec(), ..Change::default() };
-            self.queue.push_front(Work::Chore { change, forgets: Vec::new() });
+            self.queue.push_front(Work::Chore(change));
         }
     }
 

@@ -30,13 +30,9 @@ async fn s3(folder: &Path) -> Result<(Server, String)> {
     Ok((server, address.context("it listens")?))
 }
 
-/// A value that was taken by one scheduler is read by the next; while the bucket stands still jobs wait for it, and none is lost.
-#[tokio::test(flavor = "multi_thread")]
-async fn values_in_a_bucket_outlive_their_scheduler() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let (s3, bucket) = s3(folder.path()).await?;
-    let etcd = Cluster::start(1).await?;
-    let endpoint = format!("http://{bucket}");
+/// A scheduler that keeps long values in a bucket of this S3.
+fn scheduler(s3: &str, place: &str, etcd: &str, id: &str) -> Result<Weft> {
+    let endpoint = format!("http://{s3}");
     let environment = [
         ("AWS_ENDPOINT_URL", endpoint.as_str()),
         ("AWS_ALLOW_HTTP", "true"),
@@ -44,11 +40,18 @@ async fn values_in_a_bucket_outlive_their_scheduler() -> Result<()> {
         ("AWS_ACCESS_KEY_ID", "weft"),
         ("AWS_SECRET_ACCESS_KEY", "weft"),
     ];
+    let flags = ["--etcd", etcd, "--cluster", "blue", "--lease-ttl", "2s", "--id", id, "--jobs-payloads", place];
+    Weft::start_in(&environment, "scheduler", &flags)
+}
+
+/// A value that was taken by one scheduler is read by the next; while the bucket stands still jobs wait for it, and none is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_in_a_bucket_outlive_their_scheduler() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (s3, bucket) = s3(folder.path()).await?;
+    let etcd = Cluster::start(1).await?;
     let url = etcd.client_url(0)?.to_owned();
-    let start = |id: &str| {
-        let flags = ["--etcd", &url, "--cluster", "blue", "--lease-ttl", "2s", "--id", id];
-        Weft::start_in(&environment, "scheduler", &[&flags[..], &["--jobs-payloads", "s3://values/of/jobs"]].concat())
-    };
+    let start = |id: &str| scheduler(&bucket, "s3://values/of/jobs", &url, id);
     let (mut first, second) = (start("one")?, start("two")?);
     let (client, other) = (Client::new(&first.address)?, Client::new(&second.address)?);
 
@@ -88,5 +91,46 @@ async fn values_in_a_bucket_outlive_their_scheduler() -> Result<()> {
     assert_eq!(ended.state(), JobState::Completed, "{ended:?}");
     let output = other.get(&job.id).await?.output.context("an output")?;
     assert!(output == value(&json!({"text": text, "go": 1})), "the text is not what was told");
+    Ok(())
+}
+
+/// Its values may be there again with the bucket: only a bucket that is there and does not have one has lost it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_not_there_has_lost_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (_s3, bucket) = s3(folder.path()).await?;
+    let etcd = Cluster::start(1).await?;
+    let weft = scheduler(&bucket, "s3://absent/of/jobs", etcd.client_url(0)?, "one")?;
+    let client = Client::new(&weft.address)?;
+    let told = |times: usize| weft.log().matches("the place of long values cannot be used").count() >= times;
+    until("a wrong bucket to be told of", async || told(1)).await?;
+
+    let text = "long ".repeat(40_000);
+    let steps = vec![
+        wait("text", &[], "text"),
+        wait("go", &["text"], "go"),
+        compute("both", &["go"], &json!({"text": "$steps.text", "go": "$steps.go"})),
+    ];
+    let job = client.submit(&request(definition("long", steps), "key")).await?;
+    let signal = |name: &str, told: &serde_json::Value| SignalJobRequest {
+        id: job.id.clone(),
+        name: name.to_owned(),
+        value: Some(value(told)),
+    };
+    let refused = client.jobs.clone().signal_job(signal("text", &json!(text))).await.err().context("it was taken")?;
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
+    http::send("PUT", &bucket, "/absent").await?;
+    client.jobs.clone().signal_job(signal("text", &json!(text))).await?;
+
+    http::send("POST", &bucket, "/moto-api/reset").await?;
+    client.jobs.clone().signal_job(signal("go", &json!(1))).await?;
+    until("the job to look for its value", async || told(2)).await?;
+    let waits = client.get(&job.id).await?;
+    assert_eq!(status(&waits, "both")?.state(), StepState::Running, "{waits:?}");
+
+    http::send("PUT", &bucket, "/absent").await?;
+    let mut seen = Vec::new();
+    let ended = client.watch(&job.id, &mut seen, has_ended).await?;
+    assert!(ended.failure.contains("DATA_LOSS"), "{ended:?}");
     Ok(())
 }

@@ -23,10 +23,10 @@ use weft_journal::MAX_PAYLOAD;
 use weft_saga::{Direction, Effect, Fault, Job, Outcome, Payload, Phase, Place, Ruling, Step};
 use weft_store::Compare;
 use weft_telemetry::TraceContext;
-use weft_types::Deadline;
+use weft_types::{Backoff, Deadline};
 
 use super::definition::{Act, MAX_ITEMS, Plan, Targets};
-use super::template::{self, Problem, Roots, Template};
+use super::template::{self, Problem, Roots, Template, Values};
 use crate::Inner;
 use crate::control::Hold;
 use channels::Channels;
@@ -36,6 +36,9 @@ pub(super) use values::may_be_large;
 
 /// How long the values of a condition or an output may take, where no deadline says it: the folder that they are kept in may hang.
 const VALUES_IN: Duration = Duration::from_secs(10);
+/// The pauses before values that are out of reach are looked for, or kept, again.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where values are kept that are too large for a job's record.
 #[async_trait]
@@ -205,37 +208,40 @@ impl Actor {
         self.keep(&value, facts.inline).await.map(Some)
     }
 
-    /// Makes one attempt. Dropping the future ends it.
-    pub(crate) async fn attempt(&self, attempt: Attempt<'_>) -> (Outcome, Option<Place>) {
+    /// Makes one attempt; an error where a value that it needs cannot be read for the moment, and nothing was done. Dropping the future ends it.
+    pub(crate) async fn attempt(&self, attempt: Attempt<'_>) -> Result<(Outcome, Option<Place>), Fault> {
         let Some(act) = attempt.act() else {
             let fault = Fault::new("INTERNAL", "the step has no such action");
-            return (Outcome::FailedClean(fault), None);
+            return Ok((Outcome::FailedClean(fault), None));
+        };
+        let late = || Fault::new("DEADLINE_EXCEEDED", "its time was over before it began");
+        let values = tokio::time::timeout_at(attempt.deadline.instant().into(), self.values_for(&attempt, act)).await;
+        let values = match values.unwrap_or_else(|_| Err(late())) {
+            Err(fault) if fault.is_unavailable() => return Err(fault),
+            Err(fault) => return Ok((Outcome::FailedClean(fault), None)),
+            Ok(values) => values,
         };
         // It is as large as the largest of all actions.
-        match Box::pin(self.run(&attempt, act)).await {
+        Ok(match Box::pin(self.run(&attempt, act, &values)).await {
             Ok(Made { value, place }) => {
                 let outcome = match (attempt.direction, value) {
                     // Nothing is kept of it.
                     (Direction::Undo, Err(_)) => Ok(Outcome::Done(None)),
                     (_, Err(fault)) => Err(fault),
-                    (direction, Ok(value)) => self.done(direction, attempt.facts.inline, value).await,
+                    (_, Ok(value)) => self.done_in_time(&attempt, value.as_ref()).await,
                 };
                 (outcome.unwrap_or_else(|fault| unkept(attempt.plan.definition.steps.get(attempt.step), fault)), place)
             }
             Err(Failure { fault, is_clean: true, place }) => (Outcome::FailedClean(fault), place),
             Err(Failure { fault, is_clean: false, place }) => (Outcome::Unknown(fault), place),
-        }
+        })
     }
 
-    async fn run(&self, attempt: &Attempt<'_>, act: &Act) -> Result<Made, Failure> {
-        let late = || Failure::clean("DEADLINE_EXCEEDED", "its time was over before it began");
-        let values = self.values_for(attempt, act);
-        let values = tokio::time::timeout_at(attempt.deadline.instant().into(), values).await.map_err(|_| late())?;
-        let values = values.map_err(|fault| Failure { fault, is_clean: true, place: None })?;
+    async fn run(&self, attempt: &Attempt<'_>, act: &Act, values: &Values) -> Result<Made, Failure> {
         match act {
-            Act::Compute(template) => Ok(template.render(&values)?.into()),
-            Act::Infer(infer) => self.infer(attempt, infer, &values).await,
-            Act::Call(call) => self.call(attempt, call, &values).await,
+            Act::Compute(template) => Ok(template.render(values)?.into()),
+            Act::Infer(infer) => self.infer(attempt, infer, values).await,
+            Act::Call(call) => self.call(attempt, call, values).await,
             Act::Load { model, replicas } => {
                 let hold = self.hold(attempt, model.clone());
                 self.0.inner.hold_model(&hold, *replicas, attempt.trace).await?;
@@ -259,19 +265,41 @@ impl Actor {
         Hold { model, step: attempt.key(), guards: attempt.guards.clone(), deadline: attempt.deadline }
     }
 
+    /// As [`Self::done`], again and again while the place of values is out of reach, for as long as the attempt has time.
+    async fn done_in_time(&self, attempt: &Attempt<'_>, value: Option<&Value>) -> Result<Outcome, Fault> {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let keeping = async {
+            loop {
+                match self.done(attempt.direction, attempt.facts.inline, value).await {
+                    Err(fault) if fault.is_unavailable() => {
+                        tracing::debug!(
+                            job = attempt.facts.id,
+                            why = fault.message,
+                            "what a step brings cannot be kept yet"
+                        );
+                    }
+                    done => return done,
+                }
+                tokio::time::sleep(backoff.next(rand::random())).await;
+            }
+        };
+        let late = || Fault::new("UNAVAILABLE", "what it brings could not be kept in time");
+        tokio::time::timeout_at(attempt.deadline.instant().into(), keeping).await.unwrap_or_else(|_| Err(late()))
+    }
+
     /// The outcome of something that succeeded; an error where what it brings cannot be kept.
-    async fn done(&self, direction: Direction, inline: usize, value: Option<Value>) -> Result<Outcome, Fault> {
+    async fn done(&self, direction: Direction, inline: usize, value: Option<&Value>) -> Result<Outcome, Fault> {
         match (direction, value) {
             (Direction::Undo, _) | (Direction::Action, None) => Ok(Outcome::Done(None)),
-            (Direction::Action, Some(value)) => Ok(Outcome::Done(Some(self.keep(&value, inline).await?))),
+            (Direction::Action, Some(value)) => Ok(Outcome::Done(Some(self.keep(value, inline).await?))),
             (Direction::Probe, told) => self.found(told, inline).await,
         }
     }
 
     /// What a probe found.
-    async fn found(&self, told: Option<Value>, inline: usize) -> Result<Outcome, Fault> {
-        let told = told.unwrap_or_default();
-        Ok(match (told.get("done"), told.get("output")) {
+    async fn found(&self, told: Option<&Value>, inline: usize) -> Result<Outcome, Fault> {
+        let of = |name: &str| told.and_then(|told| told.get(name));
+        Ok(match (of("done"), of("output")) {
             (Some(Value::Bool(false)), _) => Outcome::Absent,
             (Some(Value::Bool(true)), None | Some(Value::Null)) => Outcome::Done(None),
             (Some(Value::Bool(true)), Some(output)) => Outcome::Done(Some(self.keep(output, inline).await?)),

@@ -55,6 +55,13 @@ struct News {
     reply: Option<Reply>,
 }
 
+impl News {
+    /// Whether somebody waits for it.
+    const fn is_asked(&self) -> bool {
+        self.reply.is_some()
+    }
+}
+
 /// Why a job is not run here any more.
 enum Stop {
     /// The shard is another scheduler's: whatever happens now is not for this one to say.
@@ -186,14 +193,11 @@ impl Runner {
             let wants = self.record.job.wants(&self.program.definition, millis());
             let may_act = self.shard.holds(now);
             if may_act {
-                if let Some(event) = self.reserve(&wants) {
-                    return vec![event.into()];
-                }
                 self.steer(&wants);
             }
             let pause = if may_act { wants.wake_at.map(until) } else { Some(FENCED_LOOK) };
             let news = tokio::select! {
-                // Results first: a verb that comes at the same moment is judged by what is known.
+                // Results first: a verb that comes at the same moment is judged by what is known. Then verbs, and slots when nothing else is there.
                 biased;
                 event = self.flight.next() => event.map(News::from),
                 command = self.commands.recv() => match command {
@@ -201,6 +205,10 @@ impl Runner {
                     // The entry has gone, and this task is about to.
                     None => std::future::pending().await,
                 },
+                // It goes alone: others may be faster, and then it has not happened.
+                () = std::future::ready(()), if may_act && !wants.reservations.is_empty() => {
+                    return self.reserve(&wants).map(News::from).into_iter().collect();
+                }
                 () = sleep(pause) => may_act.then(|| Event::Tick.into()),
             };
             if let Some(news) = news {

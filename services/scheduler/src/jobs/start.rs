@@ -1,6 +1,7 @@
 //! What jobs are made of when a scheduler starts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -18,6 +19,9 @@ use super::table::Table;
 use super::{Jobs, MAX_WATCHES, Shared, list, shards};
 use crate::Inner;
 
+/// How often it is said at most that the place of values cannot be used.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
 impl Jobs {
     /// Runs the jobs of the shards that this scheduler gets, until the tasks stop.
     pub(crate) fn start(inner: &Arc<Inner>) -> Self {
@@ -27,6 +31,7 @@ impl Jobs {
             lease_ttl: inner.options.election_ttl,
             batch: options.batch,
             retain: options.retention,
+            quota: options.quota,
             ..weft_journal::Options::new(id.clone(), address.clone())
         };
         let keys = Keys::new(inner.keys.root());
@@ -40,7 +45,7 @@ impl Jobs {
             metrics: inner.scope.metrics().journal(),
         };
         let (journal, owned) = Journal::start(settings, wiring);
-        let kept = Arc::new(Kept(journal.clone()));
+        let kept = Arc::new(Kept { journal: journal.clone(), warned: Mutex::default() });
         let shared = Arc::new(Shared {
             id,
             address,
@@ -75,17 +80,43 @@ impl Shared {
 }
 
 /// The journal as actions keep values in it.
-struct Kept(Journal);
+struct Kept {
+    journal: Journal,
+    /// When it was last said that the place of values cannot be used.
+    warned: Mutex<Option<Instant>>,
+}
 
 #[async_trait]
 impl act::Payloads for Kept {
     async fn load(&self, payload: &Payload) -> Result<Bytes, Fault> {
-        self.0.load(payload).await.map_err(|error| fault(&error))
+        self.journal.load(payload).await.map_err(|error| self.fault(&error))
     }
 
     async fn store(&self, text: Bytes, inline: usize) -> Result<Payload, Fault> {
-        self.0.store_within(text, inline).await.map_err(|error| fault(&error))
+        self.journal.store_within(text, inline).await.map_err(|error| self.fault(&error))
     }
+}
+
+impl Kept {
+    fn fault(&self, error: &weft_journal::Error) -> Fault {
+        // A panic elsewhere cannot have left it half changed.
+        let is_due = || is_due(&mut self.warned.lock().unwrap_or_else(PoisonError::into_inner), SystemClock::now());
+        if matches!(error, weft_journal::Error::Place(_)) && is_due() {
+            tracing::warn!(%error, "the place of long values cannot be used, and jobs that need it wait");
+        } else {
+            tracing::debug!(%error, "a value of a job");
+        }
+        fault(error)
+    }
+}
+
+/// Whether it is time to say again what every job that needs a value could say.
+fn is_due(said: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = said.is_none_or(|said| now.saturating_duration_since(said) >= SAID_EVERY);
+    if is_due {
+        *said = Some(now);
+    }
+    is_due
 }
 
 /// Why a step has no value, as its job tells it: without paths and addresses.
@@ -101,6 +132,17 @@ fn fault(error: &weft_journal::Error) -> Fault {
         }
         _ => ("UNAVAILABLE", "values cannot be read or kept at the moment"),
     };
-    tracing::debug!(%error, "a value of a job");
     Fault::new(code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_job_could_say_is_said_once_a_minute() {
+        let (start, mut said) = (SystemClock::now(), None);
+        let told = [0, 1, 59, 60, 61, 119, 120].map(|at| is_due(&mut said, start + Duration::from_secs(at)));
+        assert_eq!(told, [true, false, false, true, false, false, true]);
+    }
 }

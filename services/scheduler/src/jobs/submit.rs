@@ -74,7 +74,7 @@ impl Shared {
             return Ok(known);
         }
         if self.table.open() >= self.options.max_open {
-            return Err(Error::new(Reason::Overloaded, "the scheduler runs as many jobs as it may").retry_after(RETRY));
+            return Err(crowded("the scheduler runs as many jobs as it may"));
         }
         let draft = self.draft(checked).await?;
         for _ in 0..TRIES {
@@ -139,12 +139,14 @@ impl Shared {
     /// Keeps what a job's record refers to. Only now: whoever is refused leaves nothing behind.
     pub(super) async fn draft(&self, checked: Checked) -> Result<Draft> {
         let Checked { tenant, key, request_hash, submitted, definition_hash, durability, input, timeout } = checked;
-        let Submitted { plan, message, encoded } = submitted;
+        let encoded = submitted.encoded.clone();
+        let program = self.programs.admit(definition_hash, submitted, self.options.max_definition_bytes);
+        let program =
+            program.ok_or_else(|| crowded("the scheduler's jobs have as many different definitions as they may"))?;
         // Of another job no other scheduler will ever look for it.
         if durability == Durability::Journaled {
             self.journal.put_definition(encoded).await.map_err(|error| journal_failed(&error))?;
         }
-        let program = self.programs.keep(definition_hash, plan, message);
         let input = self.journal.store(input).await.map_err(|error| journal_failed(&error))?;
         Ok(Draft { tenant, key, request_hash, program, definition_hash, durability, input, timeout })
     }
@@ -195,6 +197,10 @@ const fn durability(asked: i32) -> Durability {
         // The definition has been checked.
         _ => Durability::Journaled,
     }
+}
+
+fn crowded(why: &'static str) -> Error {
+    Error::new(Reason::Overloaded, why).retry_after(RETRY)
 }
 
 fn conflict(id: &JobId) -> Error {

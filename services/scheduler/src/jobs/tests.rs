@@ -42,7 +42,7 @@ const LONGER: u32 = 8;
 
 /// What becomes of a transaction.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Normal,
     /// The store says that it will never take it.
     Refused,
@@ -51,18 +51,18 @@ enum Fate {
 }
 
 /// A store that does as a test wants.
-struct Gate {
+pub(super) struct Gate {
     inner: MemoryStore,
     /// Whether jobs are written; until then their writes wait.
     open: watch::Sender<bool>,
-    /// Told when a write of a job stands before the gate.
-    arrived: Notify,
+    /// Told when a write of a job stands before the gate, or was refused.
+    pub(super) arrived: Notify,
     /// Nothing is read, written or kept alive.
     cut: watch::Sender<bool>,
     /// Jobs on their way forward are not written.
     refusing: watch::Sender<bool>,
     /// Whether only jobs that end or turn back are written.
-    is_full: AtomicBool,
+    pub(super) is_full: AtomicBool,
     /// Whether leases are prolonged; until then that waits.
     alive: watch::Sender<bool>,
     /// Whether definitions are read; until then that waits.
@@ -75,7 +75,7 @@ struct Gate {
 }
 
 impl Gate {
-    fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         let inner = MemoryStore::new(Arc::new(SystemClock));
         Arc::new(Self {
             inner,
@@ -96,7 +96,7 @@ impl Gate {
         if *self.cut.borrow() { Err(weft_store::Error::Unavailable("it is cut off".to_owned())) } else { Ok(()) }
     }
 
-    fn decide(&self, fate: fn(&Txn) -> Fate) {
+    pub(super) fn decide(&self, fate: fn(&Txn) -> Fate) {
         *self.fate.lock().expect("no test panics while it holds this") = fate;
     }
 
@@ -137,7 +137,10 @@ impl Store for Gate {
         let fate = (self.fate.lock().expect("no test panics while it holds this"))(&txn);
         match fate {
             Fate::Normal => {}
-            Fate::Refused => return Err(weft_store::Error::Refused("planted".into())),
+            Fate::Refused => {
+                self.arrived.notify_one();
+                return Err(weft_store::Error::Refused("planted".into()));
+            }
             Fate::Panic => panic!("as a test wants it"),
         }
         if txn.ops.iter().any(|op| op.key().contains("/models/")) {

@@ -163,8 +163,8 @@ fn verb(request: &ResolveJobRequest, program: Option<&Program>) -> Result<Verb> 
 mod tests {
     use serde_json::json;
 
-    use super::super::definition::compile;
     use super::super::definition::tests::message;
+    use super::super::definition::{Submitted, compile};
     use super::super::programs::Programs;
     use super::*;
 
@@ -172,7 +172,9 @@ mod tests {
     fn a_verb_is_about_the_step_that_it_names() {
         let step = |name: &str| json!({ "name": name, "action": { "compute": { "value": 1 } } });
         let message = message(json!({ "name": "j", "steps": [step("a"), step("b")] }));
-        let program = Programs::default().keep([0; 32], compile(&message).expect("a definition"), message);
+        let plan = compile(&message).expect("a definition");
+        let submitted = Submitted { plan, message, encoded: bytes::Bytes::new() };
+        let program = Programs::default().admit([0; 32], submitted, usize::MAX).expect("there is room");
         let asked = |verb: Asked, step: &str| {
             let (step, reason) = (step.to_owned(), "why".to_owned());
             let request =

@@ -24,6 +24,7 @@ pub async fn scheduler(process: &Process, settings: settings::Scheduler) -> Resu
             batch: settings.jobs.batch,
             payloads: payloads(process, settings.jobs.payloads.as_deref())?,
             retention: settings.jobs.retention,
+            quota: settings.jobs.quota.get(),
             targets: settings.jobs.targets.join(",").parse().map_err(anyhow::Error::msg)?,
             ..JobOptions::default()
         },

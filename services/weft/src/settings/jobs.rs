@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft_config::{Section, Setting};
+use weft_config::{ByteSize, Section, Setting};
 use weft_scheduler::JobTargets;
 
 /// What a scheduler is told of jobs.
@@ -14,6 +14,8 @@ pub struct Jobs {
     pub payloads: Option<String>,
     /// How long a job is known after its end.
     pub retention: Duration,
+    /// How large etcd may become.
+    pub quota: ByteSize,
     /// The services that jobs may call.
     pub targets: Vec<String>,
 }
@@ -45,6 +47,14 @@ pub(super) fn read(section: &mut Section<'_>, is_alone: bool) -> Jobs {
                 "how long a job and its key are known after its end",
             )
             .within(Duration::from_secs(1), Duration::from_secs(30 * 24 * 3_600)),
+        ),
+        quota: section.get(
+            Setting::new(
+                "jobs-quota",
+                ByteSize::mib(2_048),
+                "etcd's --quota-backend-bytes: from 75% of it no job begins, from 90% jobs only end",
+            )
+            .within(ByteSize::mib(1), ByteSize::mib(1 << 20)),
         ),
         targets: section.get(targets),
     }

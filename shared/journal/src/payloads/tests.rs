@@ -48,6 +48,36 @@ async fn damage_is_found() {
     }
 }
 
+/// An unmounted file system, or a bucket that somebody has removed: the value may be there.
+#[tokio::test]
+async fn a_place_that_is_away_is_no_lost_value() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let payloads = named(&folder.path().join("values"));
+    payloads.check().await.expect("it is made when it is needed");
+    let payload = payloads.put(Bytes::from_static(b"a value of some length")).await.expect("it is kept");
+    payloads.check().await.expect("it can be used");
+    let (there, away) = (folder.path().join("values"), folder.path().join("away"));
+    std::fs::rename(&there, &away).expect("it is there");
+    assert!(matches!(payloads.get(&payload).await, Err(Error::Place(_))));
+    std::fs::write(&there, "").expect("room");
+    for told in [payloads.check().await, payloads.get(&payload).await.map(drop)] {
+        assert!(matches!(told, Err(Error::Place(_))), "{told:?}");
+    }
+    assert!(matches!(payloads.put(Bytes::from_static(b"another")).await, Err(Error::Place(_))));
+    std::fs::remove_file(&there).expect("it is there");
+    std::fs::rename(&away, &there).expect("it is there");
+    assert_eq!(payloads.get(&payload).await.expect("it is back"), "a value of some length");
+}
+
+#[tokio::test]
+async fn a_folder_may_be_named_through_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let around = named(&folder.path().join("none/../values/./."));
+    let payload = around.put(Bytes::from_static(b"a value of some length")).await.expect("it is kept");
+    let plain = named(&folder.path().join("values"));
+    assert_eq!(plain.get(&payload).await.expect("it is the same place"), "a value of some length");
+}
+
 #[tokio::test]
 async fn only_what_is_old_and_not_needed_goes() {
     let (_folder, both) = both();
@@ -93,7 +123,7 @@ fn places_that_are_none_are_refused() {
     for place in ["gs://bucket/values", "s3://", "s3:///values", "file:///tmp/values"] {
         assert!(matches!(Payloads::named(place, "test"), Err(Misplaced::Unknown(named)) if named == place), "{place}");
     }
-    for place in ["s3://bucket", "s3://bucket/values", "values", "/var/lib/values"] {
+    for place in ["s3://bucket", "s3://bucket/values", "values", "../values", "/var/lib/values"] {
         Payloads::named(place, "test").expect(place);
     }
 }

@@ -1,9 +1,10 @@
 //! What a shard's writer has still to write, in the order in which it came.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::change::{Change, Transition};
 use crate::error::CommitError;
@@ -22,11 +23,9 @@ pub(crate) enum Work {
         alone: bool,
     },
     /// Nobody waits for it, and it may fail: what it cleans up is found again.
-    Chore {
-        change: Change,
-        /// Ended jobs that are forgotten by it.
-        forgets: Vec<JobId>,
-    },
+    Chore(Change),
+    /// Ended jobs are forgotten, as far as they are remembered by then. It may fail, too.
+    Forget { jobs: Vec<JobId>, _done: mpsc::Sender<Infallible> },
 }
 
 impl Work {
@@ -34,7 +33,7 @@ impl Work {
     pub(crate) fn transitions(&self) -> usize {
         match self {
             Self::Move { answers, .. } => answers.len(),
-            Self::Chore { .. } => 0,
+            Self::Chore(_) | Self::Forget { .. } => 0,
         }
     }
 
@@ -143,7 +142,7 @@ mod tests {
             Work::Move { transition: Transition { before, after, .. }, .. } => {
                 (before.as_ref().map(|before| before.job.revision), after.job.revision)
             }
-            Work::Chore { .. } => (None, 0),
+            Work::Chore(_) | Work::Forget { .. } => (None, 0),
         };
         queue.places().iter().filter_map(|place| queue.get(*place)).map(revisions).collect()
     }
@@ -177,7 +176,7 @@ mod tests {
     fn what_is_put_back_goes_first() {
         let mut queue = Queue::default();
         let _first = push(&mut queue, transition(1, Some(1), 2));
-        queue.push_front(Work::Chore { change: Change::default(), forgets: Vec::new() });
+        queue.push_front(Work::Chore(Change::default()));
         assert_eq!(waiting(&queue), [(None, 0), (Some(1), 2)]);
         assert_eq!((queue.len(), queue.is_empty()), (2, false));
     }

@@ -34,6 +34,10 @@ pub(crate) struct Faulty {
     late: Mutex<Vec<Txn>>,
     is_cut: AtomicBool,
     cut: watch::Sender<u64>,
+    listed: Mutex<Vec<String>>,
+    /// What is listed with this in its prefix is not answered.
+    held: watch::Sender<Option<&'static str>>,
+    failing: watch::Sender<Option<&'static str>>,
 }
 
 impl Faulty {
@@ -44,6 +48,9 @@ impl Faulty {
             late: Mutex::default(),
             is_cut: AtomicBool::new(false),
             cut: watch::Sender::new(0),
+            listed: Mutex::default(),
+            held: watch::Sender::new(None),
+            failing: watch::Sender::new(None),
         })
     }
 
@@ -59,6 +66,22 @@ impl Faulty {
 
     pub(crate) fn mend(&self) {
         self.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    /// Lets lists of these keys wait for their answer, until there are none of these any more.
+    pub(crate) fn hold(&self, below: Option<&'static str>) {
+        self.held.send_replace(below);
+    }
+
+    /// As [`Self::hold`], for lists that fail.
+    pub(crate) fn fail(&self, below: Option<&'static str>) {
+        self.failing.send_replace(below);
+    }
+
+    /// How often a prefix was listed.
+    pub(crate) fn listed(&self, prefix: &str) -> usize {
+        let listed = self.listed.lock().expect("no test panics with it");
+        listed.iter().filter(|listed| *listed == prefix).count()
     }
 
     /// What is still on its way.
@@ -89,6 +112,14 @@ fn lost() -> Error {
 impl Store for Faulty {
     async fn read(&self, range: Range) -> Result<Listing, Error> {
         self.reach()?;
+        if let Range::Prefix(prefix) = &range {
+            self.listed.lock().expect("no test panics with it").push(prefix.clone());
+            let is_free = |held: &Option<&str>| held.is_none_or(|held| !prefix.contains(held));
+            if self.failing.borrow().is_some_and(|failing| prefix.contains(failing)) {
+                return Err(lost());
+            }
+            self.held.subscribe().wait_for(is_free).await.expect("it is here");
+        }
         self.inner.read(range).await
     }
 

@@ -44,17 +44,92 @@ async fn later() {
     eventually(async || now() > at).await;
 }
 
-/// More than one transaction takes.
-pub(crate) async fn much_is_forgotten_in_one_sweep(store: Arc<dyn Store>) {
+/// More than a shard is asked for at a time.
+pub(crate) async fn much_is_forgotten_after_one_sweep(store: Arc<dyn Store>) {
     let (desk, steps) = stepwise(&store, |often| Options { retain: Duration::ZERO, ..often }).await;
-    some_ended(&desk, 7, 100).await;
+    some_ended(&desk, 7, 300).await;
     later().await;
-    assert_eq!(keys(&store, "done/").await.len(), 100);
+    assert_eq!(keys(&store, "done/").await.len(), 300);
     steps.sweep().await;
     eventually(async || keys(&store, "done/").await.is_empty()).await;
     assert!(keys(&store, "idem/").await.is_empty());
     desk.stop().await;
     history::check(&store).await;
+}
+
+/// What cannot be written now is written after a later sweep, and nothing else waits for it.
+pub(crate) async fn what_could_not_be_forgotten_is_forgotten_later(store: Arc<dyn Store>) {
+    let line = Faulty::new(Arc::clone(&store));
+    let behind = Arc::clone(&line) as Arc<dyn Store>;
+    let (desk, steps) = stepwise(&behind, |often| Options { retain: Duration::ZERO, ..often }).await;
+    for shard in [7, 8] {
+        some_ended(&desk, shard, 3).await;
+    }
+    later().await;
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&refused);
+    line.decide(move |txn| {
+        let is_refused = txn.ops.iter().any(|op| op.key().contains("/done/07/"));
+        counted.fetch_add(usize::from(is_refused), Ordering::SeqCst);
+        if is_refused { Fate::Refused } else { Fate::Normal }
+    });
+    steps.sweep().await;
+    eventually(async || refused.load(Ordering::SeqCst) > 0 && keys(&store, "done/").await.len() == 3).await;
+    line.decide(|_| Fate::Normal);
+    eventually(async || {
+        steps.sweep().await;
+        keys(&store, "done/").await.is_empty()
+    })
+    .await;
+    desk.stop().await;
+}
+
+/// Only that waits for a store, or a place of values, that does not answer; and it is not begun a second time meanwhile.
+pub(crate) async fn a_look_for_what_is_not_needed_holds_nothing_up(store: Arc<dyn Store>) {
+    let line = Faulty::new(Arc::clone(&store));
+    let behind = Arc::clone(&line) as Arc<dyn Store>;
+    let eager = |often| Options { retain: Duration::ZERO, collect: Duration::ZERO, ..often };
+    line.hold(Some("/def/"));
+    let (desk, steps) = stepwise(&behind, eager).await;
+    let listed = || line.listed(&format!("{ROOT}def/"));
+    eventually(async || {
+        steps.sweep().await;
+        listed() == 1
+    })
+    .await;
+    some_ended(&desk, 7, 3).await;
+    later().await;
+    for _ in 0..3 {
+        steps.sweep().await;
+    }
+    eventually(async || keys(&store, "done/").await.is_empty()).await;
+    assert_eq!(listed(), 1, "two at a time");
+    line.hold(None);
+    eventually(async || {
+        steps.sweep().await;
+        listed() > 2
+    })
+    .await;
+    desk.stop().await;
+}
+
+/// Each reads the whole log.
+pub(crate) async fn a_look_that_failed_is_not_repeated_at_once(store: Arc<dyn Store>) {
+    let line = Faulty::new(Arc::clone(&store));
+    let behind = Arc::clone(&line) as Arc<dyn Store>;
+    line.fail(Some("/def/"));
+    let (desk, steps) = stepwise(&behind, |often| often).await;
+    let listed = || line.listed(&format!("{ROOT}def/"));
+    eventually(async || {
+        steps.sweep().await;
+        listed() > 0
+    })
+    .await;
+    for _ in 0..10 {
+        steps.sweep().await;
+    }
+    assert_eq!(listed(), 1);
+    desk.stop().await;
 }
 
 pub(crate) async fn ended_jobs_are_known_for_their_time(store: Arc<dyn Store>) {
@@ -169,10 +244,24 @@ pub(crate) async fn what_a_record_that_cannot_be_read_holds_stays(store: Arc<dyn
     desk.stop().await;
 }
 
+/// Lets sweeps happen until all was looked for once more that no job refers to, from beginning to end.
+async fn looked(line: &Faulty, steps: &Steps) {
+    let begun = || line.listed(&format!("{ROOT}saga/"));
+    let before = begun();
+    eventually(async || {
+        steps.sweep().await;
+        // Only one happens at a time: when the second one begins, the first has ended.
+        begun() >= before + 2
+    })
+    .await;
+}
+
 /// Of what ended jobs refer to, of what was kept a moment ago, and of everything while a record cannot be read.
 pub(crate) async fn what_may_be_needed_is_kept(store: Arc<dyn Store>) {
     let eager = |often| Options { collect: Duration::ZERO, keep_unused: Duration::ZERO, ..often };
-    let (desk, steps) = stepwise(&store, |often| Options { collect: Duration::ZERO, ..often }).await;
+    let line = Faulty::new(Arc::clone(&store));
+    let behind = Arc::clone(&line) as Arc<dyn Store>;
+    let (desk, steps) = stepwise(&behind, |often| Options { collect: Duration::ZERO, ..often }).await;
     let used = desk.journal.put_definition(Bytes::from_static(b"used")).await.expect("it is kept");
     let unused = desk.journal.put_definition(Bytes::from_static(b"unused")).await.expect("it is kept");
     let mut job = record(JobId::new(7, now(), 1));
@@ -186,18 +275,16 @@ pub(crate) async fn what_may_be_needed_is_kept(store: Arc<dyn Store>) {
         Err(error) => panic!("{error}"),
     };
     later().await;
-    steps.sweep().await;
-    steps.sweep().await;
+    looked(&line, &steps).await;
     assert!(is_there(&desk, &unused).await, "it was kept a moment ago");
     desk.stop().await;
     let bad = format!("{ROOT}saga/09/{}", JobId::new(9, 5, 5));
     put(&store, bad.clone(), b"\xff\xff\xff".to_vec()).await;
-    let (desk, steps) = stepwise(&store, eager).await;
-    steps.sweep().await;
-    steps.sweep().await;
+    let (desk, steps) = stepwise(&behind, eager).await;
+    looked(&line, &steps).await;
     assert!(is_there(&desk, &unused).await, "a record that cannot be read may refer to it");
     store.commit(Txn { compares: vec![], ops: vec![Op::Delete(bad)] }).await.expect("the store takes it");
-    steps.sweep().await;
+    looked(&line, &steps).await;
     assert!(!is_there(&desk, &unused).await && is_there(&desk, &used).await);
     desk.stop().await;
 }

@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::watch;
-use weft_journal::{CommitError, Error, JobId, Options};
+use weft_journal::{CommitError, Durability, Error, JobId, Options};
 use weft_proto::weft::state::v1 as state;
 use weft_saga::JobState;
 use weft_store::Store;
 
-use super::desk::{Desk, ROOT, Sized, Steps, ended, eventually, keys, next, offer, options, put, reserve, slots_known};
+use super::desk::{
+    Desk, ROOT, Sized, Steps, ended, eventually, holding, keys, next, offer, options, put, reserve, slots_known,
+};
 use super::history;
 
 pub(crate) async fn ended_jobs_are_forgotten_with_their_keys(store: Arc<dyn Store>) {
@@ -127,6 +129,37 @@ pub(crate) async fn a_full_store_takes_only_endings(store: Arc<dyn Store>) {
     shard.commit(Some(Arc::clone(&undoing)), ended(&undoing)).await.expect("it ends");
     size.send_replace(0);
     eventually(begins).await;
+    desk.stop().await;
+}
+
+/// Jobs that are not journaled have keys and slots in it, too.
+pub(crate) async fn a_full_store_takes_nothing_of_jobs_that_are_not_journaled(store: Arc<dyn Store>) {
+    offer(&store, "w-0", &[("gpu", 2)]).await;
+    let (size, told) = watch::channel(0);
+    let desk = Desk::swept(Arc::clone(&store), Options { quota: 1000, ..options("s-0") }, Arc::new(Sized(told)));
+    desk.owns(256).await;
+    slots_known(&desk, "gpu", 2).await;
+    let begin = async |durability| {
+        let (shard, mut job) = desk.new_job();
+        job.durability = durability;
+        let job = Arc::new(job);
+        (shard.commit(None, Arc::clone(&job)).await.map(|()| shard), job)
+    };
+    let mut jobs = Vec::new();
+    for durability in [Durability::None, Durability::Lease] {
+        let (shard, job) = begin(durability).await;
+        jobs.push((shard.expect("there is room"), job));
+    }
+    size.send_replace(900);
+    for durability in [Durability::None, Durability::Lease] {
+        eventually(async || begin(durability).await.0.err() == Some(CommitError::Full)).await;
+    }
+    for (shard, job) in jobs {
+        let slots = desk.journal.free_slots(&[("gpu".into(), 1)], [], 1).expect("both are free");
+        let held = shard.commit(Some(Arc::clone(&job)), holding(&job, slots)).await;
+        assert_eq!(held, Err(CommitError::Full));
+        shard.commit(Some(Arc::clone(&job)), next(&job, |_| {})).await.expect("it takes no room");
+    }
     desk.stop().await;
 }
 

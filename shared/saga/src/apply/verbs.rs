@@ -65,6 +65,9 @@ impl Transition<'_> {
         }
         let (now, back) = (self.now, self.step(step).phase == Phase::Pre);
         let direction = if back { Direction::Undo } else { Direction::Action };
+        if self.item(step, item).is_under_way() {
+            self.item(step, item).cancel(now, Ending::Unknown);
+        }
         self.item(step, item).note(now, direction, reason);
         if !self.job.steps[step].ruled {
             let history = std::mem::take(&mut self.item(step, item).history);

@@ -1,5 +1,6 @@
 //! Plain courses, step by step.
 
+use weft_saga::job::Ending;
 use weft_saga::{
     Changed, Definition, Direction, Event, Fault, Hold, Job, JobState, Join, Outcome, Payload, Refused, Ruling, Step,
     StepState, Verb, Wanted,
@@ -208,6 +209,21 @@ fn a_stuck_undo_waits_for_a_verb() {
     assert_eq!(course.state("charge"), StepState::Stuck, "the budget is over");
     course.apply(&skip);
     assert_eq!(course.job.state, JobState::Compensated);
+}
+
+/// It is not waited for, and the job tells so.
+#[test]
+fn an_undo_that_is_under_way_ends_when_it_is_skipped() {
+    let mut course = Course::new(definition(vec![external("charge", &[]), pivot("publish", &[0])]));
+    course.done("charge");
+    course.end("publish", Outcome::FailedClean(fault("NOT_FOUND")));
+    assert_eq!(course.wanted(), names(&[("charge", Direction::Undo)]));
+    course.now += 600_001;
+    course.apply(&Event::Resolve(Verb::Skip { step: 0, item: 0, reason: "refunded by hand".to_owned() }));
+    assert_eq!(course.job.state, JobState::Compensated);
+    let told: Vec<_> =
+        course.job.steps[0].items[0].history.iter().map(|attempt| (attempt.number, attempt.outcome)).collect();
+    assert_eq!(told, [(1, Some(Ending::Done)), (1, Some(Ending::Unknown)), (0, Some(Ending::Done))]);
 }
 
 #[test]

@@ -155,22 +155,22 @@ async fn a_probe_says_what_became_of_an_action() {
         (json!({ "done": true }), Outcome::Done(None)),
         (json!({ "done": true, "output": null }), Outcome::Done(None)),
     ] {
-        assert_eq!(rig.actor.done(Direction::Probe, 0, Some(told)).await.expect("it is kept"), want);
+        assert_eq!(rig.actor.done(Direction::Probe, 0, Some(&told)).await.expect("it is kept"), want);
     }
     let made = rig
         .actor
-        .done(Direction::Probe, 0, Some(json!({ "done": true, "output": { "id": 7 } })))
+        .done(Direction::Probe, 0, Some(&json!({ "done": true, "output": { "id": 7 } })))
         .await
         .expect("it is kept");
     assert_eq!(inline(&kept(made)), json!({ "id": 7 }));
     for told in [json!({}), json!({ "done": 1 }), json!("done")] {
         assert_eq!(
-            code(&rig.actor.done(Direction::Probe, 0, Some(told)).await.expect("it is kept")),
+            code(&rig.actor.done(Direction::Probe, 0, Some(&told)).await.expect("it is kept")),
             ("unknown", "INTERNAL")
         );
     }
     assert_eq!(
-        rig.actor.done(Direction::Undo, 0, Some(json!(1))).await.expect("it is kept"),
+        rig.actor.done(Direction::Undo, 0, Some(&json!(1))).await.expect("it is kept"),
         Outcome::Done(None),
         "nothing is kept of an undo"
     );

@@ -4,27 +4,24 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use weft_journal::{Record, Shard};
-use weft_saga::{Definition, Direction, Event, Fault, Outcome, Phase, Ruling, Wanted};
+use weft_saga::{Definition, Direction, Event, Fault, Outcome, Phase, Place, Ruling, Wanted};
 use weft_telemetry::{Scope, Span, TraceContext};
 use weft_types::{Backoff, Deadline, SystemClock};
 
 use super::flight::{Landed, Work};
 use super::instant;
-use crate::jobs::act::{Attempt, Facts, may_be_large, unkept};
+use crate::jobs::act::{Attempt, FIRST_PAUSE, Facts, LONGEST_PAUSE, may_be_large, unkept};
 use crate::jobs::definition::Act;
 use crate::jobs::room::Wish;
 use crate::jobs::{Program, Shared};
 
 /// How much longer than its time an attempt may take before it is given up from outside.
 const GRACE: Duration = Duration::from_millis(100);
-/// The pauses before values that are out of reach are looked for again.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often that is done before a step that has to run is shown as stuck. The engine then asks again by and by.
 const LOOKS: u32 = 20;
 
@@ -38,42 +35,9 @@ pub(super) struct Context {
 
 /// Makes an attempt, once there is room for it, and says how it ended. Dropping it ends the attempt.
 pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, landing: mpsc::Sender<Landed>) {
-    let Context { shared, shard, program, record } = context;
-    let deadline = instant(wanted.until);
-    let wish = wish(&program, &record, &wanted);
-    let room = shared.room.take(wanted.direction, wish);
-    let outcome = match tokio::time::timeout_at(deadline.into(), room).await {
-        // It was never sent.
-        Err(_) => Some((
-            Outcome::FailedClean(Fault::new("DEADLINE_EXCEEDED", "the scheduler had no room for it in time")),
-            None,
-        )),
-        // Whoever may not act does not begin: it may have waited for longer than its shard is safe.
-        Ok(_) if !shard.holds(SystemClock::now()) => None,
-        Ok(_permit) => {
-            let attempt = Attempt {
-                plan: &program,
-                facts: facts(&record),
-                step: wanted.step,
-                item: wanted.item,
-                direction: wanted.direction,
-                number: wanted.attempt,
-                epoch: shard.epoch(),
-                deadline: Deadline::after(SystemClock::now(), deadline.saturating_duration_since(SystemClock::now())),
-                trace: span.context(),
-                guards: vec![shared.guard(&shard)],
-            };
-            let made = tokio::time::timeout_at((deadline + GRACE).into(), shared.actor.attempt(attempt));
-            let late = || (Outcome::Unknown(Fault::new("DEADLINE_EXCEEDED", "its time was over")), None);
-            Some(
-                Box::pin(unless_it_panics(made))
-                    .await
-                    .map_or_else(|fault| (Outcome::Unknown(fault), None), |made| made.unwrap_or_else(|_| late())),
-            )
-        }
-    };
-    let event = outcome.map(|(outcome, place)| {
-        shared.metrics.record_attempt(direction_name(wanted.direction), outcome_name(&outcome));
+    let made = make(&context, &wanted, span.context()).await;
+    let event = made.map(|(outcome, place)| {
+        context.shared.metrics.record_attempt(direction_name(wanted.direction), outcome_name(&outcome));
         if let Outcome::FailedClean(fault) | Outcome::Unknown(fault) = &outcome {
             span.fail(fault.code.clone());
         }
@@ -83,6 +47,61 @@ pub(super) async fn attempt(context: Context, wanted: Wanted, mut span: Span, la
     drop(span);
     // The job has gone when nobody listens.
     let _ = landing.send((Work::Attempt(wanted), event)).await;
+}
+
+/// What an attempt came to, and who did it; `None` where it was not begun.
+type Made = Option<(Outcome, Option<Place>)>;
+
+/// Tries until its time is over while values are out of reach. Its place is others' meanwhile.
+async fn make(context: &Context, wanted: &Wanted, trace: &TraceContext) -> Made {
+    let deadline = instant(wanted.until);
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let fault = match make_once(context, wanted, trace, deadline).await {
+            Ok(made) => return made,
+            Err(fault) => fault,
+        };
+        tracing::debug!(job = %context.record.id, step = wanted.step, why = fault.message, "an attempt waits for its values");
+        let pause = tokio::time::sleep(backoff.next(rand::random()));
+        if tokio::time::timeout_at(deadline.into(), pause).await.is_err() {
+            return Some((Outcome::FailedClean(fault), None));
+        }
+    }
+}
+
+/// An error where values are out of reach, and nothing was done.
+async fn make_once(context: &Context, wanted: &Wanted, trace: &TraceContext, deadline: Instant) -> Result<Made, Fault> {
+    let Context { shared, shard, program, record } = context;
+    let room = shared.room.take(wanted.direction, wish(program, record, wanted));
+    let Ok(_place) = tokio::time::timeout_at(deadline.into(), room).await else {
+        // It was never sent.
+        let fault = Fault::new("DEADLINE_EXCEEDED", "the scheduler had no room for it in time");
+        return Ok(Some((Outcome::FailedClean(fault), None)));
+    };
+    let now = SystemClock::now();
+    // Whoever may not act does not begin: it may have waited for longer than its shard is safe.
+    if !shard.holds(now) {
+        return Ok(None);
+    }
+    let attempt = Attempt {
+        plan: program,
+        facts: facts(record),
+        step: wanted.step,
+        item: wanted.item,
+        direction: wanted.direction,
+        number: wanted.attempt,
+        epoch: shard.epoch(),
+        deadline: Deadline::after(now, deadline.saturating_duration_since(now)),
+        trace,
+        guards: vec![shared.guard(shard)],
+    };
+    let made = tokio::time::timeout_at((deadline + GRACE).into(), shared.actor.attempt(attempt));
+    let unknown = |fault: Fault| Some((Outcome::Unknown(fault), None));
+    match Box::pin(unless_it_panics(made)).await {
+        Ok(Ok(made)) => made.map(Some),
+        Ok(Err(_)) => Ok(unknown(Fault::new("DEADLINE_EXCEEDED", "its time was over"))),
+        Err(panicked) => Ok(unknown(panicked)),
+    }
 }
 
 /// Looks at a step's condition and list, again and again while values are out of reach: before the decision until the job's deadline, when
@@ -139,12 +158,12 @@ async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Result<T, Fault> 
     })
 }
 
-/// Leaves of an event that is too large for the log an effect that may be, and nothing that came of it.
-pub(super) fn leave_output(event: &mut Event, why: &str, definition: &Definition) {
-    if let Event::Ended { step, outcome: outcome @ Outcome::Done(Some(_)), .. } = event {
-        let fault = Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}"));
-        *outcome = unkept(definition.steps.get(*step), fault);
-    }
+/// Leaves of an event that is too large for the log an effect that may be, and nothing that came of it; false where nothing did.
+pub(super) fn leave_output(event: &mut Event, why: &str, definition: &Definition) -> bool {
+    let Event::Ended { step, outcome: outcome @ Outcome::Done(Some(_)), .. } = event else { return false };
+    let fault = Fault::new("RESOURCE_EXHAUSTED", format!("its output is too large for the log: {why}"));
+    *outcome = unkept(definition.steps.get(*step), fault);
+    true
 }
 
 const fn direction_name(direction: Direction) -> &'static str {

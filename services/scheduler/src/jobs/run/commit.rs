@@ -55,43 +55,23 @@ impl Runner {
     /// Applies what happened to a copy, has the copy committed and goes on from it. Who waits is answered after that, with what is in
     /// the log. An error means that the shard is lost.
     pub(super) async fn take(&mut self, mut news: Vec<News>) -> Result<(), Stop> {
-        let mut outcomes = self.transit(&mut news).await;
-        let is_asked = |news: &News| news.reply.is_some();
-        if matches!(outcomes, Err(CommitError::TooLarge(_))) && news.iter().any(is_asked) && !news.iter().all(is_asked)
-        {
-            return self.take_apart(news).await;
-        }
-        if let Err(CommitError::TooLarge(why)) = &outcomes {
-            tracing::warn!(job = %self.record.id, why, "a transition is too large for the log: it goes without what it brings");
-            for one in &mut news {
-                attempt::leave_output(&mut one.event, why, &self.program.definition);
+        let outcomes = loop {
+            match self.transit(&mut news).await {
+                // Whatever has joined them meanwhile.
+                Err(CommitError::TooLarge(_)) if is_mixed(&news) => return self.take_apart(news).await,
+                Err(CommitError::TooLarge(why)) if self.leave_outputs(&mut news, &why) => {}
+                outcomes => break outcomes,
             }
-            outcomes = self.transit(&mut news).await;
-        }
+        };
         match outcomes {
             Ok(outcomes) => self.answer(news, outcomes),
             // The event has not happened: other slots are looked for.
             Err(CommitError::SlotsTaken) => self.collisions += 1,
             Err(CommitError::Fenced) => return Err(Stop::Fenced),
-            Err(CommitError::TooLarge(why)) if news.iter().any(|news| news.reply.is_some()) => {
-                // What a caller brings is not taken, and the job is as it was.
-                for reply in news.into_iter().filter_map(|news| news.reply) {
-                    let _ = reply.send(Err(Error::new(
-                        Reason::PreconditionFailed,
-                        format!("the job has no room for it: {why}"),
-                    )));
-                }
-            }
+            Err(CommitError::TooLarge(why)) if news.iter().any(News::is_asked) => refuse(news, &why),
             // A job on its way back has more room, and needs less.
             Err(CommitError::TooLarge(why)) if !self.record.job.decided && self.record.job.undo_since.is_none() => {
-                let reason = format!("it has become too large for the log: {why}");
-                let mut turn = vec![Event::Cancel { reason }.into()];
-                match self.transit(&mut turn).await {
-                    Ok(outcomes) if outcomes.iter().all(Result::is_ok) => self.answer(turn, outcomes),
-                    Err(CommitError::Fenced) => return Err(Stop::Fenced),
-                    // What has happened cannot be written down, and must not be forgotten.
-                    Ok(_) | Err(_) => return Err(Stop::Defect),
-                }
+                return self.turn_back(&why).await;
             }
             Err(failed) => {
                 tracing::error!(job = %self.record.id, %failed, "a transition cannot be written");
@@ -101,9 +81,43 @@ impl Runner {
         Ok(())
     }
 
+    /// Leaves what was brought out of events that are too large for the log with it; false where they bring nothing.
+    fn leave_outputs(&self, news: &mut [News], why: &str) -> bool {
+        let definition = &self.program.definition;
+        let left = news
+            .iter_mut()
+            .map(|one| attempt::leave_output(&mut one.event, why, definition))
+            .filter(|left| *left)
+            .count();
+        if left > 0 {
+            tracing::warn!(job = %self.record.id, why, "a transition is too large for the log: it goes without what it brings");
+        }
+        left > 0
+    }
+
+    /// Has the job undone, for it has become too large to go on. What it has under way is undone with it, whatever came of that.
+    async fn turn_back(&mut self, why: &str) -> Result<(), Stop> {
+        let reason = format!("it has become too large for the log: {why}");
+        let mut turn = vec![Event::Cancel { reason }.into()];
+        loop {
+            match self.transit(&mut turn).await {
+                Ok(outcomes) => {
+                    // What joined it may have been refused, and says nothing of it.
+                    let has_turned = outcomes.first().is_some_and(Result::is_ok);
+                    self.answer(turn, outcomes);
+                    return if has_turned { Ok(()) } else { Err(Stop::Defect) };
+                }
+                Err(CommitError::Fenced) => return Err(Stop::Fenced),
+                Err(CommitError::TooLarge(why)) if turn.len() > 1 => refuse(turn.split_off(1), &why),
+                // What has happened cannot be written down, and must not be forgotten.
+                Err(_) => return Err(Stop::Defect),
+            }
+        }
+    }
+
     /// What has happened, and then what a caller wants: what cannot be taken of the one says nothing of the other.
     fn take_apart(&mut self, news: Vec<News>) -> BoxFuture<'_, Result<(), Stop>> {
-        let (asked, happened): (Vec<News>, Vec<News>) = news.into_iter().partition(|news| news.reply.is_some());
+        let (asked, happened): (Vec<News>, Vec<News>) = news.into_iter().partition(News::is_asked);
         Box::pin(async move {
             self.take(happened).await?;
             self.take(asked).await
@@ -209,5 +223,18 @@ impl Runner {
         self.newest.send_replace(Some(Arc::clone(&self.record)));
         self.shared.metrics.record_transition();
         Ok(())
+    }
+}
+
+/// Whether a caller's wish stands beside what has happened.
+fn is_mixed(news: &[News]) -> bool {
+    news.iter().any(News::is_asked) && !news.iter().all(News::is_asked)
+}
+
+/// What callers bring is not taken, and the job is as it was.
+fn refuse(news: Vec<News>, why: &str) {
+    for reply in news.into_iter().filter_map(|news| news.reply) {
+        // Who asked may have gone.
+        let _ = reply.send(Err(Error::new(Reason::PreconditionFailed, format!("the job has no room for it: {why}"))));
     }
 }

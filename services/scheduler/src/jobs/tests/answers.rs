@@ -68,6 +68,36 @@ async fn one_job_more_than_there_may_be_is_refused() {
     assert!(!running.failed());
 }
 
+/// However few jobs there are. Jobs of one definition share it, and what has ended makes room.
+#[tokio::test]
+async fn definitions_of_open_jobs_have_so_much_room() {
+    let cluster = Cluster::new();
+    let named = |name: &str| asked(&json!([{ "name": name, "action": { "wait": { "name": "go" } } }]), "");
+    let (first, second, third) = (named("a"), named("b"), named("c"));
+    let bytes = super::super::definition::definition_of(&first, &Targets::loopback()).expect("it is one").encoded.len();
+    let few = Options { jobs: JobOptions { max_definition_bytes: 2 * bytes, ..options().jobs }, ..options() };
+    let (scheduler, running) = cluster.scheduler("s1", few);
+    let jobs = scheduler.jobs.clone();
+    let job = submit(&jobs, &first).await;
+    for asked in [&first, &second, &second] {
+        submit(&jobs, asked).await;
+    }
+    let refused = jobs.submit_job(request(third.clone())).await.expect_err("one more");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(error_of(&refused).pushback().is_some(), "{refused}");
+    signal(&jobs, &job.id).await.expect("it goes on");
+    end(&jobs, &job.id).await;
+    assert!(jobs.submit_job(request(third.clone())).await.is_err(), "another job has the same definition");
+    for job in jobs.list_jobs(request(ListJobsRequest::default())).await.expect("a listing").into_inner().jobs {
+        if job.state() == JobState::Running {
+            cancel(&jobs, &job.id).await.expect("it is undone");
+        }
+    }
+    eventually("room for it", async || jobs.submit_job(request(third.clone())).await.is_ok()).await;
+    running.finish(PATIENCE).await;
+    assert!(!running.failed());
+}
+
 /// Whoever cannot wait for the log is told so, and the verb may be in the log all the same.
 #[tokio::test]
 async fn a_verb_waits_no_longer_than_its_deadline() {

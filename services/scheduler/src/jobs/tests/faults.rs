@@ -240,6 +240,39 @@ async fn slots_that_others_take_are_given_up_for_a_while() {
     assert!(!running.failed());
 }
 
+/// What looks for slots is a transition each; what needs none does not wait for them, nor does a caller.
+#[tokio::test]
+async fn slots_that_are_looked_for_hold_nothing_up() {
+    let (store, tasks) = (Gate::new(), Tasks::new());
+    let (witness, address) = Witness::serve(&store, &tasks).await;
+    let cluster = Cluster::over(Arc::clone(&store) as _);
+    let offer = state::Worker { slots: [("gpu".to_owned(), 8)].into(), ..state::Worker::default() };
+    cluster.put(format!("{}workers/w1", cluster.keys.root()), &offer).await;
+    let (scheduler, running) = cluster.scheduler("s1", options());
+    let jobs = scheduler.jobs.clone();
+    eventually("the offer", async || jobs.0.journal.free_slots(&[("gpu".to_owned(), 8)], [], 1).is_ok()).await;
+    // The first one of them cannot be written, and so the others are not looked for.
+    store.decide(|txn| match txn.ops.iter().any(|op| op.key().contains("/slot/")) {
+        true => Fate::Refused,
+        false => Fate::Normal,
+    });
+    let each: Vec<u32> = (0..8).collect();
+    let steps = json!([
+        { "name": "wait", "action": { "wait": { "name": "go" } } },
+        { "name": "slots", "needs": ["wait"], "action": { "reserve": { "pools": [{ "pool": "gpu", "slots": 8 }] } } },
+        { "name": "call", "needs": ["wait"], "effect": "EFFECT_PURE", "action": call(&address, "m"), "forEach": each },
+    ]);
+    let job = submit(&jobs, &asked(&steps, "")).await;
+    signal(&jobs, &job.id).await.expect("it goes on");
+    witness.called(8).await;
+    eventually("the results", async || get(&jobs, &job.id).await.expect("known").steps[2].state() == StepState::Done)
+        .await;
+    store.decide(|_| Fate::Normal);
+    assert_eq!(end(&jobs, &job.id).await.state(), JobState::Completed);
+    running.finish(PATIENCE).await;
+    assert!(!running.failed());
+}
+
 #[tokio::test]
 async fn a_transition_that_the_store_refuses_waits() {
     let store = Gate::new();

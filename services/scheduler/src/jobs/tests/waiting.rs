@@ -168,3 +168,37 @@ async fn a_job_ends_when_its_output_can_be_made() {
     running.finish(PATIENCE).await;
     assert!(!running.failed());
 }
+
+/// Both what a step reads and what it makes: neither costs it its attempts.
+#[tokio::test]
+async fn a_step_waits_for_its_values_for_as_long_as_it_has_time() {
+    let folder = Folder::new();
+    let cluster = Cluster::new();
+    let (scheduler, running) = cluster.scheduler("s1", folder.options());
+    let jobs = scheduler.jobs.clone();
+    let step = |name: &str, value: &str, timeout: &str| {
+        let retry = json!({ "maxAttempts": 2, "initialBackoff": "0.001s" });
+        json!({ "name": name, "needs": ["go"], "timeout": timeout, "retry": retry, "action": { "compute": { "value": value } } })
+    };
+    let made = "y".repeat(5_000);
+    let late = [step("reads", "$steps.long", "0.5s"), step("makes", &made, "0.5s")];
+    let late = [begun(&jobs, &late[..1], None).await.0, begun(&jobs, &late[1..], None).await.0];
+    let both = [step("reads", "$steps.long", "20s"), step("makes", &made, "20s")];
+    let (patient, long) = begun(&jobs, &both, None).await;
+    folder.take_away();
+    for job in [&patient, &late[0], &late[1]] {
+        jobs.signal_job(go(job)).await.expect("taken");
+    }
+    // By then the patient one has tried more often than it may.
+    for (job, name) in late.iter().zip(["reads", "makes"]) {
+        let (state, why, _) = end(&jobs, &job.id).await;
+        assert_eq!((state, why.contains(name)), (JobState::Compensated, true), "{why}");
+        assert_eq!(get(&jobs, &job.id).await.expect("known").steps[2].attempts.len(), 2);
+    }
+    let waits = get(&jobs, &patient.id).await.expect("known");
+    assert!(waits.steps[2..].iter().all(|step| step.attempts.len() == 1), "{waits:?}");
+    folder.put_back();
+    assert_eq!(end(&jobs, &patient.id).await, (JobState::Completed, String::new(), text(long)));
+    running.finish(PATIENCE).await;
+    assert!(!running.failed());
+}

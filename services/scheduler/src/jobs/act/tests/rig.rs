@@ -130,7 +130,7 @@ impl Rig {
             trace: &trace,
             guards: self.guards.clone(),
         };
-        self.actor.attempt(attempt).await
+        self.actor.attempt(attempt).await.unwrap_or_else(|fault| (Outcome::FailedClean(fault), None))
     }
 
     pub(super) async fn value(&self, payload: &Payload) -> Value {
