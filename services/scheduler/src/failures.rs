@@ -116,8 +116,7 @@ impl Failures {
                 && !quarantined.contains(&(key.model.clone(), key.version))
         };
         let stands = snapshot.placements.keys().filter_map(|key| Some((key, failure(snapshot, key)?)));
-        let renewed =
-            stands.filter(|(key, record)| record.mod_revision <= asked_for(snapshot, key) || is_over(key));
+        let renewed = stands.filter(|(key, record)| record.mod_revision <= asked_for(snapshot, key) || is_over(key));
         renewed.map(|(key, _)| place_key(key)).collect()
     }
 
@@ -258,7 +257,8 @@ mod tests {
         assert_eq!(remembered(3, &|mesh| other(mesh, &|told| told.epoch = 2)), None);
         assert_eq!(remembered(3, &|mesh| other(mesh, &|told| told.draining = true)), Some(3));
         let rollout = |mesh: &mut Snapshot| {
-            let rollout = Rollout { model: "m".to_owned(), stable: 2, canary: 1, begin_revision: 8, ..Rollout::default() };
+            let rollout =
+                Rollout { model: "m".to_owned(), stable: 2, canary: 1, begin_revision: 8, ..Rollout::default() };
             mesh.rollouts.insert("m".parse().expect("a name"), record(rollout, 9));
         };
         assert_eq!(remembered(3, &rollout), None, "a rollout of it begins");

@@ -1,7 +1,7 @@
 //! What the mesh shows of a rollout's replicas.
 
 use weft_client::{ReplicaKey, Snapshot};
-use weft_policy::place::FAIL_FAST_WORKERS;
+use weft_policy::place::{self, FAIL_FAST_WORKERS};
 use weft_policy::rollout::Seen;
 use weft_proto::weft::state::v1::{ReplicaState, Worker};
 use weft_types::{ModelName, SystemClock, Version, WorkerId};
@@ -27,9 +27,8 @@ impl Counted {
     ) -> Self {
         let (stable_ready, canary_ready) = (ready(snapshot, model, stable), ready(snapshot, model, canary));
         let failures = inner.note_failures(snapshot, SystemClock::now());
-        let of_canary = failures.iter().filter(|failure| failure.key.model == *model && failure.key.version == canary);
-        let failed: Vec<&WorkerId> = of_canary.map(|failure| &failure.key.worker).collect();
-        let at_fault = canary_ready == 0 && is_at_fault(snapshot, (model, canary), &failed);
+        let at_fault =
+            canary_ready == 0 && is_at_fault(snapshot, (model, canary), &failed_on(&failures, model, canary));
         let reason = || inner.failures().reason(model, Some(canary)).unwrap_or_default().to_owned();
         // With the words that operators read of the model, and only while something is missing: it takes a whole placement.
         let lacking = (canary_ready < stable_ready.max(1)).then(|| inner.unplaced(model, canary)).flatten();
@@ -57,6 +56,12 @@ fn ready(snapshot: &Snapshot, model: &ModelName, version: Version) -> usize {
         of_version(key) && record.value.state() == ReplicaState::Ready && snapshot.workers.contains_key(&key.worker)
     });
     ready.count()
+}
+
+/// Where a version failed by itself: a worker without room, or a process that was lost, says nothing against it.
+fn failed_on<'a>(failures: &'a [place::Failure], model: &ModelName, version: Version) -> Vec<&'a WorkerId> {
+    let of_version = |failure: &&place::Failure| failure.key.model == *model && failure.key.version == version;
+    failures.iter().filter(of_version).filter(|failure| failure.loads > 0).map(|failure| &failure.key.worker).collect()
 }
 
 /// As placement has it: a version that failed on so many workers is at fault itself, and so is one that failed on each that could take it.
@@ -104,6 +109,19 @@ mod tests {
         let failed: Vec<WorkerId> = failed.iter().map(|id| id.parse().expect("an id")).collect();
         let (model, version) = ("m".parse().expect("a name"), Version::new(2).expect("not zero"));
         is_at_fault(mesh, (&model, version), &failed.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_worker_without_room_speaks_against_no_version() {
+        let version = |number| Version::new(number).expect("not zero");
+        let failure = |worker: &str, of: u64, loads: u32| place::Failure {
+            key: crate::observe::place_key(&crate::fixture::key(worker, "m", of)),
+            blocked: true,
+            loads,
+        };
+        let failures = [failure("w1", 2, 0), failure("w2", 2, 1), failure("w3", 1, 1)];
+        let found = failed_on(&failures, &"m".parse().expect("a name"), version(2));
+        assert_eq!(found.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["w2"]);
     }
 
     #[test]
