@@ -19,6 +19,15 @@ use crate::options::Options;
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     entries: BTreeMap<ReplicaKey, Failed>,
+    applied: BTreeMap<ModelName, Applied>,
+}
+
+/// When a model was applied last. Jobs write its record as well, for as long as their steps hold it.
+#[derive(Debug)]
+struct Applied {
+    seen: i64,
+    is_held: bool,
+    at: i64,
 }
 
 #[derive(Debug)]
@@ -46,24 +55,42 @@ impl Failed {
 impl Failures {
     /// Takes note of what the snapshot tells, and forgets what is over.
     pub(crate) fn observe(&mut self, snapshot: &Snapshot, memory: Duration, now: Instant) {
-        let quarantined = self.quarantined(snapshot);
+        self.look_at_models(snapshot);
+        let (quarantined, applied) = (self.quarantined(snapshot), &self.applied);
         self.entries.retain(|key, failed| {
             let version = (key.model.clone(), key.version);
             let worker = snapshot.workers.get(&key.worker);
             let restarted = worker.is_some_and(|worker| failed.epoch.is_some_and(|then| then != worker.value.epoch));
             let mended = worker.is_some() && failed.offer != offer(snapshot, key);
-            let anew = failed.revision <= asked_for(snapshot, key);
-            let lasts = worker.is_some() && (quarantined.contains(&version) || failure(snapshot, key).is_some());
+            let anew = failed.revision <= asked_for(applied, snapshot, key);
+            // Without anything that stands for it, it would be kept from whoever calls it for good.
+            let stands = || snapshot.placements.contains_key(key) || is_replaced(snapshot, key);
+            let lasts =
+                worker.is_some() && (quarantined.contains(&version) && stands() || failure(snapshot, key).is_some());
             let lasts = lasts || now.saturating_duration_since(failed.at) < memory;
             lasts && !restarted && !mended && !anew
         });
         for (key, replica) in snapshot.replicas.iter() {
             match replica.value.state() {
-                ReplicaState::Failed if replica.mod_revision > asked_for(snapshot, key) => {
+                ReplicaState::Failed if replica.mod_revision > asked_for(&self.applied, snapshot, key) => {
                     self.note(snapshot, (key, replica), now);
                 }
                 ReplicaState::Ready => drop(self.entries.remove(key)),
                 _ => {}
+            }
+        }
+    }
+
+    /// Tells what operators write from what jobs do: theirs begins and ends with a hold in the record.
+    fn look_at_models(&mut self, snapshot: &Snapshot) {
+        self.applied.retain(|model, _| snapshot.models.contains_key(model));
+        for (model, record) in snapshot.models.iter() {
+            let (seen, is_held) = (record.mod_revision, record.value.jobs.is_some());
+            let at = if is_held { 0 } else { seen };
+            let known = self.applied.entry(model.clone()).or_insert(Applied { seen, is_held, at });
+            if known.seen != seen {
+                let at = if is_held || known.is_held { known.at } else { seen };
+                *known = Applied { seen, is_held, at };
             }
         }
     }
@@ -116,7 +143,8 @@ impl Failures {
                 && !quarantined.contains(&(key.model.clone(), key.version))
         };
         let stands = snapshot.placements.keys().filter_map(|key| Some((key, failure(snapshot, key)?)));
-        let renewed = stands.filter(|(key, record)| record.mod_revision <= asked_for(snapshot, key) || is_over(key));
+        let renewed = stands
+            .filter(|(key, record)| record.mod_revision <= asked_for(&self.applied, snapshot, key) || is_over(key));
         renewed.map(|(key, _)| place_key(key)).collect()
     }
 
@@ -139,10 +167,16 @@ impl Failures {
 
 /// When somebody has asked for a version last, by applying its model or by a rollout of it; 0 where nobody has. What failed before that may
 /// have been mended.
-fn asked_for(snapshot: &Snapshot, key: &ReplicaKey) -> i64 {
-    let applied = snapshot.models.get(&key.model).map_or(0, |record| record.mod_revision);
+fn asked_for(applied: &BTreeMap<ModelName, Applied>, snapshot: &Snapshot, key: &ReplicaKey) -> i64 {
+    let applied = applied.get(&key.model).map_or(0, |applied| applied.at);
     let rollout = snapshot.rollouts.get(&key.model).filter(|record| record.value.canary == key.version.get());
     rollout.map_or(applied, |record| applied.max(record.value.begin_revision))
+}
+
+/// Whether another version of the model serves.
+fn is_replaced(snapshot: &Snapshot, key: &ReplicaKey) -> bool {
+    let other = |of: &ReplicaKey| of.model == key.model && of.version != key.version;
+    snapshot.replicas.iter().any(|(of, record)| other(of) && record.value.state() == ReplicaState::Ready)
 }
 
 /// The record of a replica that has failed.
@@ -231,6 +265,7 @@ mod tests {
         let quarantined = |loads: i64| {
             let (mut failures, mut mesh) = (Failures::default(), snapshot(&[worker("w1", 1, &[("m", 1)])]));
             apply(&mut mesh, "m", 1);
+            replica(&mut mesh, &key("w3", "m", 2), ReplicaState::Ready, 3);
             for revision in 5..5 + loads {
                 replica(&mut mesh, &one, ReplicaState::Failed, revision);
                 failures.observe(&mesh, options.failure_memory, start);
@@ -246,6 +281,12 @@ mod tests {
         };
         assert_eq!([2, 3].map(|loads| remembered(loads, &|_| {})), [None, Some(3)]);
         assert_eq!(remembered(3, &|mesh| apply_at(mesh, "m", 4)), Some(3), "applied before it failed");
+        assert_eq!(remembered(3, &|mesh| held_at(mesh, "m", 9)), Some(3), "a job holds it");
+        assert_eq!(
+            remembered(3, &|mesh| drop(mesh.replicas.remove(&key("w3", "m", 2)))),
+            None,
+            "nothing stands for it"
+        );
         assert_eq!(remembered(3, &|mesh| apply_at(mesh, "m", 9)), None);
         assert_eq!(remembered(3, &|mesh| replica(mesh, &key("w2", "m", 1), ReplicaState::Ready, 9)), None);
         let other = |mesh: &mut Snapshot, change: &dyn Fn(&mut weft_proto::weft::state::v1::Worker)| {
@@ -301,6 +342,33 @@ mod tests {
         apply_at(&mut mesh, "m", 9);
         assert_eq!(renewed(&mesh, start), [place_key(&one)], "applied after it failed");
         assert_eq!(failures.list(&options, start), [], "and what was before no longer counts");
+    }
+
+    /// A job's step takes hold of a model and gives it back.
+    #[test]
+    fn what_jobs_write_is_not_applied() {
+        let (options, now) = (Options::default(), SystemClock::now());
+        let mut mesh = snapshot(&[worker("w1", 1, &[("m", 1)])]);
+        let mut failures = Failures::default();
+        let mut left = |mesh: &Snapshot| {
+            failures.observe(mesh, options.failure_memory, now);
+            failures.list(&options, now).len()
+        };
+        apply_at(&mut mesh, "m", 3);
+        replica(&mut mesh, &key("w1", "m", 1), ReplicaState::Failed, 5);
+        assert_eq!(left(&mesh), 1);
+        held_at(&mut mesh, "m", 6);
+        assert_eq!(left(&mesh), 1, "held");
+        apply_at(&mut mesh, "m", 7);
+        assert_eq!(left(&mesh), 1, "given back");
+        apply_at(&mut mesh, "m", 8);
+        assert_eq!(left(&mesh), 0, "applied");
+    }
+
+    fn held_at(mesh: &mut Snapshot, name: &str, revision: i64) {
+        let jobs = Some(weft_proto::weft::control::v1::JobHolds::default());
+        let model = Model { name: name.to_owned(), replicas: 1, jobs, ..Model::default() };
+        mesh.models.insert(name.parse().expect("a name"), record(model, revision));
     }
 
     fn apply_at(mesh: &mut Snapshot, name: &str, revision: i64) {

@@ -179,8 +179,11 @@ pub(crate) async fn a_scheduler_that_vanishes_is_replaced(store: Arc<dyn Store>)
     let astray = next(&job, |record| record.job.paused = true);
     assert_eq!(shard.commit(Some(job), astray).await, Err(CommitError::Fenced));
     first.until(|held| held.lost.len() >= 256).await;
+    // It may have joined again by now, and have got its part.
+    let back = first.held.clone();
     first.stop().await;
-    assert!(second.held.borrow().lost.is_empty(), "what was another's already was given up");
+    let (back, lost) = (back.borrow().clone(), second.held.borrow().lost.len());
+    assert!(lost <= back.lost.len() + back.shards.len() - 256, "what was another's already was given up");
     second.stop().await;
     history::check(&store).await;
 }

@@ -265,10 +265,15 @@ impl<'a> Fleet<'a> {
             let of_model = &goals[models.goals(self.held[strays[0]].model)];
             let serves = of_model.iter().all(|goal| goal.serves(self));
             let short = of_model.iter().map(Goal::short).max().unwrap_or(0);
+            // What failed keeps its room, in which the other may be placed.
+            let is_stopped = |goal: &Goal<'a>| {
+                goal.have() == 0 && matches!(goal.obstacle, Some(Obstacle::Processors | Obstacle::Memory))
+            };
+            let in_the_way = of_model.iter().any(is_stopped);
             for (place, number) in strays.iter().enumerate() {
                 let held = &self.held[*number];
                 let name = held.holding.map(|holding| (&holding.key.model, held.version));
-                if held.failed() && (serves || name.is_some_and(|name| models.condemned(name))) {
+                if held.failed() && (serves || in_the_way || name.is_some_and(|name| models.condemned(name))) {
                     self.remove(*number, Why::Failed);
                 } else if serves && !(held.ready() && place < short) {
                     self.remove(*number, Why::Superseded);

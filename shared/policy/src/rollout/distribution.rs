@@ -80,7 +80,8 @@ impl Distribution {
     pub(super) fn above(&self, limit: f64) -> u64 {
         // A hair of tolerance: the same end, computed at two scales, may differ in its last digit.
         let is_above = |place: usize| self.end(place as f64) >= limit * (1.0 - 1e-9);
-        self.counts.iter().enumerate().filter(|(place, _)| is_above(*place)).map(|(_, count)| count).sum()
+        let above = self.counts.iter().enumerate().filter(|(place, _)| is_above(*place));
+        above.fold(0, |sum: u64, (_, count)| sum.saturating_add(*count))
     }
 
     fn end(&self, place: f64) -> f64 {

@@ -52,6 +52,13 @@ fn the_version_before_is_kept_through_a_failure_until_the_new_one_serves() {
     assert_eq!(moves(&world), [Move::Remove(key(0, 1), Why::Failed)]);
 }
 
+/// What failed keeps its room, and the version that would repair it needs that.
+#[test]
+fn the_version_before_makes_room_when_it_has_failed() {
+    let world = world(vec![worker(0, 15)], wanted(1, &[]), vec![holding(0, 1, State::Failed)]);
+    assert_eq!(moves(&world), [Move::Remove(key(0, 1), Why::Failed)]);
+}
+
 #[test]
 fn what_was_lost_with_its_worker_comes_back_while_the_new_version_is_broken() {
     let mut world = world(vec![worker(1, 90)], wanted(1, &[]), vec![holding(0, 1, State::Pending)]);
