@@ -101,18 +101,26 @@ pub fn turned(side: usize, times: usize) -> Bytes {
     .model()
 }
 
-/// `INDEX` INT64 `[-1, 1]` picks one of so many rows of `side` numbers, and fails beyond them; each is turned by one element so many times.
-pub fn picked(rows: usize, side: usize, times: usize) -> Bytes {
+/// `INDEX` INT64 `[-1, 1]` picks one of so many rows of `side` numbers, and fails beyond them; each is turned by one element so many
+/// times, over a matrix of `side * wide` numbers and back over another. Loading it takes longer with its nodes, running it with the matrices too.
+pub fn picked(rows: usize, side: usize, (wide, times): (usize, usize)) -> Bytes {
     let numbers: Vec<f32> = (0..rows * side).map(|at| at as f32).collect();
-    let mut turn = vec![0f32; side * side];
-    (0..side).for_each(|at| turn[at * side + (at + 1) % side] = 1.0);
+    let (mut widen, mut turn) = (vec![0f32; side * wide], vec![0f32; wide * side]);
+    (0..side).for_each(|at| {
+        widen[at * wide + at] = 1.0;
+        turn[at * side + (at + 1) % side] = 1.0;
+    });
     let name = |at: usize| if at == times { "NUMBERS".to_owned() } else { format!("x{at}") };
     let mut nodes = vec![node("Gather", &["ROWS", "INDEX"], &name(0))];
-    nodes.extend((0..times).map(|at| node("MatMul", &[&name(at), "TURN"], &name(at + 1))));
+    for at in 0..times {
+        nodes.push(node("MatMul", &[&name(at), "WIDEN"], &format!("wide{at}")));
+        nodes.push(node("MatMul", &[&format!("wide{at}"), "TURN"], &name(at + 1)));
+    }
     Parts {
         weights: vec![
             tensor("ROWS", &[rows as i64, side as i64], &numbers),
-            tensor("TURN", &[side as i64, side as i64], &turn),
+            tensor("WIDEN", &[side as i64, wide as i64], &widen),
+            tensor("TURN", &[wide as i64, side as i64], &turn),
         ],
         nodes,
         inputs: vec![value("INDEX", OnnxType::Int64, &[-1, 1])],

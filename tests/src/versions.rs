@@ -48,10 +48,10 @@ pub fn repository_of(versions: &[u64]) -> Result<TempDir> {
 /// Puts a version into a repository.
 pub fn add(repository: &Path, version: u64) -> Result<()> {
     let bytes = match version {
-        FAILING => crate::graphs::picked(10, SIDE, 1),
-        SLOW => crate::graphs::picked(100, SIDE, 1000),
+        FAILING => crate::graphs::picked(10, SIDE, (SIDE, 1)),
+        SLOW => crate::graphs::picked(100, SIDE, (32 * SIDE, 16)),
         BROKEN => bytes::Bytes::from_static(b"no model"),
-        _ => crate::graphs::picked(100, SIDE, 1),
+        _ => crate::graphs::picked(100, SIDE, (SIDE, 1)),
     };
     let folder = repository.join(MODEL).join(version.to_string());
     std::fs::create_dir_all(&folder)?;

@@ -1,16 +1,23 @@
 //! The two forms in which a configuration is written, read as Triton's `ModelConfig`.
 
+use std::sync::LazyLock;
+
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use weft_proto::inference::ModelConfig;
 
 /// The contract that configurations are read against.
 pub(super) struct Schema(MessageDescriptor);
 
+/// Decoded once: all contracts are in it, and a repository is read again for every change.
+static CONTRACT: LazyLock<Result<MessageDescriptor, String>> = LazyLock::new(|| {
+    let pool = DescriptorPool::decode(weft_proto::DESCRIPTORS).map_err(|error| error.to_string())?;
+    let message = pool.get_message_by_name("inference.ModelConfig");
+    message.ok_or_else(|| "this build lacks the configuration's contract".to_owned())
+});
+
 impl Schema {
     pub(super) fn load() -> Result<Self, String> {
-        let pool = DescriptorPool::decode(weft_proto::DESCRIPTORS).map_err(|error| error.to_string())?;
-        let message = pool.get_message_by_name("inference.ModelConfig");
-        message.map(Self).ok_or_else(|| "this build lacks the configuration's contract".to_owned())
+        CONTRACT.clone().map(Self)
     }
 
     /// Reads `config.pbtxt`.
