@@ -40,7 +40,7 @@ use weft_journal::{Journal, Keys};
 use weft_runtime::Tasks;
 use weft_saga::Millis;
 use weft_telemetry::{JobMetrics, Scope};
-use weft_types::SystemClock;
+use weft_types::{RateLimit, SystemClock};
 
 use act::Actor;
 use forward::Peers;
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     metrics: JobMetrics,
     scope: Scope,
     tasks: Tasks,
+    /// Whether to say again that a job waits for values.
+    waits: RateLimit,
 }
 
 fn millis() -> Millis {

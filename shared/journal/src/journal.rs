@@ -23,6 +23,7 @@ use crate::error::{Error, Missing};
 use crate::id::JobId;
 use crate::keys::Keys;
 use crate::options::{Options, Wiring};
+use crate::outage::Outage;
 use crate::payloads::{MAX_INLINE, Payloads};
 use crate::quota::Quota;
 use crate::record::{Hash, Record};
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) flushes: Semaphore,
     pub(crate) slots: Slots,
     pub(crate) quota: Quota,
+    pub(crate) outage: Outage,
     // Each is held for a lookup or a change, never across an await.
     shards: Mutex<BTreeMap<u8, Shard>>,
     retained: Mutex<Retained>,
@@ -93,6 +95,7 @@ impl Journal {
         let shared = Arc::new(Shared {
             flushes: Semaphore::new(options.flushes.max(1)),
             quota: Quota::new(options.quota),
+            outage: Outage::new(),
             options,
             store,
             maintenance,

@@ -23,6 +23,7 @@ pub mod id;
 pub mod journal;
 mod keys;
 mod options;
+mod outage;
 mod payloads;
 mod quota;
 pub mod record;

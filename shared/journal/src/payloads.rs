@@ -107,6 +107,9 @@ impl Place {
     }
 
     async fn sweep(&self, before: SystemTime, needed: &(dyn Fn(&Hash) -> bool + Send + Sync)) -> Result<usize, Error> {
+        if let Some(folder) = &self.folder {
+            remove_unfinished(folder, before).map_err(|error| Error::Place(unusable(error)))?;
+        }
         let goes = |found: &ObjectMeta| {
             is_older(found, before) && self.value_at(&found.location).is_some_and(|hash| !needed(&hash))
         };
@@ -134,8 +137,44 @@ impl Place {
     }
 }
 
+/// Removes what a scheduler that was killed had begun to write: `<hash>#<number>`, which the store neither lists nor deletes.
+fn remove_unfinished(folder: &std::path::Path, before: SystemTime) -> io::Result<()> {
+    for (name, path) in children(folder)? {
+        if name.len() != 2 || !path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            continue;
+        }
+        for (file, path) in children(&path)? {
+            let is_ours = file.split_once('#').is_some_and(|(hash, number)| {
+                let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+                is_number && hash.starts_with(&name) && unhex(hash).is_some_and(|read| hex(&read) == hash)
+            });
+            let modified = || path.symlink_metadata().ok().filter(std::fs::Metadata::is_file)?.modified().ok();
+            if is_ours && modified().is_some_and(|modified| modified < before) {
+                drop(std::fs::remove_file(&path));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What stands in a folder, as far as it is named in text; nothing where there is none.
+fn children(folder: &std::path::Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let found = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found?,
+    };
+    let named = |entry: std::fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
+    Ok(found.filter_map(|entry| entry.ok().and_then(named)).collect())
+}
+
 fn unusable(error: io::Error) -> object_store::Error {
     object_store::Error::Generic { store: "folder", source: Box::new(error) }
+}
+
+/// There may be a place that another scheduler keeps its values in.
+fn unset() -> Error {
+    let source = "no place of values is set: give --jobs-payloads".into();
+    Error::Place(object_store::Error::Generic { store: "value", source })
 }
 
 fn is_older(found: &ObjectMeta, before: SystemTime) -> bool {
@@ -174,7 +213,11 @@ impl Payloads {
             Some(("s3", rest)) => {
                 let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
                 let root = Path::parse(prefix).map_err(object_store::Error::from)?;
-                if name.is_empty() { Err(unknown()) } else { Ok(Self::at(bucket(name)?, root.join(cluster), None)) }
+                if name.is_empty() {
+                    Err(unknown())
+                } else {
+                    Ok(Self::at(bucket(name).build()?, root.join(cluster), None))
+                }
             }
             Some(_) => Err(unknown()),
             None => {
@@ -214,7 +257,7 @@ impl Payloads {
             Payload::Inline(text) => return Ok(Bytes::from(text.clone())),
             Payload::Stored { sha256, len } => (*sha256, *len),
         };
-        let place = self.place.clone().ok_or(Error::Missing)?;
+        let place = self.place.clone().ok_or_else(unset)?;
         aside(&self.room, async move { place.get(&hash, len).await }).await
     }
 
@@ -264,16 +307,17 @@ fn absolute(place: &str) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn bucket(name: &str) -> object_store::Result<impl ObjectStore> {
+fn bucket(name: &str) -> AmazonS3Builder {
     // Connections to etcd have the same one. Where it is there already, nothing is to be done.
     drop(rustls::crypto::ring::default_provider().install_default());
     let seconds = |limit: Duration| format!("{}s", limit.as_secs());
     AmazonS3Builder::from_env()
         .with_bucket_name(name)
+        // Not every store knows how to delete several at once, and each is looked at by itself just before.
+        .with_disable_bulk_delete(true)
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::Timeout), seconds(REQUEST))
         .with_config(AmazonS3ConfigKey::Client(ClientConfigKey::ConnectTimeout), seconds(CONNECT))
         .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: REQUEST, ..RetryConfig::default() })
-        .build()
 }
 
 fn unhex(text: &str) -> Option<Hash> {

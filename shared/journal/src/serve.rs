@@ -13,6 +13,7 @@ use weft_types::Backoff;
 use crate::batch::Position;
 use crate::id::JobId;
 use crate::journal::{Owned, Shared};
+use crate::outage::Trouble;
 use crate::record::{Record, Unreadable};
 use crate::shard::{Shard, State, Term};
 use crate::writer::queue::{Live, Queue};
@@ -103,7 +104,7 @@ async fn load_patiently(shared: &Shared, won: &Won) -> Option<(i64, Live)> {
     loop {
         match won.closing.run_until_cancelled(load(shared, won.number)).await? {
             Ok(loaded) => return Some(loaded),
-            Err(error) => tracing::warn!(%error, shard = won.number, "a shard of the job log cannot be read yet"),
+            Err(error) => shared.outage.tell(Trouble::Load, won.number, &error, shared.clock.now()),
         }
         tokio::time::sleep(backoff.next(rand::random())).await;
     }

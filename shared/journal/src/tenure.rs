@@ -15,6 +15,7 @@ use weft_proto::weft::state::v1 as state;
 use weft_store::{Commit, Compare, Fence, Op, Range, Revision, Txn};
 
 use crate::journal::Shared;
+use crate::outage::Trouble;
 use crate::serve::{self, Won};
 use crate::shard::{Shard, Term};
 use crate::writer::End;
@@ -212,7 +213,7 @@ impl Tenure {
         let key = self.shared.keys.owner(number);
         let compares = vec![Compare::CreateRevision(key.clone(), epoch)];
         if let Err(error) = self.shared.store.commit(Txn { compares, ops: vec![Op::Delete(key)] }).await {
-            tracing::warn!(%error, shard = number, "a shard was not given up yet");
+            self.shared.outage.tell(Trouble::Release, number, &error, self.shared.clock.now());
         }
     }
 

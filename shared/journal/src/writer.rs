@@ -20,6 +20,7 @@ use crate::change::{Change, Frame, Transition};
 use crate::error::CommitError;
 use crate::id::JobId;
 use crate::journal::Shared;
+use crate::outage::Trouble;
 use crate::quota::Pressure;
 use crate::record::Record;
 use crate::shard::State;
@@ -228,7 +229,7 @@ impl Writer {
                 }
                 Ok(Commit::Lost(_)) => self.look(&changes).await,
                 Err(error) => {
-                    tracing::warn!(%error, shard = self.shard.number, "the fate of a write to the job log is not known yet");
+                    self.shared.outage.tell(Trouble::Write, self.shard.number, &error, self.shared.clock.now());
                     tokio::time::sleep(backoff.next(rand::random())).await;
                     self.look(&changes).await
                 }

@@ -3,11 +3,14 @@
 #[path = "journal/checks.rs"]
 mod checks;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use checks::desk::{Desk, ROOT};
+use checks::desk::{Desk, ROOT, eventually};
+use checks::faulty::{Fate, Faulty};
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use weft_journal::JobId;
 use weft_store::{CancellationToken, Commit, Error, LeaseId, Listing, MemoryStore, Range, Revision, Store, Txn, Watch};
@@ -105,4 +108,75 @@ async fn a_shard_that_is_won_anew_waits_for_the_end_of_its_last_term() {
         cancel.cancel();
     };
     tokio::join!(inner.clone().run(cancel.clone()), checks::within(tested));
+}
+
+/// Counts log lines by their level and message.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<BTreeMap<(tracing::Level, String), usize>>>);
+
+impl Lines {
+    fn count(&self, level: tracing::Level, message: &str) -> usize {
+        *self.0.lock().expect("no test panics with it").get(&(level, message.to_owned())).unwrap_or(&0)
+    }
+}
+
+/// The message of one.
+struct Message(String);
+
+impl tracing::field::Visit for Message {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        let key = (*event.metadata().level(), message.0);
+        *self.0.lock().expect("no test panics with it").entry(key).or_default() += 1;
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Whatever is under way in however many shards.
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_told_of_once() {
+    let lines = Lines::default();
+    let _lines = tracing::subscriber::set_default(lines.clone());
+    Box::pin(over_memory(|store| async move {
+        let line = Faulty::new(store);
+        let desk = Desk::alone(&(Arc::clone(&line) as Arc<dyn Store>), "s-0").await;
+        line.decide(|_| Fate::Gone);
+        let begin = |number: u8| {
+            let (desk, job) = (&desk, Arc::new(checks::desk::record(JobId::new(number, 1, 1))));
+            async move { desk.shard(number).commit(None, job).await.expect("it is logged") }
+        };
+        let told = |level| lines.count(level, "the fate of a write to the job log is not known yet");
+        let answers = async {
+            eventually(async || told(tracing::Level::WARN) + told(tracing::Level::DEBUG) >= 40).await;
+            line.decide(|_| Fate::Normal);
+        };
+        tokio::join!(join_all((0..40).map(begin)), answers);
+        assert_eq!(told(tracing::Level::WARN), 1);
+        desk.stop().await;
+    }))
+    .await;
 }

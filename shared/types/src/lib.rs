@@ -7,6 +7,7 @@ mod clock;
 mod deadline;
 mod error;
 mod name;
+mod rate_limit;
 pub mod timeout;
 
 pub use backoff::Backoff;
@@ -14,6 +15,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use deadline::{Deadline, MIN_RESERVE};
 pub use error::{Error, Reason, Result, Retry};
 pub use name::{InvalidName, ModelName, Version, WorkerId};
+pub use rate_limit::RateLimit;
 
 /// The build's version, as reported by `weft version`, `ServerMetadata` and every membership record.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");

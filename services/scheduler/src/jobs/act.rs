@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tonic::async_trait;
 use weft_journal::MAX_PAYLOAD;
 use weft_saga::{Direction, Effect, Fault, Job, Outcome, Payload, Phase, Place, Ruling, Step};
@@ -36,6 +37,8 @@ pub(super) use values::may_be_large;
 
 /// How long the values of a condition or an output may take, where no deadline says it: the folder that they are kept in may hang.
 const VALUES_IN: Duration = Duration::from_secs(10);
+/// Attempts that have succeeded and wait for a place of values that is out of reach. Each holds a value of up to 4 MiB.
+const MAX_WAITING: usize = 16;
 /// The pauses before values that are out of reach are looked for, or kept, again.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -139,13 +142,15 @@ struct Shared {
     services: Channels,
     schemas: Schemas,
     values_in: Duration,
+    /// Places of [`MAX_WAITING`].
+    waiting: Semaphore,
 }
 
 impl Actor {
     pub(crate) fn new(inner: Arc<Inner>, payloads: Arc<dyn Payloads>, targets: Targets) -> Self {
         let (routers, services) = (Channels::of_mesh(inner.tasks.clone()), Channels::outside(inner.tasks.clone()));
-        let (schemas, values_in) = (Schemas::default(), VALUES_IN);
-        Self(Arc::new(Shared { inner, payloads, targets, routers, services, schemas, values_in }))
+        let (schemas, values_in, waiting) = (Schemas::default(), VALUES_IN, Semaphore::new(MAX_WAITING));
+        Self(Arc::new(Shared { inner, payloads, targets, routers, services, schemas, values_in, waiting }))
     }
 
     /// Whether and how often a step runs; an error where that cannot be looked at for the moment.
@@ -205,7 +210,7 @@ impl Actor {
         output.roots(&mut roots);
         let values = self.values(plan, facts, &roots).await?;
         let value = output.render(&values).map_err(|problem| unfit(&problem))?;
-        self.keep(&value, facts.inline).await.map(Some)
+        self.0.payloads.store(encode(&value)?, facts.inline).await.map(Some)
     }
 
     /// Makes one attempt; an error where a value that it needs cannot be read for the moment, and nothing was done. Dropping the future ends it.
@@ -222,14 +227,11 @@ impl Actor {
             Ok(values) => values,
         };
         // It is as large as the largest of all actions.
-        Ok(match Box::pin(self.run(&attempt, act, &values)).await {
+        let made = Box::pin(self.run(&attempt, act, &values)).await;
+        drop(values);
+        Ok(match made {
             Ok(Made { value, place }) => {
-                let outcome = match (attempt.direction, value) {
-                    // Nothing is kept of it.
-                    (Direction::Undo, Err(_)) => Ok(Outcome::Done(None)),
-                    (_, Err(fault)) => Err(fault),
-                    (_, Ok(value)) => self.done_in_time(&attempt, value.as_ref()).await,
-                };
+                let outcome = self.outcome(&attempt, value).await;
                 (outcome.unwrap_or_else(|fault| unkept(attempt.plan.definition.steps.get(attempt.step), fault)), place)
             }
             Err(Failure { fault, is_clean: true, place }) => (Outcome::FailedClean(fault), place),
@@ -265,12 +267,32 @@ impl Actor {
         Hold { model, step: attempt.key(), guards: attempt.guards.clone(), deadline: attempt.deadline }
     }
 
-    /// As [`Self::done`], again and again while the place of values is out of reach, for as long as the attempt has time.
-    async fn done_in_time(&self, attempt: &Attempt<'_>, value: Option<&Value>) -> Result<Outcome, Fault> {
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    /// The outcome of something that succeeded; an error where what it brings cannot be kept.
+    async fn outcome(&self, attempt: &Attempt<'_>, value: Result<Option<Value>, Fault>) -> Result<Outcome, Fault> {
+        if attempt.direction == Direction::Undo {
+            // Nothing is kept of it.
+            return Ok(Outcome::Done(None));
+        }
+        match done(attempt.direction, value?)? {
+            Done::All(outcome) => Ok(outcome),
+            Done::Output(text) => Ok(Outcome::Done(Some(self.keep_in_time(attempt, text).await?))),
+        }
+    }
+
+    /// Keeps what it brought. Where the place of values is out of reach it tries again for as long as it has time, unless too many
+    /// do so already.
+    async fn keep_in_time(&self, attempt: &Attempt<'_>, text: Bytes) -> Result<Payload, Fault> {
+        let store = || self.0.payloads.store(text.clone(), attempt.facts.inline);
         let keeping = async {
+            let fault = match self.in_time(store()).await {
+                Err(fault) if fault.is_unavailable() => fault,
+                kept => return kept,
+            };
+            let _waiting = self.0.waiting.try_acquire().map_err(|_| fault)?;
+            let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
             loop {
-                match self.done(attempt.direction, attempt.facts.inline, value).await {
+                tokio::time::sleep(backoff.next(rand::random())).await;
+                match store().await {
                     Err(fault) if fault.is_unavailable() => {
                         tracing::debug!(
                             job = attempt.facts.id,
@@ -278,44 +300,56 @@ impl Actor {
                             "what a step brings cannot be kept yet"
                         );
                     }
-                    done => return done,
+                    kept => return kept,
                 }
-                tokio::time::sleep(backoff.next(rand::random())).await;
             }
         };
         let late = || Fault::new("UNAVAILABLE", "what it brings could not be kept in time");
         tokio::time::timeout_at(attempt.deadline.instant().into(), keeping).await.unwrap_or_else(|_| Err(late()))
     }
+}
 
-    /// The outcome of something that succeeded; an error where what it brings cannot be kept.
-    async fn done(&self, direction: Direction, inline: usize, value: Option<&Value>) -> Result<Outcome, Fault> {
-        match (direction, value) {
-            (Direction::Undo, _) | (Direction::Action, None) => Ok(Outcome::Done(None)),
-            (Direction::Action, Some(value)) => Ok(Outcome::Done(Some(self.keep(value, inline).await?))),
-            (Direction::Probe, told) => self.found(told, inline).await,
+/// The outcome of an action or a probe that succeeded.
+enum Done {
+    /// All of it.
+    All(Outcome),
+    /// Done, with an output that has to be kept.
+    Output(Bytes),
+}
+
+/// What an action or a probe came to; an error where what it brings is too large.
+fn done(direction: Direction, value: Option<Value>) -> Result<Done, Fault> {
+    match (direction, value) {
+        (Direction::Probe, told) => found(told.as_ref()),
+        (_, None) => Ok(Done::All(Outcome::Done(None))),
+        (_, Some(value)) => Ok(Done::Output(encode(&value)?)),
+    }
+}
+
+/// What a probe found.
+fn found(told: Option<&Value>) -> Result<Done, Fault> {
+    let of = |name: &str| told.and_then(|told| told.get(name));
+    Ok(match (of("done"), of("output")) {
+        (Some(Value::Bool(false)), _) => Done::All(Outcome::Absent),
+        (Some(Value::Bool(true)), None | Some(Value::Null)) => Done::All(Outcome::Done(None)),
+        (Some(Value::Bool(true)), Some(output)) => Done::Output(encode(output)?),
+        _ => {
+            let fault = Fault::new("INTERNAL", "the probe's answer has no 'done' that is true or false");
+            Done::All(Outcome::Unknown(fault))
         }
-    }
+    })
+}
 
-    /// What a probe found.
-    async fn found(&self, told: Option<&Value>, inline: usize) -> Result<Outcome, Fault> {
-        let of = |name: &str| told.and_then(|told| told.get(name));
-        Ok(match (of("done"), of("output")) {
-            (Some(Value::Bool(false)), _) => Outcome::Absent,
-            (Some(Value::Bool(true)), None | Some(Value::Null)) => Outcome::Done(None),
-            (Some(Value::Bool(true)), Some(output)) => Outcome::Done(Some(self.keep(output, inline).await?)),
-            _ => Outcome::Unknown(Fault::new("INTERNAL", "the probe's answer has no 'done' that is true or false")),
-        })
-    }
-
-    async fn keep(&self, value: &Value, inline: usize) -> Result<Payload, Fault> {
-        template::check_size(value).map_err(|problem| Fault::new("OUT_OF_RANGE", problem.to_string()))?;
-        let mut text = Text(Vec::new());
-        serde_json::to_writer(&mut text, value).map_err(|error| match error.is_io() {
-            true => Fault::new("OUT_OF_RANGE", format!("the value is longer than {MAX_PAYLOAD} bytes")),
-            false => Fault::new("INTERNAL", error.to_string()),
-        })?;
-        self.0.payloads.store(text.0.into(), inline).await
-    }
+/// A value as it is kept.
+fn encode(value: &Value) -> Result<Bytes, Fault> {
+    template::check_size(value).map_err(|problem| Fault::new("OUT_OF_RANGE", problem.to_string()))?;
+    let mut text = Text(Vec::new());
+    serde_json::to_writer(&mut text, value).map_err(|error| match error.is_io() {
+        true => Fault::new("OUT_OF_RANGE", format!("the value is longer than {MAX_PAYLOAD} bytes")),
+        false => Fault::new("INTERNAL", error.to_string()),
+    })?;
+    text.0.shrink_to_fit();
+    Ok(text.0.into())
 }
 
 /// JSON text, no longer than what is kept.

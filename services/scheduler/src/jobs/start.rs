@@ -1,7 +1,7 @@
 //! What jobs are made of when a scheduler starts.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -9,7 +9,7 @@ use tonic::async_trait;
 use weft_journal::{Journal, Keys, Shard, Wiring};
 use weft_saga::{Fault, Payload};
 use weft_store::Compare;
-use weft_types::SystemClock;
+use weft_types::{RateLimit, SystemClock};
 
 use super::act::{self, Actor};
 use super::forward::Peers;
@@ -19,7 +19,7 @@ use super::table::Table;
 use super::{Jobs, MAX_WATCHES, Shared, list, shards};
 use crate::Inner;
 
-/// How often it is said at most that the place of values cannot be used.
+/// How often it is said at most that the place of values cannot be used, and how often that a job waits for it.
 const SAID_EVERY: Duration = Duration::from_secs(60);
 
 impl Jobs {
@@ -45,7 +45,7 @@ impl Jobs {
             metrics: inner.scope.metrics().journal(),
         };
         let (journal, owned) = Journal::start(settings, wiring);
-        let kept = Arc::new(Kept { journal: journal.clone(), warned: Mutex::default() });
+        let kept = Arc::new(Kept { journal: journal.clone(), warned: RateLimit::new(SAID_EVERY) });
         let shared = Arc::new(Shared {
             id,
             address,
@@ -62,6 +62,7 @@ impl Jobs {
             metrics: inner.scope.metrics().jobs(),
             scope: inner.scope.clone(),
             tasks: tasks.clone(),
+            waits: RateLimit::new(SAID_EVERY),
         });
         let counted = Arc::clone(&shared);
         inner.scope.metrics().observe_jobs(move || counted.table.count());
@@ -82,8 +83,8 @@ impl Shared {
 /// The journal as actions keep values in it.
 struct Kept {
     journal: Journal,
-    /// When it was last said that the place of values cannot be used.
-    warned: Mutex<Option<Instant>>,
+    /// Whether to say again that the place of values cannot be used.
+    warned: RateLimit,
 }
 
 #[async_trait]
@@ -99,24 +100,13 @@ impl act::Payloads for Kept {
 
 impl Kept {
     fn fault(&self, error: &weft_journal::Error) -> Fault {
-        // A panic elsewhere cannot have left it half changed.
-        let is_due = || is_due(&mut self.warned.lock().unwrap_or_else(PoisonError::into_inner), SystemClock::now());
-        if matches!(error, weft_journal::Error::Place(_)) && is_due() {
+        if matches!(error, weft_journal::Error::Place(_)) && self.warned.allows(SystemClock::now()) {
             tracing::warn!(%error, "the place of long values cannot be used, and jobs that need it wait");
         } else {
             tracing::debug!(%error, "a value of a job");
         }
         fault(error)
     }
-}
-
-/// Whether it is time to say again what every job that needs a value could say.
-fn is_due(said: &mut Option<Instant>, now: Instant) -> bool {
-    let is_due = said.is_none_or(|said| now.saturating_duration_since(said) >= SAID_EVERY);
-    if is_due {
-        *said = Some(now);
-    }
-    is_due
 }
 
 /// Why a step has no value, as its job tells it: without paths and addresses.
@@ -128,21 +118,9 @@ fn fault(error: &weft_journal::Error) -> Fault {
             "values above 4 KiB, or 32 KiB in one job, need the schedulers' setting --jobs-payloads",
         ),
         weft_journal::Error::Missing | weft_journal::Error::Corrupt => {
-            ("DATA_LOSS", "a value of the job is not there any more")
+            ("DATA_LOSS", "a value of the job is not there any more, or not what was kept")
         }
         _ => ("UNAVAILABLE", "values cannot be read or kept at the moment"),
     };
     Fault::new(code, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_every_job_could_say_is_said_once_a_minute() {
-        let (start, mut said) = (SystemClock::now(), None);
-        let told = [0, 1, 59, 60, 61, 119, 120].map(|at| is_due(&mut said, start + Duration::from_secs(at)));
-        assert_eq!(told, [true, false, false, true, false, false, true]);
-    }
 }

@@ -118,6 +118,57 @@ async fn what_is_not_ours_stays() {
     assert!(other.get(&kept).await.is_ok());
 }
 
+/// Others know where the value is.
+#[tokio::test]
+async fn without_a_place_no_value_counts_as_lost() {
+    let payload = Payload::Stored { sha256: [9; 32], len: 1 };
+    let told = Payloads::nowhere().get(&payload).await.expect_err("it is elsewhere");
+    assert!(matches!(told, Error::Place(_)), "{told:?}");
+    assert!(told.to_string().contains("no place of values is set: give --jobs-payloads"), "{told}");
+}
+
+/// A scheduler was killed while it wrote them.
+#[tokio::test]
+async fn what_was_not_finished_goes_when_it_is_old() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let payloads = named(folder.path());
+    payloads.put(Bytes::from_static(b"a value of some length")).await.expect("it is kept");
+    let hash = hex(&sha256(b"a value of some length"));
+    let values = folder.path().join("test");
+    let write = |name: String| {
+        let path = values.join(name);
+        std::fs::create_dir_all(path.parent().expect("it has one")).expect("a folder");
+        std::fs::write(&path, b"a val").expect("room");
+        path
+    };
+    let unfinished = ["1", "27"].map(|number| write(format!("{}/{hash}#{number}", &hash[..2])));
+    let strange = [
+        format!("{}/{hash}#", &hash[..2]),
+        format!("{}/{hash}#1a", &hash[..2]),
+        format!("{}/{}#1", &hash[..2], &hash[..63]),
+        format!("{}/{}#1", &hash[..2], hash.to_uppercase()),
+        format!("xx/{hash}#1"),
+        format!("{hash}#1"),
+        format!("{}/more/{hash}#1", &hash[..2]),
+    ]
+    .map(write);
+    let all = Arc::new(|_: &Hash| true);
+    payloads.sweep(now() - HOUR, all.clone()).await.expect("it works");
+    assert!(unfinished.iter().all(|path| path.exists()), "somebody may write them yet");
+    payloads.sweep(now() + HOUR, all).await.expect("it works");
+    assert!(!unfinished.iter().any(|path| path.exists()));
+    for strange in strange {
+        assert!(strange.exists(), "{}", strange.display());
+    }
+    assert!(values.join(&hash[..2]).join(&hash).exists());
+}
+
+#[test]
+fn a_bucket_needs_to_know_only_how_one_is_deleted() {
+    let several = bucket("values").get_config_value(&AmazonS3ConfigKey::DisableBulkDelete);
+    assert_eq!(several.as_deref(), Some("true"));
+}
+
 #[test]
 fn places_that_are_none_are_refused() {
     for place in ["gs://bucket/values", "s3://", "s3:///values", "file:///tmp/values"] {

@@ -6,9 +6,12 @@ mod services;
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use weft_saga::{Direction, Fault, Outcome, Ruling};
 
+use super::{Done, MAX_WAITING};
 use crate::jobs::definition::compile;
 use crate::jobs::definition::tests::message;
 use rig::{Rig, code, inline, kept};
@@ -147,33 +150,57 @@ async fn values_that_are_out_of_reach_are_told_apart_and_not_waited_for() {
     rig.end().await;
 }
 
+/// So many wait for the place as may; nobody else holds what it brought. It may have been done all the same.
+#[tokio::test]
+async fn only_some_of_what_succeeded_waits_for_the_place_of_values() {
+    let mut rig = Rig::new();
+    let plan = rig.plan(json!([
+        { "name": "a", "action": { "compute": { "value": "$input.x" } } },
+        { "name": "go", "needs": ["a"], "action": { "wait": { "name": "go" } } },
+    ]));
+    let job = rig.job(&plan, json!({ "x": "x".repeat(5_000) }));
+    rig.patience = 2 * crate::tests::PATIENCE;
+    std::sync::Arc::get_mut(&mut rig.actor.0).expect("nobody else has it").values_in = Duration::from_millis(20);
+    for hangs in [false, true] {
+        rig.memory.hang(hangs);
+        rig.memory.take_away(true);
+        let mut attempts: FuturesUnordered<_> =
+            (0..=MAX_WAITING).map(|_| rig.act(&plan, &job, 0, Direction::Action)).collect();
+        let first = tokio::time::timeout(crate::tests::PATIENCE, attempts.next()).await.expect("one does not wait");
+        let (outcome, _) = first.expect("there are some");
+        assert_eq!(code(&outcome), ("unknown", "UNAVAILABLE"));
+        assert_eq!(attempts.len(), MAX_WAITING);
+        rig.memory.take_away(false);
+        while let Some((outcome, _)) = if hangs { None } else { attempts.next().await } {
+            kept(outcome);
+        }
+    }
+    rig.memory.hang(false);
+    let (outcome, _) = rig.act(&plan, &job, 0, Direction::Action).await;
+    kept(outcome);
+    rig.end().await;
+}
+
 #[tokio::test]
 async fn a_probe_says_what_became_of_an_action() {
-    let rig = Rig::new();
-    for (told, want) in [
+    let told = |direction, value: Value| super::done(direction, Some(value)).expect("it is small");
+    let all = |told| match told {
+        Done::All(outcome) => outcome,
+        Done::Output(text) => panic!("{text:?}"),
+    };
+    for (value, want) in [
         (json!({ "done": false }), Outcome::Absent),
         (json!({ "done": true }), Outcome::Done(None)),
         (json!({ "done": true, "output": null }), Outcome::Done(None)),
     ] {
-        assert_eq!(rig.actor.done(Direction::Probe, 0, Some(&told)).await.expect("it is kept"), want);
+        assert_eq!(all(told(Direction::Probe, value)), want);
     }
-    let made = rig
-        .actor
-        .done(Direction::Probe, 0, Some(&json!({ "done": true, "output": { "id": 7 } })))
-        .await
-        .expect("it is kept");
-    assert_eq!(inline(&kept(made)), json!({ "id": 7 }));
-    for told in [json!({}), json!({ "done": 1 }), json!("done")] {
-        assert_eq!(
-            code(&rig.actor.done(Direction::Probe, 0, Some(&told)).await.expect("it is kept")),
-            ("unknown", "INTERNAL")
-        );
+    let made = told(Direction::Probe, json!({ "done": true, "output": { "id": 7 } }));
+    assert!(matches!(made, Done::Output(text) if text == r#"{"id":7}"#));
+    for value in [json!({}), json!({ "done": 1 }), json!("done")] {
+        assert_eq!(code(&all(told(Direction::Probe, value))), ("unknown", "INTERNAL"));
     }
-    assert_eq!(
-        rig.actor.done(Direction::Undo, 0, Some(&json!(1))).await.expect("it is kept"),
-        Outcome::Done(None),
-        "nothing is kept of an undo"
-    );
+    assert_eq!(super::done(Direction::Action, None).map(all), Ok(Outcome::Done(None)));
 }
 
 /// All values of one request share the room of one, and what may take much memory is known before anything is read.

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use weft_journal::{CommitError, Record};
 use weft_saga::{Changed, Event, Fault, JobState, Refused};
-use weft_types::{Backoff, Error, Reason};
+use weft_types::{Backoff, Error, Reason, SystemClock};
 
 use super::super::millis;
 use super::super::table::Command;
@@ -148,8 +148,11 @@ impl Runner {
                     self.permit = None;
                 }
                 Err(Unwritten::Log(error)) => return Err(error),
-                Err(Unwritten::Output(fault)) => {
+                Err(Unwritten::Output(fault)) if self.shared.waits.allows(SystemClock::now()) => {
                     tracing::warn!(job = %self.record.id, why = fault.message, "a job waits for what its output is made of");
+                }
+                Err(Unwritten::Output(fault)) => {
+                    tracing::debug!(job = %self.record.id, why = fault.message, "a job waits for what its output is made of");
                 }
             }
             self.linger(news, backoff.next(rand::random())).await;

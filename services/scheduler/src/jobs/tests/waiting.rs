@@ -165,6 +165,7 @@ async fn a_job_ends_when_its_output_can_be_made() {
     });
     assert_eq!(cancelled.expect_err("it has ended").code(), Code::FailedPrecondition);
     assert_eq!(ended, (JobState::Completed, String::new(), text(long)));
+    assert!(!jobs.0.waits.allows(SystemClock::now()), "every job that waits would say so each time");
     running.finish(PATIENCE).await;
     assert!(!running.failed());
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -24,16 +24,35 @@ use weft_runtime::Tasks;
 
 /// Values by their content.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<BTreeMap<[u8; 32], bytes::Bytes>>, AtomicBool);
+pub(super) struct Memory {
+    values: Mutex<BTreeMap<[u8; 32], bytes::Bytes>>,
+    hangs: AtomicBool,
+    is_away: AtomicBool,
+}
 
 impl Memory {
     pub(super) fn forget(&self) {
-        self.0.lock().expect("no test panics while it holds this").clear();
+        self.values().clear();
     }
 
-    /// Whether reading never ends.
+    /// Whether reading and keeping never end.
     pub(super) fn hang(&self, hangs: bool) {
-        self.1.store(hangs, Ordering::SeqCst);
+        self.hangs.store(hangs, Ordering::SeqCst);
+    }
+
+    /// Whether nothing is kept for the moment.
+    pub(super) fn take_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    fn values(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], bytes::Bytes>> {
+        self.values.lock().expect("no test panics while it holds this")
+    }
+
+    async fn answers(&self) {
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -41,10 +60,8 @@ impl Memory {
 impl Payloads for Memory {
     async fn load(&self, payload: &Payload) -> Result<bytes::Bytes, Fault> {
         let Payload::Stored { sha256, .. } = payload else { panic!("an inline value needs no loading") };
-        if self.1.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
-        }
-        let kept = self.0.lock().expect("no test panics while it holds this").get(sha256).cloned();
+        self.answers().await;
+        let kept = self.values().get(sha256).cloned();
         kept.ok_or_else(|| Fault::new("UNAVAILABLE", "it is gone"))
     }
 
@@ -52,8 +69,12 @@ impl Payloads for Memory {
         if inline + text.len() <= 4_096 {
             return Ok(Payload::Inline(text.to_vec()));
         }
+        self.answers().await;
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(Fault::new("UNAVAILABLE", "it is away"));
+        }
         let (sha256, len) = (Sha256::digest(&text).into(), text.len() as u64);
-        self.0.lock().expect("no test panics while it holds this").insert(sha256, text);
+        self.values().insert(sha256, text);
         Ok(Payload::Stored { sha256, len })
     }
 }
