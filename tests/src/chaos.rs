@@ -21,7 +21,7 @@ use crate::calls::until;
 use crate::etcd::Cluster;
 use crate::jobs::{Client, compute, definition, publish, request, reserve};
 use crate::ledger::{self, Setup, messages::Effect};
-use crate::process::Weft;
+use crate::process::{FREE, Weft};
 
 const CLUSTER: &str = "chaos";
 /// How long a shard outlives its scheduler.
@@ -117,9 +117,14 @@ impl Schedulers {
 
     /// One more process of the same mesh, with flags of its own.
     pub fn launch_with(&self, command: &str, number: usize, own: &[&str]) -> Result<Weft> {
+        self.launch_at(FREE, command, number, own)
+    }
+
+    /// The same at this address.
+    pub fn launch_at(&self, address: &str, command: &str, number: usize, own: &[&str]) -> Result<Weft> {
         let id = format!("{command}-{number}");
         let flags = ["--etcd", &self.url, "--cluster", CLUSTER, "--lease-ttl", self.lease_ttl, "--id", &id];
-        Weft::start(command, &[&flags[..], own].concat())
+        Weft::start_at(address, command, &[&flags[..], own].concat())
     }
 
     /// Their etcd.

@@ -169,6 +169,11 @@ impl Ledger {
 
     async fn probe(&self, mark: &Mark) -> Result<ProbeResponse, Status> {
         let fault = self.arrive(mark).await?;
+        match fault {
+            Some(kind @ FaultKind::HoldBefore) => match self.hold(mark, kind).await {},
+            Some(kind @ FaultKind::Refuse) => return Err(self.refuse(mark, kind)),
+            _ => {}
+        }
         // The text of an answer is lost with the call that had it.
         let found = |number| PublishResponse { number, text: String::new() };
         let output = match self.enter(mark).await? {
@@ -185,8 +190,17 @@ impl Ledger {
                 output
             }
         };
-        self.after(mark, fault)?;
-        Ok(ProbeResponse { done: Some(output.is_some()), output })
+        match fault {
+            Some(kind @ FaultKind::HoldAfter) => match self.hold(mark, kind).await {},
+            Some(kind @ FaultKind::Silent) => {
+                self.book().fire(mark, kind);
+                Ok(ProbeResponse::default())
+            }
+            fault => {
+                self.after(mark, fault)?;
+                Ok(ProbeResponse { done: Some(output.is_some()), output })
+            }
+        }
     }
 
     /// Notes the call, and has it hang or fail where that is planned.
@@ -220,6 +234,11 @@ impl Ledger {
         std::future::pending().await
     }
 
+    fn refuse(&self, mark: &Mark, kind: FaultKind) -> Status {
+        self.book().fire(mark, kind);
+        status_of(&Error::new(Reason::PreconditionFailed, "the ledger refuses, as planned"))
+    }
+
     /// Loses the answer of what has happened, where that is planned.
     fn after(&self, mark: &Mark, fault: Option<FaultKind>) -> Result<(), Status> {
         let Some(kind @ FaultKind::Unknown) = fault else { return Ok(()) };
@@ -243,11 +262,10 @@ impl Ledger {
             Some(FaultKind::CrashBefore) => std::process::abort(),
             Some(kind @ FaultKind::HoldBefore) => match self.hold(mark, kind).await {},
             Some(kind @ FaultKind::Refuse) => {
-                self.book().fire(mark, kind);
                 if let Some(pass) = pass {
                     pass.failed().await.map_err(|error| status_of(&error))?;
                 }
-                return Err(status_of(&Error::new(Reason::PreconditionFailed, "the ledger refuses, as planned")));
+                return Err(self.refuse(mark, kind));
             }
             _ => {}
         }

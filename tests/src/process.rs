@@ -30,7 +30,7 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 /// Where a process listens that shall find a port itself.
-const FREE: &str = "127.0.0.1:0";
+pub const FREE: &str = "127.0.0.1:0";
 
 /// Flags for the address of the gRPC server, with no HTTP beside it.
 fn listen<'a>(command: &str, address: &'a str) -> Vec<&'a str> {

@@ -6,7 +6,7 @@ use weft_types::{Error, Result};
 use super::messages::{Fault, FaultKind};
 
 /// The most that can be planned.
-const MOST: usize = 256;
+const MOST: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -35,6 +35,7 @@ impl Plan {
                 FaultKind::CrashBefore | FaultKind::CrashAfter if !may_crash => {
                     Some("this ledger is not a process of its own")
                 }
+                FaultKind::Silent if fault.direction != "probe" => Some("only a probe's answer can tell nothing"),
                 _ => None,
             };
             if let Some(problem) = problem {

@@ -64,6 +64,8 @@ pub enum FaultKind {
     HoldBefore = 7,
     /// It stands still after the effect.
     HoldAfter = 8,
+    /// A probe's answer that tells nothing.
+    Silent = 9,
 }
 
 /// See the contract.
@@ -86,7 +88,7 @@ pub struct Fault {
 /// See the contract.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PlanRequest {
-    /// At most 256.
+    /// At most 1,024.
     #[prost(message, repeated, tag = "1")]
     pub faults: Vec<Fault>,
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use weft_participant::Direction;
 use weft_proto::weft::jobs::v1::{Job, JobState, Phase, StepState, StepStatus, Verb};
 
-use super::{Point, Spot, shape};
-use crate::ledger::messages::{Effect, FaultKind};
+use super::{Point, Spot, Work, shape};
+use crate::ledger::messages::Effect;
 
 /// What is known of a job.
 pub(super) struct Told<'a> {
@@ -22,7 +21,7 @@ type Done<'a> = (&'a Spot, bool);
 
 /// Everything that is wrong.
 pub(super) fn judge(point: &Point, told: &Told<'_>) -> Vec<String> {
-    let (spots, job) = (point.shape.spots(), told.job);
+    let (spots, job) = (point.shape.calls(), told.job);
     let mut wrong = Vec::new();
     let state = match (point.verb(), point.brings_down()) {
         (Some(Verb::Abandon), _) => JobState::Abandoned,
@@ -118,27 +117,27 @@ fn order(point: &Point, done: &[Done<'_>]) -> Vec<String> {
     wrong
 }
 
-/// What is refused before there is no way back is not tried again, and what has to succeed is.
 fn attempts(point: &Point, told: &Told<'_>) -> Option<String> {
-    if (point.direction, point.kind) != (Direction::Action, FaultKind::Refuse) {
-        return None;
-    }
-    let expected = match point.spot.phase {
-        Phase::Post | Phase::Finally => point.times + 1,
-        _ => 1,
-    };
-    let found = status(told, &point.spot)?.attempts_total;
+    let (expected, found) = (point.attempts()?, status(told, &point.spot)?.attempts_total);
     (found != expected).then(|| format!("{found} attempts, and not {expected}"))
 }
 
-/// What is wrong about how a job is shown whose undo never succeeds.
+/// What is wrong about how a job is shown that waits for an operator.
 pub(super) fn stuck(point: &Point, what: &str, status: Option<&StepStatus>) -> Option<String> {
-    let expected = match point.kind {
-        FaultKind::Refuse => ("FAILED_CLEAN", "FAILED_PRECONDITION"),
-        FaultKind::Hang => ("UNKNOWN", "DEADLINE_EXCEEDED"),
-        _ => ("UNKNOWN", "UNAVAILABLE"),
-    };
-    let last = status.and_then(|status| status.attempts.last());
+    let (expected, last) = (point.shown(), status.and_then(|status| status.attempts.last()));
     let shown = last.map(|attempt| (attempt.outcome.as_str(), attempt.code.as_str()));
     (shown != Some(expected)).then(|| format!("{what}: its last attempt is shown as {shown:?}, and not {expected:?}"))
+}
+
+/// A job that is not undone and waits for an operator has the slots that it has taken, but for those that it has released.
+pub(super) fn slots(point: &Point, told: &Told<'_>, what: &str) -> Vec<String> {
+    let reservations = point.shape.spots().into_iter().filter(|spot| spot.work == Work::Slots && !point.brings_down());
+    let wrong = reservations.filter_map(|spot| {
+        let releases = point.shape.releases(&spot.step).map(|step| Spot { step, ..spot.clone() });
+        let is_done = |spot: &Spot| status(told, spot).is_some_and(|status| status.state() == StepState::Done);
+        let has_slots = status(told, &spot).is_some_and(|status| !status.slots.is_empty());
+        let is_right = has_slots == (is_done(&spot) && !releases.as_ref().is_some_and(is_done));
+        (!is_right).then(|| format!("{what}: {} has slots: {has_slots}", spot.step))
+    });
+    wrong.collect()
 }

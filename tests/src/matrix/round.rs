@@ -7,13 +7,18 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 use tempfile::TempDir;
 use weft_participant::{Direction, Mark};
-use weft_proto::weft::jobs::v1::{Job, ListJobsRequest, ResolveJobRequest, StepState, StepStatus, Verb};
+use weft_proto::duration;
+use weft_proto::weft::jobs::v1::{
+    Attempt, Job, ListJobsRequest, ResolveJobRequest, SignalJobRequest, Step, StepState, StepStatus, Verb,
+};
 
+use super::held::Held;
+use super::inner::{self, PICK, POOL, SLOTS, TAKEN};
 use super::judge::{self, Told};
-use super::{FOR_EVER, Point};
-use crate::calls::{PATIENCE, until};
+use super::{FOR_EVER, Point, Work};
+use crate::calls::{Caller, PATIENCE, until};
 use crate::chaos::Schedulers;
-use crate::jobs::{Client, has_ended};
+use crate::jobs::{Client, definition, has_ended, request, reserve, status, wait};
 use crate::ledger::messages::{FaultKind, Fired};
 use crate::ledger::{self, marked};
 use crate::port::Port;
@@ -32,6 +37,8 @@ pub enum Blow {
     Scheduler,
     /// The participant is killed, and started again.
     Participant,
+    /// The worker is killed on which models stand still, and started again.
+    Worker,
 }
 
 /// What came of a round.
@@ -52,7 +59,9 @@ pub struct Rounds {
     ledger: PathBuf,
     /// Jobs so far.
     number: usize,
+    held: Held,
     _others: [Weft; 2],
+    _folder: TempDir,
 }
 
 /// A ledger in a process of its own.
@@ -110,11 +119,19 @@ impl Participant {
 impl Rounds {
     /// One scheduler, so that it runs every job; a router and slots enough for every job; `ledger` is the participant's program.
     pub async fn start(ledger: &Path) -> Result<Self> {
-        let schedulers = Schedulers::start(1).await?;
-        let worker = schedulers.launch_with("worker", 0, &["--slots", "default=256"])?;
+        let (schedulers, folder) = (Schedulers::start(1).await?, tempfile::tempdir()?);
+        inner::repository(folder.path(), PICK)?;
+        let (slots, models) = (format!("{POOL}=256,{TAKEN}={SLOTS}"), folder.path().display().to_string());
+        let worker = schedulers.launch_with("worker", 0, &["--slots", &slots, "--models", &models])?;
         let router = schedulers.launch("router", 0)?;
-        let jobs = Client::new(&router.address)?;
-        Ok(Self { schedulers, jobs, ledger: ledger.to_owned(), number: 0, _others: [worker, router] })
+        let (jobs, caller) = (Client::new(&router.address)?, Caller::new(&router.address)?);
+        // These stand on the first worker before there is a second one.
+        for model in [PICK, "sleep"] {
+            caller.wait_ready(model).await?;
+        }
+        let held = Held::start(&schedulers, &caller).await?;
+        let ledger = ledger.to_owned();
+        Ok(Self { schedulers, jobs, ledger, number: 0, held, _others: [worker, router], _folder: folder })
     }
 
     /// One job for each point, all of them at the same time.
@@ -124,28 +141,39 @@ impl Rounds {
         let first = self.number;
         self.number += points.len();
         let numbered = || points.iter().enumerate().map(|(at, point)| (first + at, point));
-        participant.client.plan(numbered().map(|(number, point)| point.fault(number)).collect()).await?;
+        participant.client.plan(numbered().flat_map(|(number, point)| point.faults(number)).collect()).await?;
         let target = participant.port.address().to_string();
+        let mut taken = match points.iter().any(|point| point.spot.work == Work::Slots) {
+            true => Some(self.take(first).await?),
+            false => None,
+        };
+        let executed = self.held.executed().await?;
+        self.held.cut_off(points)?;
         let entries = try_join_all(numbered().map(async |(number, point)| {
             let id = self.jobs.submit(&point.request(number, &target)).await?.id;
             anyhow::Ok(Entry { point, number, id })
         }));
         let entries = entries.await?;
-        let fired = self.strike(&mut participant, &entries, blow).await?;
+        let fired = self.strike(&mut participant, &entries, (blow, executed)).await?;
+        if blow != Blow::None {
+            self.give_back(taken.take()).await?;
+        }
         let (jobs, mut violations) = self.follow(&participant.client, &entries).await?;
+        self.give_back(taken).await?;
         let account = participant.client.account("").await?;
         let fired = fired.unwrap_or(account.fired);
         for (entry, job) in entries.iter().zip(&jobs) {
             let told = Told { number: entry.number, job, effects: &account.effects };
             violations.extend(judge::judge(entry.point, &told));
         }
-        let missed: Vec<_> = entries.iter().filter(|entry| !entry.has_met(&fired)).collect();
-        violations.extend(missed.iter().map(|entry| format!("never met: {}", entry.what())));
+        let met = entries.iter().zip(&jobs).filter(|(entry, job)| entry.has_met(&fired, job)).count();
+        let missed = entries.iter().zip(&jobs).filter(|(entry, job)| !entry.has_met(&fired, job));
+        violations.extend(missed.map(|(entry, job)| format!("never met: {}: {:?}", entry.what(), entry.status(job))));
         for prefix in ["slot/", "saga/"] {
             let left = self.schedulers.keys(prefix).await?;
             violations.extend(left.into_iter().map(|key| format!("left behind: {key}")));
         }
-        Ok(Round { points: entries.len(), met: entries.len() - missed.len(), violations })
+        Ok(Round { points: entries.len(), met, violations })
     }
 
     /// Waits until every job stands at its point, and strikes; what went wrong by then, of which a participant that was killed knows no more.
@@ -153,18 +181,43 @@ impl Rounds {
         &mut self,
         participant: &mut Participant,
         entries: &[Entry<'_>],
-        blow: Blow,
+        (blow, executed): (Blow, u64),
     ) -> Result<Option<Vec<Fired>>> {
         if blow == Blow::None {
             return Ok(None);
         }
-        participant.client.held(u32::try_from(entries.len())?).await?;
+        let (calls, others): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.point.spot.work == Work::Call);
+        participant.client.held(u32::try_from(calls.len())?).await?;
+        try_join_all(others.iter().map(|entry| self.comes_to(entry, |job| entry.has_begun(job)))).await?;
+        self.held.until_executed(executed, entries.iter().map(|entry| entry.point)).await?;
         let fired = participant.client.account("").await?.fired;
         match blow {
             Blow::Participant => participant.crash().await?,
+            Blow::Worker => self.held.crash(&self.schedulers)?,
             Blow::Scheduler | Blow::None => self.schedulers.kill(0)?,
         }
+        self.held.connect();
         Ok(Some(fired))
+    }
+
+    /// Somebody else takes all slots of a pool.
+    async fn take(&self, number: usize) -> Result<String> {
+        let waits = Step { timeout: Some(duration(2 * PATIENCE)), ..wait("wait", &["take"], "go") };
+        let others = definition("others", vec![reserve("take", &[], TAKEN, SLOTS), waits]);
+        let id = self.jobs.submit(&request(others, &format!("others-{number}"))).await?.id;
+        let has_taken = |job: &Job| status(job, "take").is_ok_and(|take| take.state() == StepState::Done);
+        self.jobs.watch(&id, &mut Vec::new(), has_taken).await?;
+        Ok(id)
+    }
+
+    /// And gives them back.
+    async fn give_back(&self, taken: Option<String>) -> Result<()> {
+        let Some(id) = taken else { return Ok(()) };
+        let signal = SignalJobRequest { id: id.clone(), name: "go".to_owned(), value: None };
+        let given =
+            until("slots to be given back", async || self.jobs.jobs.clone().signal_job(signal.clone()).await.is_ok());
+        given.await?;
+        self.jobs.ended(&id).await.map(drop)
     }
 
     /// The jobs as they ended, those that got stuck with the help of an operator.
@@ -180,6 +233,8 @@ impl Rounds {
         for (entry, job) in entries.iter().zip(&mut jobs) {
             let Some(verb) = entry.point.verb() else { continue };
             violations.extend(judge::stuck(entry.point, &entry.what(), entry.status(job)));
+            let told = Told { number: entry.number, job, effects: &[] };
+            violations.extend(judge::slots(entry.point, &told, &entry.what()));
             if has_ended(job) {
                 violations.push(format!("it ended by itself: {}", entry.what()));
                 continue;
@@ -217,10 +272,9 @@ impl Rounds {
 
     /// An operator ends a job that is stuck.
     async fn resolve(&self, ledger: &ledger::Client, entry: &Entry<'_>, verb: Verb) -> Result<Job> {
-        if entry.point.kind == FaultKind::Unavailable {
-            // Somebody does by hand what the undo never did.
-            let by_hand = Mark { epoch: u64::MAX, ..marked(&entry.key(), Direction::Undo, FOR_EVER)? };
-            ensure!(ledger.deliver(&by_hand).await?, "there is something to undo");
+        if let Some(direction) = entry.point.by_hand() {
+            let by_hand = Mark { epoch: u64::MAX, ..marked(&entry.key(), direction, FOR_EVER)? };
+            ensure!(ledger.deliver(&by_hand).await?, "there is something to do by hand");
         }
         let request = ResolveJobRequest {
             id: entry.id.clone(),
@@ -260,17 +314,33 @@ impl Entry<'_> {
         job.steps.iter().find(|status| status.name == step && status.item == item)
     }
 
+    /// Whether its step is under way.
+    fn has_begun(&self, job: &Job) -> bool {
+        self.status(job).is_some_and(|status| status.attempts_total > 0)
+    }
+
     /// Whether it is this step for which the job waits for an operator.
     fn is_stuck(&self, job: &Job) -> bool {
         !job.stuck.is_empty() && self.status(job).is_some_and(|status| status.state() == StepState::Stuck)
     }
 
     /// Whether all went wrong that should have.
-    fn has_met(&self, fired: &[Fired]) -> bool {
-        let (key, direction) = (self.key(), self.point.direction.as_str());
-        let fits = |fired: &&Fired| fired.key == key && fired.direction == direction && fired.kind() == self.point.kind;
-        let times = fired.iter().find(fits).map_or(0, |fired| fired.times);
-        times == self.point.times || self.point.times == FOR_EVER && times > 0
+    fn has_met(&self, fired: &[Fired], job: &Job) -> bool {
+        let (key, point) = (self.key(), self.point);
+        if point.spot.work != Work::Call {
+            let attempts = self.status(job).map_or(&[][..], |status| &status.attempts);
+            let went_wrong = |attempt: &Attempt| (attempt.outcome.as_str(), attempt.code.as_str()) == point.shown();
+            // What stands still was waited for.
+            return point.stands() || attempts.iter().any(went_wrong);
+        }
+        let times = |direction: Direction, kind: FaultKind| {
+            let fits =
+                |fired: &&Fired| fired.key == key && fired.direction == direction.as_str() && fired.kind() == kind;
+            fired.iter().find(fits).map_or(0, |fired| fired.times)
+        };
+        let met = times(point.direction, point.kind);
+        let is_unknown = point.first.is_none_or(|first| times(Direction::Action, first) == 1);
+        is_unknown && (met == point.times || point.times == FOR_EVER && met > 0)
     }
 
     fn what(&self) -> String {

@@ -11,16 +11,19 @@ use weft_proto::weft::jobs::v1::{
     Action, Condition, JobDefinition, Join, Phase, Release, Retry, Step, SubmitJobRequest,
 };
 
+use super::inner::{self, POOL};
 use super::{FOR_EVER, Point};
 use crate::jobs::{compute, definition, object, publish, request, reserve, step, value};
 use crate::ledger::messages::FaultKind;
 
 /// How many items a list has.
-const ITEMS: u32 = 3;
-/// How long an attempt of a call that hangs may take.
-const SHORT: Duration = Duration::from_secs(1);
+pub(super) const ITEMS: u32 = 3;
+/// How long an attempt of what hangs may take.
+pub(super) const SHORT: Duration = Duration::from_secs(2);
 /// How long undoing may take that never succeeds, before the job counts as stuck.
 const BUDGET: Duration = Duration::from_secs(2);
+/// How often a step is tried whose probe never tells anything.
+const FEW: u32 = 3;
 
 /// A kind of job.
 #[derive(Debug)]
@@ -30,9 +33,22 @@ pub struct Shape {
     steps: fn(&str) -> Vec<Step>,
 }
 
-/// A call that jobs of a shape make.
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Calls the participant.
+    Call,
+    /// Calls a model.
+    Model,
+    /// Takes slots.
+    Slots,
+}
+
+/// A step that can go wrong, or one item of it.
 #[derive(Clone, Debug)]
 pub struct Spot {
+    /// What it does.
+    pub work: Work,
     /// The step, without its number.
     pub step: String,
     /// Of a step with a list.
@@ -41,14 +57,18 @@ pub struct Spot {
     pub phase: Phase,
     /// Whether it is undone when the job cannot finish.
     pub is_undone: bool,
+    /// Whether it can be asked about.
+    pub is_asked: bool,
 }
 
-/// The example of `make run`, a chain without a pivot, a list with a quorum behind it, a diamond with conditions and steps after the pivot.
-pub static SHAPES: [Shape; 4] = [
+/// The example of `make run`, a chain without a pivot, a list with a quorum behind it, a diamond with conditions and steps after the pivot,
+/// and one with models and slots at every place where a job can have them.
+pub static SHAPES: [Shape; 5] = [
     Shape { name: "example", steps: example },
     Shape { name: "chain", steps: chain },
     Shape { name: "list", steps: list },
     Shape { name: "diamond", steps: diamond },
+    Shape { name: "mesh", steps: mesh },
 ];
 
 fn example(target: &str) -> Vec<Step> {
@@ -103,8 +123,29 @@ fn diamond(target: &str) -> Vec<Step> {
     ]
 }
 
-/// A call that can be undone and asked about. What is worth another attempt gets one, for as long as somebody may need to come back.
+fn mesh(target: &str) -> Vec<Step> {
+    let items: Vec<_> = (0..ITEMS).map(inner::index).collect();
+    vec![
+        reserve("hold", &[], POOL, 1),
+        call("before", &["hold"], target),
+        patient(inner::pick("look", &["before"])),
+        patient(Step { for_each: Some(value(&json!(items))), ..inner::pick("each", &["before"]) }),
+        reserve("more", &["look", "each"], POOL, 1),
+        pivot("decide", &["more"], target),
+        Step { phase: Phase::Post.into(), action: release("more"), ..step("free", &["decide"]) },
+        patient(Step { phase: Phase::Post.into(), ..inner::pick("grade", &["free"]) }),
+        patient(Step { phase: Phase::Finally.into(), ..inner::pick("last", &[]) }),
+        Step { phase: Phase::Finally.into(), action: release("hold"), ..step("back", &[]) },
+    ]
+}
+
+/// A call that can be undone and asked about.
 fn call(name: &str, needs: &[&str], target: &str) -> Step {
+    patient(publish(name, needs, target, &json!("text")))
+}
+
+/// What is worth another attempt gets one, for as long as somebody may need to come back.
+fn patient(step: Step) -> Step {
     let (first, longest) = (Duration::from_millis(10), Duration::from_millis(250));
     let retry = Retry {
         max_attempts: 100,
@@ -112,7 +153,7 @@ fn call(name: &str, needs: &[&str], target: &str) -> Step {
         max_backoff: Some(duration(longest)),
         ..Retry::default()
     };
-    Step { retry: Some(retry), ..publish(name, needs, target, &json!("text")) }
+    Step { retry: Some(retry), ..step }
 }
 
 /// The call that decides. Without the input's text it cannot be made.
@@ -140,22 +181,41 @@ pub(super) fn numbered(step: &str, number: usize) -> String {
 }
 
 impl Shape {
-    /// Every call of a job that goes well.
+    /// Everything that can go wrong in a job that goes well otherwise.
     pub fn spots(&self) -> Vec<Spot> {
         let steps = (self.steps)("");
-        let calls = steps.iter().filter(|step| is_call(step) && step.name != "never");
-        calls.flat_map(|step| self.spots_of(step)).collect()
+        let working = steps.iter().filter(|step| step.name != "never");
+        working
+            .filter_map(|step| Some((work(step)?, step)))
+            .flat_map(|(work, step)| Self::spots_of(work, step))
+            .collect()
     }
 
-    fn spots_of(&self, step: &Step) -> Vec<Spot> {
+    /// The calls of the participant among them.
+    pub fn calls(&self) -> Vec<Spot> {
+        self.spots().into_iter().filter(|spot| spot.work == Work::Call).collect()
+    }
+
+    fn spots_of(work: Work, step: &Step) -> Vec<Spot> {
         let items = if step.for_each.is_some() { (0..ITEMS).map(Some).collect() } else { vec![None] };
         let spot = |item| Spot {
+            work,
             step: step.name.clone(),
             item,
             phase: if step.phase() == Phase::Unspecified { Phase::Pre } else { step.phase() },
             is_undone: step.undo.is_some(),
+            is_asked: step.probe.is_some(),
         };
         items.into_iter().map(spot).collect()
+    }
+
+    /// The step that gives back what this one has reserved.
+    pub(super) fn releases(&self, reserving: &str) -> Option<String> {
+        let releases = |step: &Step| match &step.action {
+            Some(Action { kind: Some(Kind::Release(release)) }) => release.step == reserving,
+            _ => false,
+        };
+        (self.steps)("").into_iter().find(releases).map(|step| step.name)
     }
 
     /// Whether one step waits for another, directly or not.
@@ -170,8 +230,13 @@ impl Shape {
     }
 }
 
-fn is_call(step: &Step) -> bool {
-    matches!(&step.action, Some(Action { kind: Some(Kind::Call(_)) }))
+fn work(step: &Step) -> Option<Work> {
+    match step.action.as_ref()?.kind.as_ref()? {
+        Kind::Call(_) => Some(Work::Call),
+        Kind::Infer(_) => Some(Work::Model),
+        Kind::Reserve(_) => Some(Work::Slots),
+        _ => None,
+    }
 }
 
 impl Point {
@@ -179,8 +244,8 @@ impl Point {
     pub(super) fn request(&self, number: usize, target: &str) -> SubmitJobRequest {
         let mut steps = (self.shape.steps)(target);
         for step in &mut steps {
-            if step.name == self.spot.step && self.kind == FaultKind::Hang {
-                step.timeout = Some(duration(SHORT));
+            if step.name == self.spot.step {
+                self.plan(step);
             }
             step.name = numbered(&step.name, number);
             step.needs.iter_mut().for_each(|need| *need = numbered(need, number));
@@ -188,7 +253,8 @@ impl Point {
                 release.step = numbered(&release.step, number);
             }
         }
-        let undo_budget = (self.times == FOR_EVER).then(|| duration(BUDGET));
+        let is_undo_stuck = self.direction == Direction::Undo && self.times == FOR_EVER;
+        let undo_budget = is_undo_stuck.then(|| duration(BUDGET));
         let definition = JobDefinition { undo_budget, ..definition(self.shape.name, steps) };
         let input = match self.direction {
             Direction::Undo => json!({ "right": true }),
@@ -196,5 +262,18 @@ impl Point {
         };
         let key = format!("{}-{number}", self.shape.name);
         SubmitJobRequest { input: Some(object(&input)), ..request(definition, &key) }
+    }
+
+    /// What its step is told so that it goes wrong.
+    fn plan(&self, step: &mut Step) {
+        if self.kind == FaultKind::Hang {
+            step.timeout = Some(duration(SHORT));
+        }
+        match self.spot.work {
+            Work::Call if self.direction == Direction::Probe && self.times == FOR_EVER => inner::tries(step, FEW),
+            Work::Call => {}
+            Work::Model => inner::plan_model(self, step),
+            Work::Slots => inner::plan_slots(self, step),
+        }
     }
 }

@@ -158,12 +158,13 @@ async fn plans_and_marks_are_checked() -> Result<()> {
         (fault("action", FaultKind::Unspecified), "faults[0].kind"),
         (Fault { kind: 99, ..fault("action", FaultKind::Refuse) }, "faults[0].kind"),
         (fault("action", FaultKind::CrashBefore), "faults[0].kind"),
+        (fault("action", FaultKind::Silent), "faults[0].kind"),
     ];
     for (fault, named) in bad {
         let refused = client.plan(vec![fault]).await.expect_err("refused");
         assert_eq!(field(refused), (Code::InvalidArgument, Some(named.to_owned())));
     }
-    let refused = client.plan(vec![fault("action", FaultKind::Refuse); 257]).await.expect_err("refused");
+    let refused = client.plan(vec![fault("action", FaultKind::Refuse); 1025]).await.expect_err("refused");
     assert_eq!(field(refused), (Code::InvalidArgument, Some("faults".to_owned())));
     Ok(())
 }
