@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use weft_proto::duration;
 use weft_proto::weft::jobs::v1::action::Kind;
-use weft_proto::weft::jobs::v1::{Phase, PoolSlots, Step};
+use weft_proto::weft::jobs::v1::{PoolSlots, Step};
 
 use super::Point;
 use super::shape::{ITEMS, SHORT};
@@ -88,8 +88,7 @@ pub(super) fn plan_model(point: &Point, step: &mut Step) {
         infer.inputs = [(name.to_owned(), input)].into();
     }
     if point.kind == FaultKind::Hang {
-        let has_to_succeed = matches!(point.spot.phase, Phase::Post | Phase::Finally);
-        step.timeout = Some(duration(if has_to_succeed { BRIEF } else { SHORT }));
+        step.timeout = Some(duration(if point.spot.has_to_succeed() { BRIEF } else { SHORT }));
         tries(step, TWICE);
     }
 }
