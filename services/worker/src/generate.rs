@@ -194,15 +194,20 @@ impl Sequence {
             Some(_) => metrics.record_next_tokens(now.saturating_duration_since(asked), tokens),
         }
         let started = *self.started.get_or_insert(now);
-        let queue = started.saturating_duration_since(self.record.began);
-        let compute = now.saturating_duration_since(started);
+        // Until its end says how long it waited for its first step, all until its first piece counts as that.
+        let whole = now.saturating_duration_since(self.record.began);
+        let queue =
+            piece.end.map_or_else(|| started.saturating_duration_since(self.record.began), |(_, usage)| usage.queued);
+        let compute = whole.saturating_sub(queue);
         self.record.timing = Some(Timing { queue, compute, rows: 1 });
         metrics.record_tokens(Tokens::Output, tokens);
         if let Some((_, usage)) = piece.end {
             metrics.record_tokens(Tokens::Input, usage.prompt_tokens.saturating_sub(usage.cached_tokens));
             metrics.record_tokens(Tokens::Cached, usage.cached_tokens);
             metrics.record_preemptions(usage.preemptions);
-            replica.stats.execution(1, 1, queue + compute, SystemClock::wall());
+            metrics.record_queue(queue);
+            replica.stats.queued(queue);
+            replica.stats.execution(1, 1, compute, SystemClock::wall());
         }
     }
 }

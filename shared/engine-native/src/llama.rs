@@ -9,17 +9,23 @@
 //! - `sequence`, `text`, `sample`: one sequence, its whole characters and stop texts, its next token
 //! - `memory`, `ledger`: the KV cache: who holds which tokens, kept prefixes, preempted sequences
 //! - `steps`: the loop
+//! - `interrupt`: how a step is given up
 //! - `log`: what llama.cpp says of it
 //!
-//! llama.cpp's abort callback is not reachable through the safe crate, so a step that has begun ends; its length is bounded
-//! instead (see [`weft_policy::step::Pace`]).
+//! A step that has begun is given up only for a request that is more urgent than everybody in it; for all else its length is bounded
+//! (see [`weft_policy::step::Pace`]).
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
+
+use weft_types::SystemClock;
 
 use crate::protocol::{Event, Load, Loaded, command};
 
 mod grammar;
+mod interrupt;
 mod ledger;
 mod log;
 mod memory;
@@ -31,16 +37,25 @@ mod settings;
 mod steps;
 mod text;
 
+use interrupt::Interrupt;
+
 /// Commands that may wait for the end of a step. The sender blocks beyond that, which holds back whoever writes to it.
 const COMMANDS: usize = 256;
 /// llama.cpp's grammars and templates recurse; what gets so far is bounded in depth, but not to the 2 MiB of a usual thread.
 const STACK: usize = 16 * 1024 * 1024;
 
+/// A command, and when it was sent.
+struct Sent {
+    at: Instant,
+    command: command::Body,
+}
+
 /// A loaded language model. Dropping it ends its sequences without a word, and returns its memory.
 #[derive(Debug)]
 pub struct Runner {
     /// Always there until the drop.
-    commands: Option<SyncSender<command::Body>>,
+    commands: Option<SyncSender<Sent>>,
+    interrupt: Arc<Interrupt>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -58,22 +73,25 @@ impl Runner {
         let (ready, outcome) = sync_channel(1);
         let load = load.clone();
         let name = format!("llama {}", load.name);
-        let body = move || serve(&load, &received, &ready, &sink);
+        let interrupt = Arc::new(Interrupt::default());
+        let interrupted = Arc::clone(&interrupt);
+        let body = move || serve(&load, &interrupted, &received, &ready, &sink);
         let thread = std::thread::Builder::new().name(name).stack_size(STACK).spawn(body);
         let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
         let loaded = outcome
             .recv()
             .map_err(|_| "the model cannot be computed; standard error of its process says why".to_owned())??;
-        Ok((Self { commands: Some(commands), thread: Some(thread) }, loaded))
+        Ok((Self { commands: Some(commands), interrupt, thread: Some(thread) }, loaded))
     }
 
-    /// Hands over a `Generate`, `Taken` or `Cancel`; others are ignored. Takes effect before the next step; blocks while very
-    /// many wait for that.
+    /// Hands over a `Generate`, `Taken` or `Cancel`; others are ignored. Takes effect before the next step, which may come at once
+    /// for an urgent request; blocks while very many wait for that.
     pub fn send(&self, command: command::Body) {
-        if let Some(commands) = &self.commands {
-            // The thread outlives this, or the process has ended with it.
-            let _ = commands.send(command);
-        }
+        let Some(commands) = &self.commands else { return };
+        let band = if let command::Body::Generate(request) = &command { Some(request.band) } else { None };
+        // The thread outlives this, or the process has ended with it.
+        let _ = commands.send(Sent { at: SystemClock::now(), command });
+        band.into_iter().for_each(|band| self.interrupt.arrived(band));
     }
 }
 
@@ -102,7 +120,8 @@ impl Drop for Vital {
 /// The thread: loads, reports, steps until the commands end. A panic before the report is a failed load.
 fn serve(
     load: &Load,
-    commands: &Receiver<command::Body>,
+    interrupt: &Interrupt,
+    commands: &Receiver<Sent>,
     ready: &SyncSender<Result<Loaded, String>>,
     sink: &dyn Fn(Event),
 ) {
@@ -116,8 +135,8 @@ fn serve(
             return;
         }
     };
-    let prepared = model::context(&model, &settings, &log)
-        .and_then(|context| steps::Steps::prepare(&model, context, &settings, sink))
+    let prepared = model::context(&model, &settings, interrupt, &log)
+        .and_then(|context| steps::Steps::prepare(&model, (context, interrupt), &settings, sink))
         .map(|steps| (model::loaded(&model, load, &settings), steps));
     match prepared {
         Ok((loaded, mut steps)) => {

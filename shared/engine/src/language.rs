@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::Stream;
@@ -131,6 +132,8 @@ pub struct Usage {
     pub output_tokens: u32,
     /// How often it gave its place to a more urgent one.
     pub preemptions: u32,
+    /// From when the engine had it to the beginning of its first step.
+    pub queued: Duration,
 }
 
 /// What has been generated since the last piece.

@@ -4,7 +4,7 @@
 //! as long as the request can wait for an executor to become free by itself, and nothing whose own callers would be late for it. That is
 //! preemption at the last moment, as limited-preemption scheduling has it (Bertogna & Baruah, "Limited Preemption EDF Scheduling of Sporadic Task
 //! Systems", IEEE Transactions on Industrial Informatics, 2010), with the difference that bands come before deadlines. Sequences of language
-//! models keep their state and change places at every step instead: [`crate::step`].
+//! models keep their state and change places at every step instead, and a step is stopped at once: [`crate::step`].
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use weft_types::Deadline;
 const LOOK: Duration = Duration::from_millis(1);
 
 /// What was stopped so often is not stopped again: the time that is lost each time would be worth more than the answers it is lost for.
-const STOPS: u32 = 8;
+pub(crate) const STOPS: u32 = 8;
 
 /// How long an execution takes from its beginning to its end, as far as the past tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use weft_types::Deadline;
 
+use crate::preempt::STOPS;
+
 mod pace;
 
 pub use pace::Pace;
@@ -129,6 +131,13 @@ pub fn plan(snapshot: &Snapshot<'_>, pace: &Pace, now: Instant) -> Plan {
     let mut plan = reclaim(snapshot, &order, &chosen);
     plan.turns = turns(&snapshot.capacity, &chosen, pace);
     plan
+}
+
+/// Below which band a step yields to who comes while it runs; `None` where it is computed to its end in any case. It is given up for a request
+/// that is more urgent than everybody in it, but nobody's step is so again and again: `parts` are the bands of those in it, and how many
+/// steps of each were given up one after the other.
+pub fn yields(parts: impl Iterator<Item = (u64, u32)>) -> Option<u64> {
+    parts.map(|(band, stops)| if stops < STOPS { band } else { 0 }).min().filter(|band| *band > 0)
 }
 
 /// All sequences, the first to be served first; those that must not step last.

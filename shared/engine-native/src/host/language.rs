@@ -1,6 +1,7 @@
 //! A language model in an engine process: its sequences as streams, each with credit for what its reader may be behind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
@@ -134,8 +135,9 @@ impl From<language::Piece> for Piece {
     fn from(piece: language::Piece) -> Self {
         let end = |end: End| {
             let finish = if end.finish == Finish::Length.as_str() { Finish::Length } else { Finish::Stop };
-            let End { prompt_tokens, cached_tokens, output_tokens, preemptions, .. } = end;
-            (finish, Usage { prompt_tokens, cached_tokens, output_tokens, preemptions })
+            let End { prompt_tokens, cached_tokens, output_tokens, preemptions, queued_us, .. } = end;
+            let queued = Duration::from_micros(queued_us);
+            (finish, Usage { prompt_tokens, cached_tokens, output_tokens, preemptions, queued })
         };
         Self { text: piece.text, tokens: piece.tokens, logprobs: piece.logprobs, end: piece.end.map(end) }
     }

@@ -12,6 +12,7 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 
+use super::interrupt::{Interrupt, listen};
 use super::log::Log;
 use super::settings::Settings;
 use crate::protocol::{Load, Loaded, Signature};
@@ -51,12 +52,17 @@ pub(super) fn open(load: &Load, log: &Log) -> Result<(LlamaModel, Settings), Str
 }
 
 /// Makes a context: one cache for all sequences, so that a prefix can be shared, and of full size for layers with a sliding
-/// window, or what has slid out of it would be missing from the prefix.
-pub(super) fn context<'a>(model: &'a LlamaModel, settings: &Settings, log: &Log) -> Result<LlamaContext<'a>, String> {
+/// window, or what has slid out of it would be missing from the prefix. The context lives no longer than what may interrupt it.
+pub(super) fn context<'a>(
+    model: &'a LlamaModel,
+    settings: &Settings,
+    interrupt: &'a Interrupt,
+    log: &Log,
+) -> Result<LlamaContext<'a>, String> {
     let threads = i32::try_from(settings.threads).unwrap_or(i32::MAX);
     // Fewer than there are sequences, and llama.cpp ends the process at the first step.
     let batch = settings.batch_tokens.max(settings.sequences());
-    let params = LlamaContextParams::default()
+    let mut params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(settings.kv_tokens))
         .with_n_batch(batch)
         .with_n_ubatch(settings.batch_tokens)
@@ -66,6 +72,7 @@ pub(super) fn context<'a>(model: &'a LlamaModel, settings: &Settings, log: &Log)
         .with_n_threads(threads)
         .with_n_threads_batch(threads)
         .with_no_perf(true);
+    listen(&mut params, interrupt);
     let context = model.new_context(backend()?, params);
     let refused = |_| format!("llama.cpp cannot make a context for it; the memory may be short: {}", log.last());
     context.map_err(refused)

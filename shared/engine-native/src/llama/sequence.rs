@@ -1,5 +1,7 @@
 //! One sequence: what was asked, how far it is, and what its reader has.
 
+use std::time::Instant;
+
 use llama_cpp_2::SeqState;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
@@ -24,6 +26,11 @@ pub(super) struct Sequence {
     pub(super) key: u64,
     pub(super) band: u64,
     pub(super) deadline: Deadline,
+    arrived: Instant,
+    /// When its first step began.
+    pub(super) began: Option<Instant>,
+    /// How many steps that it was part of were given up since the last one that was not.
+    pub(super) stops: u32,
     /// The prompt and what was generated.
     pub(super) tokens: Vec<LlamaToken>,
     /// How many of them are in the cache, or were, when `saved` is there.
@@ -66,7 +73,12 @@ pub(super) struct Maker<'a> {
 
 impl Maker<'_> {
     /// Checks a request and tokenises it. `key` also serves as seed when the caller gave none.
-    pub(super) fn make(&self, request: Generate, key: u64, deadline: Deadline) -> Result<Sequence, Refusal> {
+    pub(super) fn make(
+        &self,
+        request: Generate,
+        key: u64,
+        (arrived, deadline): (Instant, Deadline),
+    ) -> Result<Sequence, Refusal> {
         if request.stop.len() > MOST_STOPS || request.stop.iter().any(|stop| stop.len() > MOST_STOP_BYTES) {
             let problem = format!("at most {MOST_STOPS} texts of at most {MOST_STOP_BYTES} bytes can be watched for");
             return Err(Refusal::new("stop", problem));
@@ -90,6 +102,9 @@ impl Maker<'_> {
             key,
             band: request.band,
             deadline,
+            arrived,
+            began: None,
+            stops: 0,
             prompt: tokens.len(),
             limit: most.min(room),
             tokens,
@@ -180,12 +195,14 @@ impl Sequence {
 
     fn end(&self, finish: &str) -> End {
         let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let queued = self.began.unwrap_or(self.arrived).saturating_duration_since(self.arrived);
         End {
             finish: finish.to_owned(),
             prompt_tokens: count(self.prompt),
             cached_tokens: self.cached,
             output_tokens: count(self.tokens.len() - self.prompt),
             preemptions: self.preemptions,
+            queued_us: u64::try_from(queued.as_micros()).unwrap_or(u64::MAX),
         }
     }
 }

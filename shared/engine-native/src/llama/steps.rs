@@ -10,11 +10,13 @@ use llama_cpp_2::model::LlamaModel;
 use weft_policy::step::Pace;
 use weft_types::SystemClock;
 
+use super::Sent;
+use super::interrupt::{Interrupt, Outcome};
 use super::memory::{Memory, Source};
 use super::sequence::{Maker, Sequence};
 use super::settings::Settings;
 use crate::protocol::language::Occupancy;
-use crate::protocol::{Event, Failed, command, event};
+use crate::protocol::{Event, Failed, event};
 
 mod intake;
 mod turn;
@@ -29,6 +31,7 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 pub(super) struct Steps<'a> {
     maker: Maker<'a>,
     memory: Memory<'a>,
+    interrupt: &'a Interrupt,
     batch: LlamaBatch<'static>,
     /// Requests that have not been read; they count as waiting.
     arrivals: VecDeque<Arrival>,
@@ -45,7 +48,7 @@ impl<'a> Steps<'a> {
     /// Makes everything that steps need, and executes once.
     pub(super) fn prepare(
         model: &'a LlamaModel,
-        context: LlamaContext<'a>,
+        (context, interrupt): (LlamaContext<'a>, &'a Interrupt),
         settings: &Settings,
         sink: &'a dyn Fn(Event),
     ) -> Result<Self, String> {
@@ -54,6 +57,7 @@ impl<'a> Steps<'a> {
         let mut steps = Self {
             maker: Maker { model, settings: *settings, ends },
             memory: Memory::new(context, *settings),
+            interrupt,
             batch: LlamaBatch::new(settings.batch_tokens as usize, 1),
             arrivals: VecDeque::new(),
             sequences: Vec::new(),
@@ -68,7 +72,7 @@ impl<'a> Steps<'a> {
     }
 
     /// Steps until nobody can send commands any more.
-    pub(super) fn run(&mut self, commands: &Receiver<command::Body>) {
+    pub(super) fn run(&mut self, commands: &Receiver<Sent>) {
         while self.take(commands) {
             self.step();
             self.tell();
@@ -87,15 +91,17 @@ impl<'a> Steps<'a> {
         if parts.is_empty() {
             return;
         }
-        let outcome = self.memory.context.decode(&mut self.batch);
+        let limit = self.begin(&parts, began);
+        let outcome = self.interrupt.during(limit, || self.memory.context.decode(&mut self.batch));
         match &outcome {
-            Ok(()) => self.advance(&parts),
-            Err(error) => self.recover(&parts, error),
+            Outcome::Done(()) => self.advance(&parts),
+            Outcome::GivenUp => self.put_back(&parts),
+            Outcome::Failed(error) => self.recover(&parts, error),
         }
         let ended = SystemClock::now();
         let took = ended.saturating_duration_since(began);
         self.longest.observe(took, ended);
-        if outcome.is_err() {
+        if outcome != Outcome::Done(()) {
             return;
         }
         let decoded: usize = parts.iter().filter(|part| part.decodes).count();

@@ -184,6 +184,9 @@ pub struct End {
     /// How often it gave up its place.
     #[prost(uint32, tag = "5")]
     pub preemptions: u32,
+    /// Microseconds from when it was sent to the beginning of its first step.
+    #[prost(uint64, tag = "6")]
+    pub queued_us: u64,
 }
 
 /// A `weft_engine::Capacity`.

@@ -244,3 +244,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_step_yields_to_who_is_more_urgent_than_all_in_it() {
+    assert_eq!(yields([(3, 0), (2, 0)].into_iter()), Some(2));
+    assert_eq!(yields([(3, 7), (3, 0)].into_iter()), Some(3));
+    assert_eq!(yields([(3, 8), (3, 0)].into_iter()), None, "one of them was held up often enough");
+    assert_eq!(yields([].into_iter()), None);
+}

@@ -9,7 +9,7 @@ use weft_proto::frame::FINAL_RESPONSE;
 use weft_proto::inference::infer_parameter::ParameterChoice;
 use weft_proto::inference::{
     ModelConfigRequest, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelStatisticsRequest,
-    ModelStreamInferResponse,
+    ModelStreamInferResponse, StatisticDuration,
 };
 use weft_proto::weft::state::v1::ReplicaState;
 use weft_proto::weft::worker::v1::GetStatusRequest;
@@ -25,7 +25,8 @@ use crate::infer;
 use crate::quarantine::{Digest, Standing};
 use crate::replica::Replica;
 
-const USAGE: Usage = Usage { prompt_tokens: 3, cached_tokens: 1, output_tokens: 2, preemptions: 0 };
+const USAGE: Usage =
+    Usage { prompt_tokens: 3, cached_tokens: 1, output_tokens: 2, preemptions: 0, queued: Duration::from_millis(7) };
 
 fn prompt(id: &str) -> ModelInferRequest {
     request(id, &[("text_input", In::Text("Say: "))])
@@ -115,10 +116,9 @@ async fn a_unary_call_gets_the_whole_text() {
     assert_eq!(output(&response, "cumulative_logprob"), Some(&(-1.0f32).to_le_bytes()[..]));
     let report = client.model_statistics(ModelStatisticsRequest::default()).await.expect("told").into_inner();
     assert_eq!(report.model_stats[0].inference_count, 1);
-    assert_eq!(
-        report.model_stats[0].inference_stats.as_ref().and_then(|stats| stats.success).map(|all| all.count),
-        Some(1)
-    );
+    let stats = report.model_stats[0].inference_stats.as_ref().expect("filled");
+    assert_eq!(stats.success.map(|all| all.count), Some(1));
+    assert_eq!(stats.queue, Some(StatisticDuration { count: 1, ns: 7_000_000 }), "until its first step began");
 }
 
 #[tokio::test]

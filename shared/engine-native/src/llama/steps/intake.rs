@@ -1,11 +1,11 @@
 //! What comes in between two steps.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_types::{Deadline, SystemClock};
 
-use super::Steps;
+use super::{Sent, Steps};
 use crate::protocol::language::{Chat, Generate, Sampling, prompt};
 use crate::protocol::{command, event};
 
@@ -16,15 +16,18 @@ const READ_BYTES: usize = 32 << 10;
 /// A request that has not been read.
 pub(super) struct Arrival {
     request: Generate,
+    at: Instant,
     deadline: Deadline,
 }
 
 impl Steps<'_> {
     /// Takes the commands that have come; waits for one while there is nothing to do. Returns whether to go on.
-    pub(super) fn take(&mut self, commands: &Receiver<command::Body>) -> bool {
+    pub(super) fn take(&mut self, commands: &Receiver<Sent>) -> bool {
+        // Before they are taken: what comes meanwhile may stop a step in vain, but none is overlooked.
+        self.interrupt.taken();
         loop {
             match commands.try_recv() {
-                Ok(command) => self.command(command),
+                Ok(sent) => self.command(sent),
                 Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => break,
             }
@@ -38,7 +41,7 @@ impl Steps<'_> {
     }
 
     /// Waits for a command or a deadline. Returns whether to go on.
-    fn wait(&mut self, commands: &Receiver<command::Body>) -> bool {
+    fn wait(&mut self, commands: &Receiver<Sent>) -> bool {
         // A cancelled one may have left; the occupancy must not wait for the next command.
         self.tell();
         let waited = match self.patience() {
@@ -46,7 +49,7 @@ impl Steps<'_> {
             None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match waited {
-            Ok(command) => self.command(command),
+            Ok(sent) => self.command(sent),
             // A deadline has passed; the step ends its sequence.
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,
@@ -61,9 +64,9 @@ impl Steps<'_> {
     }
 
     /// Requests are only queued here: reading one takes time, and a cancel behind it must not wait for that.
-    pub(super) fn command(&mut self, command: command::Body) {
+    pub(super) fn command(&mut self, Sent { at, command }: Sent) {
         match command {
-            command::Body::Generate(request) => self.arrive(request),
+            command::Body::Generate(request) => self.arrive(request, at),
             command::Body::Taken(taken) => {
                 if let Some(one) = self.sequences.iter_mut().find(|one| one.id == taken.id) {
                     one.taken(taken.tokens);
@@ -82,30 +85,31 @@ impl Steps<'_> {
         }
     }
 
-    fn arrive(&mut self, request: Generate) {
+    fn arrive(&mut self, request: Generate, at: Instant) {
         let settings = &self.maker.settings;
         if self.sequences.len() + self.arrivals.len() >= (settings.slots + settings.queue) as usize {
             let problem = format!("{} sequences wait already", settings.queue);
             return self.fail(request.id, "full", "", problem);
         }
-        let deadline = Deadline::after(SystemClock::now(), Duration::from_micros(request.deadline_us));
-        self.arrivals.push_back(Arrival { request, deadline });
+        let deadline = Deadline::after(at, Duration::from_micros(request.deadline_us));
+        self.arrivals.push_back(Arrival { request, at, deadline });
     }
 
-    /// Makes sequences of requests, the first first, as many as a step may wait for and at least one.
+    /// Makes sequences of requests, the most urgent first and of these the first, as many as a step may wait for and at least one.
     pub(super) fn read(&mut self) {
         let mut bytes = 0;
         while bytes < READ_BYTES {
-            let Some(Arrival { request, deadline }) = self.arrivals.pop_front() else { return };
-            bytes += bytes_of(&request);
-            self.admit(request, deadline);
+            let first = (0..self.arrivals.len()).min_by_key(|place| self.arrivals[*place].request.band);
+            let Some(arrival) = first.and_then(|place| self.arrivals.remove(place)) else { return };
+            bytes += bytes_of(&arrival.request);
+            self.admit(arrival);
         }
     }
 
     /// Queues a sequence, or says why not.
-    fn admit(&mut self, request: Generate, deadline: Deadline) {
+    fn admit(&mut self, Arrival { request, at, deadline }: Arrival) {
         let id = request.id;
-        match self.maker.make(request, self.next_key, deadline) {
+        match self.maker.make(request, self.next_key, (at, deadline)) {
             Ok(sequence) => {
                 self.next_key += 1;
                 self.sequences.push(sequence);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
+use crate::llama::interrupt::Interrupt;
 use crate::llama::log::Log;
 use crate::llama::model;
 use crate::protocol::language::{Generate, Taken, Tokens, prompt};
@@ -35,10 +36,11 @@ fn with(parameters: &[(&str, &str)], test: impl FnOnce(&mut Bench<'_, '_>)) {
         ..Load::default()
     };
     let (model, settings) = model::open(&load, &Log::default()).expect("the model is there: run `make models`");
-    let context = model::context(&model, &settings, &Log::default()).expect("a context");
+    let interrupt = Interrupt::default();
+    let context = model::context(&model, &settings, &interrupt, &Log::default()).expect("a context");
     let said = RefCell::new(Vec::new());
     let sink = |event: Event| said.borrow_mut().extend(event.body);
-    let mut steps = Steps::prepare(&model, context, &settings, &sink).expect("prepared");
+    let mut steps = Steps::prepare(&model, (context, &interrupt), &settings, &sink).expect("prepared");
     test(&mut Bench { steps: &mut steps, said: &said, next: 1 });
 }
 
@@ -64,8 +66,19 @@ impl Bench<'_, '_> {
     fn send(&mut self, request: Generate) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.steps.command(command::Body::Generate(Generate { id, ..request }));
+        self.command(command::Body::Generate(Generate { id, ..request }));
         id
+    }
+
+    fn command(&mut self, command: command::Body) {
+        self.steps.command(Sent { at: SystemClock::now(), command });
+    }
+
+    /// A step in whose course a request of this band comes.
+    fn disturbed(&mut self, band: u64) {
+        self.steps.interrupt.arrived(band);
+        self.steps.step();
+        self.steps.interrupt.taken();
     }
 
     /// Steps until nobody can, and tells what has come since the beginning.
@@ -182,7 +195,7 @@ fn more_readers_may_be_behind_than_there_are_numbers() {
         let told = bench.finish();
         assert!(ids.iter().all(|id| told[id].failed.is_none() && told[id].tokens.len() == 1), "{told:?}");
         for id in &ids {
-            bench.steps.command(command::Body::Taken(Taken { id: *id, tokens: 8 }));
+            bench.command(command::Body::Taken(Taken { id: *id, tokens: 8 }));
         }
         let told = bench.finish();
         assert!(ids.iter().all(|id| told[id].failed.is_none() && told[id].tokens.len() == 2), "{told:?}");
@@ -215,7 +228,7 @@ fn a_cancel_does_not_wait_for_what_is_to_be_read() {
         let text = |bytes: usize| Generate { prompt: Some(prompt::Body::Text("a ".repeat(bytes / 2))), ..ask([], 1) };
         let ids: Vec<u64> = [text(40_000), text(4_000), text(100), text(100)].map(|one| bench.send(one)).to_vec();
         let full = bench.send(text(100));
-        bench.steps.command(command::Body::Cancel(ids[1]));
+        bench.command(command::Body::Cancel(ids[1]));
         let is_stopped = |body: &event::Body| matches!(body, event::Body::Stopped(id) if *id == ids[1]);
         assert!(bench.said.borrow().iter().any(is_stopped), "nothing was read before");
         assert_eq!(bench.told()[&full].failed.as_ref().map(|(kind, _)| kind.as_str()), Some("full"));
@@ -223,5 +236,79 @@ fn a_cancel_does_not_wait_for_what_is_to_be_read() {
         assert_eq!(bench.steps.arrivals.len(), 2, "a long text is read alone");
         bench.steps.read();
         assert_eq!((bench.steps.arrivals.len(), bench.steps.sequences.len()), (0, 2));
+    });
+}
+
+/// Prompts and tokens: what was given up is computed again, and comes out as if nothing had happened.
+#[test]
+fn a_step_is_given_up_for_what_is_more_urgent() {
+    with(&[("slots", "2")], |bench| {
+        let batch = |number| Generate { band: 3, ..ask(prompt(number), 6) };
+        let undisturbed = [bench.send(batch(0)), bench.send(batch(1))];
+        let first = bench.finish();
+        // Nothing of them is in the cache any more.
+        bench.steps.memory.prefixes().iter().for_each(|one| bench.steps.memory.drop_prefix(one.id));
+        let ids = [bench.send(batch(0)), bench.send(batch(1))];
+        bench.steps.read();
+        let mut given_up = 0;
+        while bench.steps.sequences.iter().any(|one| one.left() > 0) {
+            let before: Vec<usize> = bench.steps.sequences.iter().map(|one| one.computed).collect();
+            bench.disturbed(1);
+            let after: Vec<usize> = bench.steps.sequences.iter().map(|one| one.computed).collect();
+            assert_eq!(before, after, "the step was given up");
+            given_up += 1;
+            bench.steps.step();
+        }
+        assert!(given_up >= 6, "{given_up}");
+        let told = bench.told();
+        for (id, as_before) in ids.iter().zip(&undisturbed) {
+            assert_eq!(told[id].tokens, first[as_before].tokens);
+            assert!(told[id].failed.is_none() && told[id].cached == Some(0), "{told:?}");
+        }
+    });
+}
+
+#[test]
+fn a_step_is_given_up_for_nobody_else_and_not_for_ever() {
+    with(&[("slots", "2")], |bench| {
+        let id = bench.send(Generate { band: 2, ..ask(prompt(0), 40) });
+        bench.steps.read();
+        let computed = |bench: &Bench<'_, '_>| bench.steps.sequences[0].computed;
+        while bench.steps.sequences[0].left() > 1 {
+            bench.steps.step();
+        }
+        for band in [2, 3] {
+            let before = computed(bench);
+            bench.disturbed(band);
+            assert_eq!(computed(bench), before + 1, "one of band {band} waits");
+        }
+        // Somebody as urgent is in the step.
+        let before = computed(bench);
+        let urgent = bench.send(Generate { band: 1, ..ask(prompt(1), 1) });
+        bench.steps.read();
+        bench.disturbed(1);
+        assert!(computed(bench) > before);
+        while bench.steps.sequences.iter().any(|one| one.id == urgent) {
+            bench.steps.step();
+        }
+        let before = computed(bench);
+        let steps = (1..100).find(|_| {
+            bench.disturbed(1);
+            computed(bench) > before
+        });
+        assert_eq!(steps, Some(9), "eight were given up");
+        assert!(bench.finish()[&id].failed.is_none());
+    });
+}
+
+#[test]
+fn the_most_urgent_request_is_read_first() {
+    with(&[("slots", "2"), ("queue", "8")], |bench| {
+        let text =
+            |band| Generate { prompt: Some(prompt::Body::Text("international ".repeat(2_600))), band, ..ask([], 1) };
+        let [_, urgent, _] = [text(3), text(1), text(2)].map(|one| bench.send(one));
+        bench.steps.read();
+        let read: Vec<u64> = bench.steps.sequences.iter().map(|one| one.id).collect();
+        assert_eq!((read, bench.steps.arrivals.len()), (vec![urgent], 2));
     });
 }

@@ -1,5 +1,7 @@
 //! The parts of one step: what is known, what is moved in memory, what is computed, what is drawn from it.
 
+use std::time::Instant;
+
 use llama_cpp_2::DecodeError;
 use weft_policy::step::{self, Plan, Turn};
 use weft_types::SystemClock;
@@ -152,12 +154,32 @@ impl Steps<'_> {
         parts
     }
 
+    /// Before a step: notes who begins with it. Returns below which band it is given up for others, if for any.
+    pub(super) fn begin(&mut self, parts: &[Part], now: Instant) -> Option<u64> {
+        let of_step = |one: &&mut Sequence| parts.iter().any(|part| part.key == one.key);
+        let parts = self.sequences.iter_mut().filter(of_step).map(|one| {
+            one.began.get_or_insert(now);
+            (one.band, one.stops)
+        });
+        step::yields(parts)
+    }
+
+    /// After a step that was given up for others.
+    pub(super) fn put_back(&mut self, parts: &[Part]) {
+        for part in parts {
+            let Some(one) = self.sequences.iter_mut().find(|one| one.key == part.key) else { continue };
+            one.stops += 1;
+            self.memory.rewind(one);
+        }
+    }
+
     /// After a step: notes what it added, draws tokens, hands out pieces, ends what has ended.
     pub(super) fn advance(&mut self, parts: &[Part]) {
         for part in parts {
             let Some(place) = self.sequences.iter().position(|one| one.key == part.key) else { continue };
             let one = &mut self.sequences[place];
             one.computed += part.tokens;
+            one.stops = 0;
             self.memory.grow(one, part.tokens);
             let Some(last) = part.last else { continue };
             let next = one.draw(self.maker.model, self.memory.context.get_logits_ith(last));
