@@ -1,49 +1,70 @@
 //! What a placement decision costs in a large mesh: 10,000 replicas on 1,000 workers.
+//!
+//! Criterion measures; the table and the goals are the medians that it leaves in `criterion/` below the build's folder.
+
+#[expect(dead_code, unreachable_pub, reason = "the goals of all benchmarks, which are in a crate above this one")]
+#[path = "../../../tests/src/goal.rs"]
+mod goal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode};
+use goal::Goal;
 use weft_policy::place::{Holding, Move, Offer, Offers, Priority, State, Wanted, Worker, World, place};
-use weft_types::{ModelName, SystemClock, Version, WorkerId};
+use weft_types::{ModelName, Version, WorkerId};
 
 const WORKERS: usize = 1000;
 const REPLICAS: usize = 10_000;
-const RUNS: usize = 15;
+const SAMPLES: usize = 15;
 /// Ten replicas of the mean size fill nine tenths of a worker.
 const MEMORY: u64 = 112;
 const COLD_MS: f64 = 50.0;
 const STEADY_MS: f64 = 10.0;
 
 fn main() -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "a placement decision for {REPLICAS} replicas on {WORKERS} workers in ms, the median of {RUNS}")?;
-    writeln!(out, "models  repository  cold    at rest  worker gone  moves  short   short again")?;
-    let mut goals = String::new();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../criterion");
+    let mut criterion = Criterion::default()
+        .sample_size(SAMPLES)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(2))
+        .output_directory(&folder)
+        .configure_from_args();
+    let (mut table, mut goals) = (String::new(), String::new());
     for (models, shared) in [(100, true), (1000, true), (5000, true), (1000, false)] {
-        let mesh = Mesh { models, shared };
-        let row = mesh.measure()?;
         let repository = if shared { "one" } else { "many" };
-        writeln!(
-            out,
-            "{models:<6}  {repository:<10}  {:<6.2}  {:<7.2}  {:<11.2}  {:<5}  {:<6.2}  {:.2}",
-            row.cold, row.rest, row.gone, row.moves, row.short, row.again
-        )?;
+        let name = format!("placing_{models}_models_{repository}_repository");
+        let mut group = criterion.benchmark_group(&name);
+        group.sampling_mode(SamplingMode::Flat);
+        let row = Mesh { models, shared }.measure(&mut Bench { group, folder: folder.join(name) })?;
+        let Row { cold, rest, gone, moves, short, again } = row;
+        table += &format!(
+            "{models:<6}  {repository:<10}  {cold:<6.2}  {rest:<7.2}  {gone:<11.2}  {moves:<5}  {short:<6.2}  {again:.2}\n"
+        );
         if shared {
-            goals += &goal(&format!("placing_cold_ms_{models}_models"), row.cold, COLD_MS);
-            goals += &goal(&format!("placing_worker_gone_ms_{models}_models"), row.gone, STEADY_MS);
+            let at_most =
+                |what: &str, target, ms| Goal::at_most(format!("placing_{what}_ms_{models}_models"), target, ms);
+            for goal in [at_most("cold", COLD_MS, cold), at_most("worker_gone", STEADY_MS, gone)] {
+                goals += &(goal.line() + "\n");
+            }
         }
     }
-    write!(out, "{goals}")
+    criterion.final_summary();
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "a placement decision for {REPLICAS} replicas on {WORKERS} workers in ms, Criterion's median of {SAMPLES} samples"
+    )?;
+    writeln!(out, "models  repository  cold    at rest  worker gone  moves  short   short again")?;
+    write!(out, "{table}{goals}")
 }
 
-fn goal(name: &str, measured: f64, target: f64) -> String {
-    let verdict = if measured <= target { "met" } else { "missed" };
-    format!("GOAL {name} {measured:.2} <= {target} {verdict}\n")
-}
-
-/// What is measured, in milliseconds.
+/// What is measured, in milliseconds; not a number where the command line leaves it out.
 struct Row {
     /// Everything is to be placed.
     cold: f64,
@@ -58,6 +79,31 @@ struct Row {
     again: f64,
 }
 
+/// The decisions of one mesh, and where Criterion leaves what it finds.
+struct Bench<'a> {
+    group: BenchmarkGroup<'a, WallTime>,
+    folder: PathBuf,
+}
+
+impl Bench<'_> {
+    /// Criterion's estimate of the median time of a decision, in milliseconds.
+    fn median(&mut self, name: &str, world: &World) -> io::Result<f64> {
+        let path = self.folder.join(name).join("new/estimates.json");
+        // What a run before has left is no estimate of this one.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.group.bench_function(name, |bencher| bencher.iter(|| place(black_box(world))));
+        let estimates = match std::fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(f64::NAN),
+            read => serde_json::from_slice::<serde_json::Value>(&read?)?,
+        };
+        let median = estimates["median"]["point_estimate"].as_f64();
+        median.map(|ns| ns / 1e6).ok_or_else(|| io::Error::other(format!("{} tells no median", path.display())))
+    }
+}
+
 struct Mesh {
     models: usize,
     /// Whether all workers have one repository; otherwise each has a different part of the models.
@@ -65,22 +111,22 @@ struct Mesh {
 }
 
 impl Mesh {
-    fn measure(&self) -> io::Result<Row> {
+    fn measure(&self, bench: &mut Bench<'_>) -> io::Result<Row> {
         let mut world = self.world(MEMORY)?;
-        let cold = median(&world);
+        let cold = bench.median("cold", &world)?;
         settle(&mut world);
-        let rest = median(&world);
+        let rest = bench.median("at_rest", &world)?;
         let lost = world.workers.swap_remove(WORKERS / 2);
-        let gone = median(&world);
+        let gone = bench.median("worker_gone", &world)?;
         let moves = place(&world).moves.len();
         assert!(moves > 0, "{:?} had nothing", lost.id);
         let mut world = self.world(MEMORY * 2 / 3)?;
         for (number, wanted) in world.wanted.iter_mut().enumerate() {
             wanted.priority = [Priority::Realtime, Priority::Standard, Priority::Batch][number % 3];
         }
-        let short = median(&world);
+        let short = bench.median("short", &world)?;
         settle(&mut world);
-        Ok(Row { cold, rest, gone, moves, short, again: median(&world) })
+        Ok(Row { cold, rest, gone, moves, short, again: bench.median("short_again", &world)? })
     }
 
     fn world(&self, memory: u64) -> io::Result<World> {
@@ -152,16 +198,4 @@ fn settle(world: &mut World) {
             }
         }
     }
-}
-
-fn median(world: &World) -> f64 {
-    let mut times: Vec<f64> = (0..RUNS)
-        .map(|_| {
-            let begun = SystemClock::now();
-            black_box(place(black_box(world)));
-            SystemClock::now().duration_since(begun).as_secs_f64() * 1000.0
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[RUNS / 2]
 }
