@@ -5,7 +5,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 
-const CASES: u64 = 400;
+const CASES: u64 = 20_000;
 
 /// A small mesh: the memory of each worker, the models, and what is there.
 struct Case {
@@ -103,9 +103,11 @@ impl Case {
     }
 }
 
+/// Nearly always as few as any assignment takes that is as good: of 140 meshes one takes more at most, and none more than four more.
 #[test]
 fn few_moves_lead_to_rest() {
-    let (mut done, mut fewest, mut worst) = (0, 0, (0, 0));
+    let (mut done, mut fewest) = (0, 0);
+    let mut off: Vec<(u32, u64)> = Vec::new();
     for seed in 0..CASES {
         let case = Case::draw(seed);
         let mut world = case.world();
@@ -131,10 +133,10 @@ fn few_moves_lead_to_rest() {
         case.fewest(&case.worth(&after), &mut Vec::new(), &mut case.memory.clone(), &mut best);
         assert!(best <= moves, "seed {seed}: the assignment itself was not found");
         (done, fewest) = (done + moves, fewest + best);
-        worst = worst.max((moves - best, seed));
+        off.extend((moves > best).then_some((moves - best, seed)));
     }
     let ratio = f64::from(done) / f64::from(fewest);
-    assert!(ratio <= 1.2, "{done} moves where {fewest} would do, worst by {} in seed {}", worst.0, worst.1);
-    // None is far off by itself.
-    assert!(worst.0 <= 4, "{} moves too many in seed {}; {ratio} of the fewest over all", worst.0, worst.1);
+    assert!(ratio <= 1.006, "{done} moves where {fewest} would do");
+    assert!(off.len() as u64 * 140 <= CASES, "{} of {CASES} take too many: {off:?}", off.len());
+    assert!(off.iter().all(|(more, _)| *more <= 4), "{off:?}");
 }
