@@ -115,7 +115,8 @@ impl Model {
                     answer.text.push_str(&piece.text);
                     answer.tokens.extend(piece.tokens);
                     answer.logprobs.extend(piece.logprobs);
-                    answer.end = piece.end;
+                    // How long it waited is no part of the answer.
+                    answer.end = piece.end.map(|end| End { queued_us: 0, ..end });
                 }
                 event::Body::Failed(failed) => {
                     let answer = answers.entry(failed.id).or_default();
