@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use prost::Message as _;
 use weft_client::{Keys, Mesh};
+use weft_proto::weft::state::v1::Event;
 use weft_runtime::Tasks;
-use weft_store::{EtcdStore, Store, etcd};
+use weft_store::{EtcdStore, Range, Store, etcd};
 use weft_types::SystemClock;
 
 use crate::calls::until;
@@ -29,6 +31,10 @@ pub struct Figures {
     pub violations: Vec<String>,
     /// Models that have exactly their replicas in the end.
     pub complete: usize,
+    /// Replicas that were placed, whoever did it.
+    pub placed: usize,
+    /// Those of them whose placement has an event.
+    pub told: usize,
 }
 
 /// Applies the models in `kills` parts; each time, two schedulers compete and the leader is killed at its first write.
@@ -39,7 +45,7 @@ pub async fn run(size: Size, kills: usize, lease_ttl: &str) -> Result<Figures> {
     let mesh = Mesh::follow(Arc::clone(&store), &keys, &tasks, None);
     mesh.synced().await;
     let mut placements = Placements::follow(&store, &keys, size).await?;
-    let fleet = Fleet::register(Arc::clone(&store), keys, size).await?;
+    let fleet = Fleet::register(Arc::clone(&store), keys.clone(), size).await?;
     fleet.answer(&mesh, &tasks);
     let start = |number: usize| {
         let id = format!("scheduler-{number}");
@@ -77,9 +83,37 @@ pub async fn run(size: Size, kills: usize, lease_ttl: &str) -> Result<Figures> {
     until("every replica to be ready", async || ready(&mesh.snapshot()) == all).await?;
     figures.violations.clone_from(&placements.violations);
     figures.complete = placements.complete();
+    figures.placed = placements.written;
+    figures.told = told(&*store, &keys).await?;
     ensure!(!tasks.failed(), "a task of the fleet failed");
     tasks.finish(Duration::from_secs(1)).await;
     Ok(figures)
+}
+
+/// Replicas whose placement has an event.
+async fn told(store: &dyn Store, keys: &Keys) -> Result<usize> {
+    let listing = store.read(Range::Prefix(keys.events())).await?;
+    let mut told = 0;
+    for entry in listing.entries {
+        let event = Event::decode(entry.value)?;
+        if event.reason == "ReplicasPlaced" {
+            told += replicas(&event.message).with_context(|| format!("a message of moves: {}", event.message))?;
+        }
+    }
+    Ok(told)
+}
+
+/// How many replicas a message is about.
+fn replicas(message: &str) -> Option<usize> {
+    if let Some((number, _)) = message.split_once(" replicas of ") {
+        return number.parse().ok();
+    }
+    let of_part = |part: &str| {
+        let (named, _) = part.split_once(": ")?;
+        let (named, more) = named.split_once(" and ").unwrap_or((named, "0 more"));
+        Some(named.split(", ").count() + more.strip_suffix(" more")?.parse::<usize>().ok()?)
+    };
+    message.split("; ").map(of_part).sum()
 }
 
 /// Waits until one of these leads.

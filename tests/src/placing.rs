@@ -146,6 +146,8 @@ pub struct Placements {
     size: Size,
     placed: BTreeMap<String, BTreeSet<String>>,
     workers: BTreeMap<String, u64>,
+    /// Replicas that were placed, whether or not they still are.
+    pub written: usize,
     /// The largest epoch that was seen, and when it was first seen.
     pub newest: Option<(u64, Instant)>,
     /// When the first and the last placement was seen.
@@ -162,7 +164,8 @@ impl Placements {
         ensure!(listing.entries.is_empty(), "something is placed already");
         let watch = store.watch(Range::Prefix(prefix.clone()), listing.revision + 1).await?;
         let (placed, workers) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { watch, prefix, size, placed, workers, newest: None, span: None, violations: Vec::new() })
+        let violations = Vec::new();
+        Ok(Self { watch, prefix, size, placed, workers, written: 0, newest: None, span: None, violations })
     }
 
     /// Replicas that are placed now.
@@ -210,6 +213,7 @@ impl Placements {
                         self.newest = Some((epoch, now));
                     }
                     self.span = Some((self.span.map_or(now, |(first, _)| first), now));
+                    self.written += 1;
                     if self.placed.entry(model).or_default().insert(worker.clone()) {
                         *self.workers.entry(worker).or_default() += 1;
                     }
@@ -258,6 +262,7 @@ mod tests {
             size: Size { workers: 3, models: 3, replicas: 1, offers: 3, capacity: 2 },
             placed: BTreeMap::new(),
             workers: BTreeMap::new(),
+            written: 0,
             newest: None,
             span: None,
             violations: Vec::new(),

@@ -5,8 +5,10 @@
 //! over repeats nothing, and a leader of the past tells nothing. What cannot be written, as in a store that is full, the
 //! leader keeps in memory ([`Untold`]) and lists all the same.
 //!
-//! What the leader does ([`moves`], its own election, the end of a cordon) is no state that can be looked at later: it waits in
-//! a queue ([`Occurred`]) for the next pass, and is lost with a leader that is killed before that.
+//! What the leader does is no state that can be looked at later. Its [`moves`] are told in the transaction that carries them out
+//! ([`telling`]), so that a leader that is killed loses no event of them. What else occurs (its own election, the end of a cordon, and
+//! moves whose events the store did not take) waits in a queue ([`Occurred`]) for the next pass, and is lost with a leader that is killed
+//! before that. All who tell share one [`Register`] of what was told.
 
 mod feed;
 mod findings;
@@ -14,10 +16,13 @@ mod ledger;
 mod listing;
 mod moves;
 mod occurred;
+mod place;
+mod register;
 mod rollouts;
 mod scaled;
 mod standing;
 mod stream;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod untold;
@@ -29,20 +34,21 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_store::{Commit, Compare, Error, Fence, LeaseId, Op, Range, Txn};
+use weft_store::{Commit, Compare, Error, Fence, Op, Txn};
 use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
 pub(crate) use feed::{Feed, follow};
 use findings::{Silence, of_snapshot, of_store};
-use ledger::{Due, KEPT_HOURS, Ledger};
+use ledger::Due;
+pub(crate) use moves::{Batch, batches};
 pub(crate) use occurred::Occurred;
+pub(crate) use register::Register;
 use standing::{Cordoned, of_cordons, of_unplaced};
 pub(crate) use stream::EventStream;
+pub(crate) use telling::Telling;
 pub(crate) use untold::Untold;
 
-/// How long events are kept after the first of their hour was told.
-const KEPT: Duration = Duration::from_secs(KEPT_HOURS * 3600);
 /// How often the store's members are asked how they are.
 const LOOK: Duration = Duration::from_secs(10);
 /// Between the first two attempts to write after a failure.
@@ -67,11 +73,6 @@ pub(crate) struct Herald {
     /// What was found about the store at the last look, and when the next one is due.
     store: Vec<findings::Finding>,
     next_look: Instant,
-    ledger: Ledger,
-    /// The term for which the ledger was read from the store.
-    term: Option<i64>,
-    /// The hour whose events hang on this lease.
-    lease: Option<(u64, LeaseId)>,
     /// Whether the last pass was a leader's.
     led: bool,
     /// The last own election that was told.
@@ -94,9 +95,6 @@ impl Herald {
             silence: Silence::default(),
             store: Vec::new(),
             next_look: SystemClock::now(),
-            ledger: Ledger::default(),
-            term: None,
-            lease: None,
             led: false,
             elected: None,
             cordoned: Cordoned::default(),
@@ -136,8 +134,8 @@ impl Herald {
     pub(crate) async fn pass(&mut self) -> Result<Pass, Error> {
         let fence = self.fence.borrow_and_update().clone();
         let Some(fence) = fence.filter(|fence| fence.holds(SystemClock::now())) else {
-            self.term = None;
             if std::mem::take(&mut self.led) {
+                self.inner.register.close().await;
                 self.inner.untold.clear();
                 self.inner.occurred.clear();
                 self.cordoned = Cordoned::default();
@@ -158,14 +156,10 @@ impl Herald {
         self.inner.occurred.extend(self.cordoned.observe(&snapshot));
         let hour = hour_now();
         // Even when nothing is found: what was told before and is over now would otherwise not be news when it comes again.
-        if self.term != Some(fence.create_revision) {
-            self.read_ledger(hour).await?;
-            self.term = Some(fence.create_revision);
-        }
+        let due = self.inner.register.open(&self.inner, fence.create_revision, hour).await?.ledger.due(&found, hour);
         if self.elected.replace(fence.create_revision) != Some(fence.create_revision) {
             self.inner.occurred.extend([standing::elected(&self.inner.options.id, fence.create_revision)]);
         }
-        let due = self.ledger.due(&found, hour);
         self.inner.untold.keep(&due, &self.inner.options.id, SystemClock::wall());
         if self.tell_occurred(hour, &fence).await? == Pass::Lost {
             return Ok(Pass::Lost);
@@ -173,7 +167,7 @@ impl Herald {
         for due in due {
             if let Commit::Lost(_) = self.tell(&due, hour, &fence).await? {
                 // Nothing else under this fence and ledger would fare better.
-                self.term = None;
+                self.inner.register.close().await;
                 return Ok(Pass::Lost);
             }
         }
@@ -183,10 +177,13 @@ impl Herald {
     /// Tells what was done since the last pass. What is not written stays in the queue.
     async fn tell_occurred(&mut self, hour: u64, fence: &Fence) -> Result<Pass, Error> {
         while let Some(finding) = self.inner.occurred.first() {
-            if let Some(due) = self.ledger.occurrence(&finding, hour)
+            let page = self.inner.register.open(&self.inner, fence.create_revision, hour).await?;
+            let due = page.ledger.occurrences(&[finding], &mut page.ledger.counts(hour)).pop();
+            drop(page);
+            if let Some(due) = due
                 && let Commit::Lost(_) = self.tell(&due, hour, fence).await?
             {
-                self.term = None;
+                self.inner.register.close().await;
                 return Ok(Pass::Lost);
             }
             self.inner.occurred.told();
@@ -201,49 +198,23 @@ impl Herald {
         self.next_look = SystemClock::now() + LOOK;
     }
 
-    /// What was told already, by whomever.
-    async fn read_ledger(&mut self, hour: u64) -> Result<(), Error> {
-        let events = self.inner.keys.events();
-        let listing = self.inner.store.read(Range::Prefix(events.clone())).await?;
-        let told = listing.entries.iter().filter_map(|entry| {
-            let (hour, id) = entry.key.strip_prefix(&events)?.split_once('/')?;
-            Some((hour.parse::<u64>().ok()?, id, entry.lease))
-        });
-        self.lease = told.clone().find(|told| told.0 == hour).and_then(|(hour, _, lease)| Some((hour, lease?)));
-        self.ledger = Ledger::of(told.map(|(hour, id, _)| (hour, id)), hour);
-        Ok(())
-    }
-
-    async fn tell(&mut self, due: &Due, hour: u64, fence: &Fence) -> Result<Commit, Error> {
-        let event =
-            self.inner.untold.get(&due.id).unwrap_or_else(|| due.event(&self.inner.options.id, SystemClock::wall()));
-        let lease = self.lease_of(hour).await?;
-        let key = self.inner.keys.event(hour, &due.id);
+    async fn tell(&self, due: &Due, hour: u64, fence: &Fence) -> Result<Commit, Error> {
+        let Inner { store, register, untold, keys, options, .. } = &*self.inner;
+        let event = untold.get(&due.id).unwrap_or_else(|| due.event(&options.id, SystemClock::wall()));
+        let lease = register.lease(&**store, hour).await?;
+        let key = keys.event(hour, &due.id);
         let unwritten = Compare::CreateRevision(key.clone(), 0);
         let put = Op::Put { key, value: Bytes::from(event.encode_to_vec()), lease: Some(lease) };
-        let txn = Txn { compares: vec![fence.compare(), unwritten], ops: vec![put] };
-        let commit = self.inner.store.commit(txn).await.inspect_err(|error| {
-            if matches!(error, Error::LeaseLost(_)) {
-                self.lease = None;
+        let commit = store.commit(Txn { compares: vec![fence.compare(), unwritten], ops: vec![put] }).await;
+        match commit {
+            Ok(Commit::Done(_)) => {
+                register.told(std::slice::from_ref(due), hour).await;
+                untold.written(&due.id);
             }
-        })?;
-        if let Commit::Done(_) = commit {
-            self.ledger.told(due, hour);
-            self.inner.untold.written(&due.id);
+            Err(Error::LeaseLost(lease)) => register.lost(lease).await,
+            Ok(Commit::Lost(_)) | Err(_) => {}
         }
-        Ok(commit)
-    }
-
-    /// The lease that the hour's events hang on: one for all of them, never renewed.
-    async fn lease_of(&mut self, hour: u64) -> Result<LeaseId, Error> {
-        match self.lease {
-            Some((of, lease)) if of == hour => Ok(lease),
-            _ => {
-                let lease = self.inner.store.grant(KEPT).await?;
-                self.lease = Some((hour, lease));
-                Ok(lease)
-            }
-        }
+        commit
     }
 }
 

@@ -60,7 +60,7 @@ pub use weft_journal::Payloads as JobPayloads;
 
 use control::ToLeader;
 use cordon::Expiry;
-use events::{Feed, Herald, Occurred, Untold};
+use events::{Feed, Herald, Occurred, Register, Untold};
 use failures::Failures;
 use figures::{Gauge, Inquiry};
 use grpc::Surface;
@@ -123,6 +123,8 @@ pub(crate) struct Inner {
     pub(crate) untold: Untold,
     /// What the leader has done and not told yet.
     pub(crate) occurred: Occurred,
+    /// What was told.
+    pub(crate) register: Register,
     /// What had no place when the leader last looked; empty for whoever does not lead.
     pub(crate) unplaced: watch::Sender<Arc<[Unplaced]>>,
     /// What those hear who watch events.
@@ -157,6 +159,7 @@ impl Scheduler {
             moves_written: AtomicU64::new(0),
             untold: Untold::default(),
             occurred: Occurred::default(),
+            register: Register::default(),
             unplaced: watch::Sender::default(),
             feed: Feed::new(tasks.stopping()),
             figures,

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use weft_client::Snapshot;
 use weft_policy::place::{Key, Move, Plan, Unplaced, Why, place};
 use weft_store::{Commit, Fence, Op, Revision, Txn};
 use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
+use crate::events::{Batch, Telling, batches};
 use crate::observe::{refused, world};
 
 /// Transactions that are on their way to the store at once.
@@ -35,6 +37,14 @@ pub(crate) struct Placer {
     /// The revision of the barrier that writes of moves compare; `None` before the first in a term, and once a write may have been lost
     /// sight of: such a write may still arrive, after a decision that knows nothing of it.
     barrier: Option<Revision>,
+}
+
+/// One transaction of a plan.
+struct Write {
+    moves: Vec<Move>,
+    txn: Txn,
+    /// What tells of it in the same transaction; `None` where that cannot be written.
+    telling: Option<Telling>,
 }
 
 impl Placer {
@@ -115,8 +125,22 @@ impl Placer {
         let mut span = self.inner.scope.start_internal("weft.scheduler.place", None);
         span.set("weft.epoch", fence.create_revision);
         span.set("weft.moves", i64::try_from(plan.moves.len()).unwrap_or(i64::MAX));
-        let transactions = write::transactions(&plan, &snapshot, &self.inner.keys, (&fence, barrier));
-        self.write(transactions, &plan).await.inspect_err(|_| span.fail("STORE_UNAVAILABLE"))
+        let writes = self.writes(&plan, &snapshot, (&fence, barrier)).await;
+        self.write(writes).await.inspect_err(|_| span.fail("STORE_UNAVAILABLE"))
+    }
+
+    /// The plan as transactions, each with what tells of it.
+    async fn writes(&self, plan: &Plan, snapshot: &Snapshot, (fence, barrier): (&Fence, Revision)) -> Vec<Write> {
+        let batches = batches(&plan.moves, snapshot.revision);
+        let tellings = self.inner.tellings(&batches, fence).await.inspect_err(|error| {
+            tracing::warn!(%error, "events of moves cannot be written now: they are told after them");
+        });
+        let mut tellings = tellings.into_iter().flatten();
+        let write = |Batch { moves, .. }: Batch| {
+            let txn = write::transaction(&moves, plan, snapshot, &self.inner.keys, (fence, barrier));
+            Write { moves, txn, telling: tellings.next() }
+        };
+        batches.into_iter().map(write).collect()
     }
 
     /// Writes the barrier: what was sent before it and has not arrived does nothing any more. The next pass decides on a snapshot that shows
@@ -130,27 +154,30 @@ impl Placer {
         Ok(())
     }
 
-    /// Commits the transactions, some at a time, and tells what was done. One that is lost or fails ends the pass after those beside
-    /// it: the leadership is over, or the records have changed, and in both cases news is on its way. Each transaction holds or not
-    /// by itself, so their order does not matter.
-    async fn write(&mut self, transactions: Vec<Txn>, plan: &Plan) -> Result<(), weft_store::Error> {
-        let mut batches = transactions.into_iter().zip(plan.moves.chunks(write::MOVES));
-        let (mut done, mut outcome) = (Vec::new(), Ok(true));
+    /// Commits the transactions, some at a time, and tells what was done where they did not. One that is lost or fails ends the pass
+    /// after those beside it: the leadership is over, or the records have changed, and in both cases news is on its way. Each transaction
+    /// holds or not by itself, so their order does not matter.
+    async fn write(&mut self, writes: Vec<Write>) -> Result<(), weft_store::Error> {
+        let mut writes = writes.into_iter();
+        let (mut untold, mut outcome) = (Vec::new(), Ok(true));
         while let Ok(true) = outcome {
-            let some: Vec<(Txn, &[Move])> = batches.by_ref().take(IN_FLIGHT).collect();
+            let some: Vec<Write> = writes.by_ref().take(IN_FLIGHT).collect();
             if some.is_empty() {
                 break;
             }
-            let store = &self.inner.store;
-            let commit = |(transaction, moves)| async move { (moves, store.commit(transaction).await) };
+            let inner = &self.inner;
+            let commit = |Write { moves, txn, telling }: Write| async move {
+                (moves, inner.commit_telling(txn, telling.as_ref()).await)
+            };
             for (moves, commit) in join_all(some.into_iter().map(commit)).await {
                 match commit {
-                    Ok(Commit::Done(revision)) => {
+                    Ok((Commit::Done(revision), is_told)) => {
                         self.written = self.written.max(revision);
                         self.inner.moves_written.fetch_add(moves.len() as u64, Ordering::Relaxed);
-                        done.extend_from_slice(moves);
+                        moves.iter().for_each(|change| tracing::info!(?change, "placement written"));
+                        untold.extend(moves.into_iter().filter(|_| !is_told));
                     }
-                    Ok(Commit::Lost(revision)) => {
+                    Ok((Commit::Lost(revision), _)) => {
                         tracing::info!(revision, "the mesh has changed under a placement: looking again");
                         // Perhaps it was the barrier that has changed: one whose write was lost sight of has arrived.
                         (outcome, self.barrier) = (outcome.and(Ok(false)), None);
@@ -159,10 +186,9 @@ impl Placer {
                 }
             }
         }
-        for change in &done {
-            tracing::info!(?change, "placement written");
+        if !untold.is_empty() {
+            self.inner.occurred.moved(&untold, self.written);
         }
-        self.inner.occurred.moved(&done, self.written);
         outcome.map(drop)
     }
 

@@ -1,6 +1,7 @@
 //! Whole schedulers over the embedded store, with workers that do as they are told.
 
 mod cordons;
+mod killed;
 mod late;
 
 use std::sync::{Arc, Mutex};

@@ -52,11 +52,12 @@ fn main() -> io::Result<()> {
         let seeds = if asked.is_empty() || scenario.name == Scenario::DAYS { 1 } else { SEEDS };
         let figures = compare(scenario, seeds, &folder)?;
         if scenario.name == "mixed" {
-            goals = told(&figures);
+            goals += &told(scenario.name, &figures);
         }
     }
     if all || named("large") {
-        compare(&Scenario::large(), 1, &folder)?;
+        let large = Scenario::large();
+        goals += &told(large.name, &compare(&large, 1, &folder)?);
     }
     tell(&format!("\n{goals}"))
 }
@@ -84,11 +85,12 @@ fn compare(scenario: &Scenario, seeds: u64, folder: &std::path::Path) -> io::Res
     Ok(rows.first().map(|row| row.2).unwrap_or_default())
 }
 
-fn told(figures: &Figures) -> String {
+/// The goals of what realtime and batch calls share.
+fn told(scenario: &str, figures: &Figures) -> String {
     let goals = [
-        Goal::at_least("sim_mixed_utilization_percent", 92.0, figures.utilization),
-        Goal::at_most("sim_mixed_missed_percent", 0.1, figures.missed),
-        Goal::at_most("sim_mixed_switch_p99_ms", 5.0, figures.switch),
+        Goal::at_least(format!("sim_{scenario}_utilization_percent"), 92.0, figures.utilization),
+        Goal::at_most(format!("sim_{scenario}_missed_percent"), 0.1, figures.missed),
+        Goal::at_most(format!("sim_{scenario}_switch_p99_ms"), 5.0, figures.switch),
     ];
     goals.iter().map(|goal| goal.line() + "\n").collect()
 }

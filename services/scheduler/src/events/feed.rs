@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use weft_proto::weft::state::v1::Event;
 use weft_store::{Change, Mirror, MirrorEvent, Range, Revision};
 
+use super::place::{Place, places};
 use crate::Inner;
 
 /// Events that wait for the slowest watcher. Whoever falls further behind loses its watch, not the others theirs.
@@ -18,8 +19,8 @@ pub(super) const WATCHERS: usize = 256;
 /// What happened, as watchers hear it.
 #[derive(Clone, Debug)]
 pub(super) enum Told {
-    /// An event, and the revision at which it was written.
-    Event(Revision, Arc<Event>),
+    /// An event, and where it stands.
+    Event(Place, Arc<Event>),
     /// The store is another one, or has gone back: revisions from before mean nothing.
     Replaced,
 }
@@ -54,11 +55,14 @@ pub(crate) async fn follow(inner: Arc<Inner>, cancel: CancellationToken) {
             inner.feed.tell(Told::Replaced);
         }
         newest = revision;
-        for change in changes {
-            // An event that goes with its hour is no news.
-            let Change::Put(entry) = change else { continue };
+        // An event that goes with its hour is no news. All changes of one revision are told at once.
+        let put = changes.into_iter().filter_map(|change| match change {
+            Change::Put(entry) => Some(entry),
+            Change::Delete { .. } => None,
+        });
+        for (place, entry) in places(put.collect()) {
             if let Ok(event) = Event::decode(entry.value) {
-                inner.feed.tell(Told::Event(entry.mod_revision, Arc::new(event)));
+                inner.feed.tell(Told::Event(place, Arc::new(event)));
             }
         }
     };

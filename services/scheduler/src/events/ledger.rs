@@ -15,6 +15,9 @@ pub(super) const KEPT_HOURS: u64 = 6;
 /// The longest subject and the longest message, in bytes: keys in the store can be long.
 const LONGEST: usize = 512;
 
+/// How many were told of each reason.
+pub(super) type Counts = BTreeMap<String, usize>;
+
 /// What was told.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -23,8 +26,8 @@ pub(super) struct Ledger {
     /// What stood in the store when it was read, whether or not it is still so: no occurrence is told twice.
     stood: BTreeSet<String>,
     hour: u64,
-    /// How many of each reason in that hour.
-    counts: BTreeMap<String, usize>,
+    /// Those of that hour.
+    counts: Counts,
 }
 
 /// An event that is to be told.
@@ -57,7 +60,7 @@ impl Ledger {
     /// longer found is forgotten: it is news when it comes again.
     pub(super) fn due(&mut self, found: &[Finding], hour: u64) -> Vec<Due> {
         if hour != self.hour {
-            (self.hour, self.counts) = (hour, BTreeMap::new());
+            (self.hour, self.counts) = (hour, Counts::new());
         }
         let found: BTreeMap<String, &Finding> = found.iter().map(|finding| (id(finding), finding)).collect();
         self.told.retain(|told, last| found.contains_key(told) && hour.saturating_sub(*last) < KEPT_HOURS);
@@ -74,22 +77,34 @@ impl Ledger {
         told
     }
 
-    /// An occurrence as it is to be told; `None` when it was told already, or too much of its kind was in this hour.
-    pub(super) fn occurrence(&self, finding: &Finding, hour: u64) -> Option<Due> {
-        let id = id(finding);
-        let count = self.counts.get(finding.reason).copied().unwrap_or(0);
-        let count = if hour == self.hour { count + 1 } else { 1 };
-        let is_told = self.stood.contains(&id) || count > OCCURRENCES_PER_HOUR;
-        (!is_told).then(|| due(id, finding, count == OCCURRENCES_PER_HOUR))
+    /// How many of each reason were told in this hour.
+    pub(super) fn counts(&self, hour: u64) -> Counts {
+        if hour == self.hour { self.counts.clone() } else { Counts::new() }
+    }
+
+    /// Occurrences as they are to be told, and counted: not those that were told already, nor more of a reason than an hour tells.
+    pub(super) fn occurrences(&self, found: &[Finding], counts: &mut Counts) -> Vec<Due> {
+        let mut told = Vec::new();
+        for finding in found {
+            let (id, count) = (id(finding), counts.entry(finding.reason.to_owned()).or_default());
+            if *count < OCCURRENCES_PER_HOUR && !self.stood.contains(&id) {
+                *count += 1;
+                told.push(due(id, finding, *count == OCCURRENCES_PER_HOUR));
+            }
+        }
+        told
     }
 
     /// This one has been told, in this hour.
     pub(super) fn told(&mut self, due: &Due, hour: u64) {
-        if hour != self.hour {
-            (self.hour, self.counts) = (hour, BTreeMap::new());
+        if hour > self.hour {
+            (self.hour, self.counts) = (hour, Counts::new());
         }
         self.told.insert(due.id.clone(), hour);
-        *self.counts.entry(due.reason.to_owned()).or_default() += 1;
+        // A write that took longer than its hour is none of the next one's.
+        if hour == self.hour {
+            *self.counts.entry(due.reason.to_owned()).or_default() += 1;
+        }
     }
 }
 
@@ -201,7 +216,8 @@ mod tests {
     fn occurrences_are_told_once_and_within_a_bound() {
         let mut ledger = Ledger::default();
         let tell = |ledger: &mut Ledger, number: usize, hour| {
-            let due = ledger.occurrence(&finding("Moved", format!("s{number}"), 1), hour);
+            let found = [finding("Moved", format!("s{number}"), 1)];
+            let due = ledger.occurrences(&found, &mut ledger.counts(hour)).pop();
             due.inspect(|due| ledger.told(due, hour))
         };
         let first = tell(&mut ledger, 0, 1).expect("news");
@@ -212,6 +228,10 @@ mod tests {
         assert_eq!(told.len(), OCCURRENCES_PER_HOUR - 1);
         assert_eq!(told.iter().filter(|due| due.message.contains("more of these")).count(), 1);
         assert!(tell(&mut ledger, 5000, 2).is_some(), "another hour");
+        let many: Vec<Finding> =
+            (0..2 * OCCURRENCES_PER_HOUR).map(|number| finding("Moved", format!("t{number}"), 1)).collect();
+        let told = ledger.occurrences(&many, &mut ledger.counts(2));
+        assert_eq!(told.len(), OCCURRENCES_PER_HOUR - 1, "those of one look count as well");
         // States have their own bound: occurrences do not use it up.
         assert_eq!(ledger.due(&[finding("Other", "x", 1)], 2).len(), 1);
     }

@@ -8,7 +8,7 @@ use weft_policy::place::Move;
 use weft_store::Revision;
 
 use super::findings::Finding;
-use super::moves::of_moves;
+use super::moves::{MODELS, of_moves};
 
 /// More than an hour tells of one kind. What comes on top of it, while the store does not take events, is dropped.
 const MOST: usize = 2048;
@@ -22,9 +22,9 @@ pub(crate) struct Occurred {
 }
 
 impl Occurred {
-    /// These moves were written, the last of them at `revision`.
+    /// These moves were written without their events, the last of them at `revision`.
     pub(crate) fn moved(&self, moves: &[Move], revision: Revision) {
-        self.extend(of_moves(moves, revision));
+        self.extend(of_moves(moves, MODELS, revision));
         self.wake();
     }
 

@@ -16,10 +16,11 @@ use tonic::Status;
 use weft_proto::status_of;
 use weft_proto::weft::control::v1::{WatchEventsRequest, WatchEventsResponse};
 use weft_proto::weft::state::v1::{Event, Severity};
-use weft_store::{Listing, Revision};
+use weft_store::Listing;
 use weft_types::{Deadline, Error, Reason, Result};
 
 use super::feed::Told;
+use super::place::{Place, places};
 use crate::Inner;
 
 /// The answers of a watch.
@@ -46,11 +47,11 @@ impl Inner {
         let listing = self.stored_events(deadline).await?;
         let now = Token::of(&listing);
         let at = after.unwrap_or(now);
-        if at.store != now.store || at.revision > now.revision {
+        if at.store != now.store || at.place > now.place {
             return Err(Error::invalid("resume_token", "is of another state store: begin without one"));
         }
         let stopping = self.feed.stopping.clone();
-        let mut backlog = backlog(listing, at.revision);
+        let mut backlog = backlog(listing, at.place);
         backlog.retain(|(_, event)| filter.takes(event));
         let watch = Watch { begun: false, backlog, now, at, receiver, filter, stopping, _permit: permit };
         Ok(Box::pin(stream::unfold(Some(watch), |watch| async move {
@@ -64,18 +65,15 @@ impl Inner {
     }
 }
 
-/// What stands in the store after a revision, in the order in which it was written.
-fn backlog(listing: Listing, after: Revision) -> VecDeque<(Revision, Event)> {
-    let entries = listing.entries.into_iter().filter(|entry| entry.mod_revision > after);
-    let mut events: Vec<(Revision, Event)> =
-        entries.filter_map(|entry| Some((entry.mod_revision, Event::decode(entry.value).ok()?))).collect();
-    events.sort_by_key(|(revision, _)| *revision);
-    events.into()
+/// What stands in the store after a place, in the order in which it was written.
+fn backlog(listing: Listing, after: Place) -> VecDeque<(Place, Event)> {
+    let entries = places(listing.entries).into_iter().filter(|(place, _)| *place > after);
+    entries.filter_map(|(place, entry)| Some((place, Event::decode(entry.value).ok()?))).collect()
 }
 
 struct Watch {
     begun: bool,
-    backlog: VecDeque<(Revision, Event)>,
+    backlog: VecDeque<(Place, Event)>,
     /// What was listed: everything up to here is in the backlog.
     now: Token,
     /// Everything up to here was told, or is none of this watch's.
@@ -91,11 +89,11 @@ impl Watch {
         if !std::mem::replace(&mut self.begun, true) {
             return Ok(self.answer(None));
         }
-        if let Some((revision, event)) = self.backlog.pop_front() {
-            self.at.revision = revision;
+        if let Some((place, event)) = self.backlog.pop_front() {
+            self.at.place = place;
             return Ok(self.answer(Some(event)));
         }
-        self.at.revision = self.at.revision.max(self.now.revision);
+        self.at.place = self.at.place.max(self.now.place);
         loop {
             // An event that is not taken here waits in the channel.
             let told = tokio::select! {
@@ -104,8 +102,8 @@ impl Watch {
                 told = self.receiver.recv() => told,
             };
             match told {
-                Ok(Told::Event(revision, event)) if revision > self.at.revision => {
-                    self.at.revision = revision;
+                Ok(Told::Event(place, event)) if place > self.at.place => {
+                    self.at.place = place;
                     if self.filter.takes(&event) {
                         return Ok(self.answer(Some(Event::clone(&event))));
                     }
@@ -134,24 +132,24 @@ impl Watch {
     }
 }
 
-/// Where a watch stands: which store, and up to which revision everything was told.
+/// Where a watch stands: in which store, and up to which place everything was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     store: u64,
-    revision: Revision,
+    place: Place,
 }
 
 impl Token {
     /// Everything that was listed.
     pub(super) const fn of(listing: &Listing) -> Self {
-        Self { store: listing.store, revision: listing.revision }
+        Self { store: listing.store, place: Place::after(listing.revision) }
     }
 
     fn parse(text: &str) -> Result<Self> {
         let parse = || {
-            let (store, revision) = text.split_once('-')?;
-            let token = Self { store: u64::from_str_radix(store, 16).ok()?, revision: revision.parse().ok()? };
-            (token.revision >= 0 && token.to_string() == text).then_some(token)
+            let (store, place) = text.split_once('-')?;
+            let token = Self { store: u64::from_str_radix(store, 16).ok()?, place: Place::parse(place)? };
+            (token.to_string() == text).then_some(token)
         };
         parse().ok_or_else(|| Error::invalid("resume_token", "is none that was told"))
     }
@@ -159,7 +157,7 @@ impl Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:x}-{}", self.store, self.revision)
+        write!(formatter, "{:x}-{}", self.store, self.place)
     }
 }
 

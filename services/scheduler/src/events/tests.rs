@@ -1,5 +1,6 @@
 //! Heralds of whole schedulers, over a store that can be full.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -7,9 +8,10 @@ use tonic::{Request, async_trait};
 use weft_proto::weft::control::v1::ListEventsRequest;
 use weft_proto::weft::control::v1::events_server::Events as _;
 use weft_proto::weft::state::v1::{Event, Leader};
-use weft_store::{Listing, Member, MemoryStore, Revision, Store, Watch};
+use weft_store::{LeaseId, Listing, Member, MemoryStore, Range, Revision, Store, Watch};
 
 use super::*;
+use crate::fixture::{key, worker};
 use crate::grpc::Surface;
 use crate::tests::{Cluster, Members, PATIENCE, request};
 use crate::{Options, Scheduler};
@@ -29,7 +31,7 @@ impl Narrow {
 
     fn take(&self) -> Result<(), Error> {
         match self.is_full.load(Ordering::SeqCst) {
-            true => Err(Error::Refused("database space exceeded".to_owned())),
+            true => Err(Error::Unavailable("database space exceeded".to_owned())),
             false => Ok(()),
         }
     }
@@ -218,7 +220,10 @@ async fn what_a_full_store_does_not_take_is_told_all_the_same() {
 async fn what_went_unseen_between_two_leaders_is_news_when_it_comes_again() {
     let stage = Stage::new().await;
     stage.alarm(&["NOSPACE"]);
-    stage.herald(stage.term).0.pass().await.expect("told");
+    let (mut first, leads) = stage.herald(stage.term);
+    first.pass().await.expect("told");
+    leads.send_replace(None);
+    assert_eq!(first.pass().await.expect("nothing to do"), Pass::Idle);
     // As if that had been in the hour before.
     let entry = stage.stored().await.remove(0);
     let (hour, id) =
@@ -235,6 +240,36 @@ async fn what_went_unseen_between_two_leaders_is_news_when_it_comes_again() {
     herald.next_look = SystemClock::now();
     herald.pass().await.expect("told");
     assert_eq!(stage.stored().await.len(), 2);
+}
+
+/// Removals are what a full store takes: their events come when it has room again.
+#[tokio::test]
+async fn what_is_done_does_not_wait_for_its_events() {
+    let store = Narrow::new();
+    let cluster = Cluster::over(Arc::clone(&store) as Arc<dyn Store>);
+    let (scheduler, _tasks) = cluster.scheduler("s1", Options::default());
+    let surface = Surface(Arc::clone(&scheduler.inner));
+    cluster.join(&worker("w1", 1, &[("m", 1)])).await;
+    cluster.until_placed(&[key("w1", "m", 1)]).await;
+    let told = |events: &[Event]| events.iter().map(|event| event.reason.clone()).collect::<Vec<_>>();
+    assert_eq!(told(&events(&surface, 1).await), ["ReplicasPlaced"]);
+    store.is_full.store(true, Ordering::SeqCst);
+    // What its worker does not offer any more is removed.
+    Cluster::over(Arc::new(store.inner.clone())).join(&worker("w1", 1, &[])).await;
+    cluster.until_placed(&[]).await;
+    store.is_full.store(false, Ordering::SeqCst);
+    assert_eq!(told(&events(&surface, 2).await), ["ReplicasRemoved", "ReplicasPlaced"]);
+
+    // Nor for their lease.
+    let entries = cluster.store.read(Range::Prefix(cluster.keys.events())).await.expect("read").entries;
+    let leases: BTreeSet<LeaseId> = entries.iter().filter_map(|entry| entry.lease).collect();
+    for lease in leases {
+        cluster.store.revoke(lease).await.expect("it was there");
+    }
+    cluster.join(&worker("w2", 1, &[("n", 1)])).await;
+    cluster.until_placed(&[key("w2", "n", 1)]).await;
+    let news = events(&surface, 1).await;
+    assert_eq!((told(&news), news[0].subject.as_str()), (vec!["ReplicasPlaced".to_owned()], "models/n"));
 }
 
 #[tokio::test]

@@ -8,19 +8,17 @@ use weft_store::{Compare, Fence, Op, Revision, Txn};
 
 use crate::observe::replica_key;
 
-/// Moves in one transaction, each with its own comparison: the store takes 128, and two are the fence's and the barrier's.
-pub(super) const MOVES: usize = 100;
-
-/// The writes that carry out `plan`, decided on `snapshot`.
+/// The write that carries out some moves of `plan`, decided on `snapshot`.
 ///
-/// Each holds only while the leader leads, while the barrier is where it was, and while what it changes is as the snapshot told, so a write
-/// that was delayed or decided on an old snapshot does nothing.
-pub(super) fn transactions(
+/// It holds only while the leader leads, while the barrier is where it was, and while what it changes is as the snapshot told, so a write
+/// that was delayed or decided on an old snapshot does nothing, and a repeated one nothing more.
+pub(super) fn transaction(
+    moves: &[Move],
     plan: &Plan,
     snapshot: &Snapshot,
     keys: &Keys,
     (fence, barrier): (&Fence, Revision),
-) -> Vec<Txn> {
+) -> Txn {
     let epoch = u64::try_from(fence.create_revision).unwrap_or(0);
     let device = |id: &DeviceId| PlacementDevice { kind: id.kind.clone(), ordinal: id.ordinal };
     let change = |change: &Move| match change {
@@ -36,12 +34,9 @@ pub(super) fn transactions(
             (Compare::ModRevision(key.clone(), revision), Op::Delete(key))
         }
     };
-    let transaction = |moves: &[Move]| {
-        let (mut compares, ops): (Vec<_>, Vec<_>) = moves.iter().map(change).unzip();
-        compares.extend([fence.compare(), Compare::ModRevision(keys.barrier(), barrier)]);
-        Txn { compares, ops }
-    };
-    plan.moves.chunks(MOVES).map(transaction).collect()
+    let (mut compares, ops): (Vec<_>, Vec<_>) = moves.iter().map(change).unzip();
+    compares.extend([fence.compare(), Compare::ModRevision(keys.barrier(), barrier)]);
+    Txn { compares, ops }
 }
 
 #[cfg(test)]
@@ -52,22 +47,11 @@ mod tests {
     use bytes::Bytes;
     use std::sync::Arc;
     use weft_policy::place::Why;
-    use weft_store::{Commit, MAX_OPS, MemoryStore, Store as _};
+    use weft_store::{Commit, MemoryStore, Store as _};
     use weft_types::SystemClock;
 
     fn fence(create_revision: i64) -> Fence {
         Fence { key: "leader".to_owned(), create_revision, valid_until: SystemClock::now() }
-    }
-
-    #[test]
-    fn a_large_plan_is_cut_to_what_the_store_takes() {
-        let place = |number: u64| Move::Place(place_key(&key("w1", "m", number)), Why::Missing);
-        let plan = Plan { moves: (1..=250).map(place).collect(), ..Plan::default() };
-        let transactions = transactions(&plan, &snapshot(&[]), &Keys::new("t"), (&fence(7), 0));
-        let sizes: Vec<usize> = transactions.iter().map(|transaction| transaction.ops.len()).collect();
-        assert_eq!(sizes, [100, 100, 50]);
-        assert!(transactions.iter().all(|transaction| transaction.compares.len() <= MAX_OPS));
-        assert!(transactions.iter().all(|transaction| transaction.compares.contains(&fence(7).compare())));
     }
 
     #[test]
@@ -77,7 +61,8 @@ mod tests {
             vec![Move::Place(one.clone(), Why::Missing), Move::Place(place_key(&key("w1", "m", 2)), Why::Missing)];
         let devices = [(one, DeviceId { kind: "cuda".to_owned(), ordinal: 3 })].into();
         let plan = Plan { moves, devices, ..Plan::default() };
-        let transaction = transactions(&plan, &snapshot(&[]), &Keys::new("t"), (&fence(7), 0)).remove(0);
+        let keys = Keys::new("t");
+        let transaction = transaction(&plan.moves, &plan, &snapshot(&[]), &keys, (&fence(7), 0));
         let written = transaction.ops.into_iter().map(|op| match op {
             Op::Put { value, .. } => Placement::decode(value).expect("a placement"),
             other => panic!("{other:?}"),
@@ -97,18 +82,20 @@ mod tests {
         let (one, mut mesh) = (key("w1", "m", 1), snapshot(&[]));
         let place = Plan { moves: vec![Move::Place(place_key(&one), Why::Missing)], ..Plan::default() };
         let remove = Plan { moves: vec![Move::Remove(place_key(&one), Why::Excess)], ..Plan::default() };
-        let write = |plan: &Plan, mesh: &Snapshot, term| transactions(plan, mesh, &keys, (&fence(term), 0)).remove(0);
+        let write = |plan: &Plan, mesh: &Snapshot, term, barrier| {
+            transaction(&plan.moves, plan, mesh, &keys, (&fence(term), barrier))
+        };
         let commit = async |txn| matches!(store.commit(txn).await, Ok(Commit::Done(_)));
 
-        assert!(!commit(write(&place, &mesh, term - 1)).await, "a leader of the past placed");
-        assert!(commit(write(&place, &mesh, term)).await);
-        assert!(!commit(write(&place, &mesh, term)).await, "placed twice");
-        assert!(!commit(write(&remove, &mesh, term)).await, "removed what it had not seen");
+        assert!(!commit(write(&place, &mesh, term - 1, 0)).await, "a leader of the past placed");
+        assert!(commit(write(&place, &mesh, term, 0)).await);
+        assert!(!commit(write(&place, &mesh, term, 0)).await, "placed twice");
+        assert!(!commit(write(&remove, &mesh, term, 0)).await, "removed what it had not seen");
         placement(&mut mesh, &one, term + 1);
-        assert!(!commit(write(&remove, &mesh, term + 1)).await, "a leader of the future removed");
-        let late = write(&remove, &mesh, term);
+        assert!(!commit(write(&remove, &mesh, term + 1, 0)).await, "a leader of the future removed");
+        let late = write(&remove, &mesh, term, 0);
         let Ok(Commit::Done(barrier)) = store.commit(put(keys.barrier())).await else { panic!("no barrier") };
         assert!(!commit(late).await, "what was sent before the barrier has arrived after it");
-        assert!(commit(transactions(&remove, &mesh, &keys, (&fence(term), barrier)).remove(0)).await);
+        assert!(commit(write(&remove, &mesh, term, barrier)).await);
     }
 }

@@ -122,8 +122,9 @@ impl<'a> Models<'a> {
                 continue;
             };
             if holding.state == State::Failed {
+                // A failure that is not remembered was of before somebody asked again: it blocks its worker, but speaks against nothing.
                 let workers = self.failed.entry((&key.model, key.version)).or_default();
-                workers.entry(&key.worker).or_insert(Failed { blocked: true, loads: 1 }).blocked = true;
+                workers.entry(&key.worker).or_insert(Failed { blocked: true, loads: 0 }).blocked = true;
             }
             let model = self.numbers.get(&key.model).copied();
             if let Some(model) = model.and_then(|model| self.list.get_mut(model)) {

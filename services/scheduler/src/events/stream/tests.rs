@@ -14,9 +14,13 @@ use crate::{Options, Scheduler};
 
 #[test]
 fn tokens_read_back_and_nothing_else_does() {
-    let token = Token { store: u64::MAX, revision: 12 };
-    assert_eq!(Token::parse(&token.to_string()), Ok(token));
-    for bad in ["-", "1", "1-", "-1", "x-1", "1--1", "01-1", "1-01", "1-99999999999999999999", "1-1 ", "+1-1"] {
+    let token = Token { store: u64::MAX, place: Place::after(12) };
+    assert_eq!(token.to_string(), "ffffffffffffffff-12");
+    for good in ["ffffffffffffffff-12", "1-0", "1-12.3"] {
+        assert_eq!(Token::parse(good).map(|token| token.to_string()), Ok(good.to_owned()));
+    }
+    let bad = ["-", "1", "1-", "-1", "x-1", "1--1", "01-1", "1-01", "1-99999999999999999999", "1-1 ", "+1-1"];
+    for bad in bad.into_iter().chain(["1-1.", "1-.1", "1-1.01", "1-1.-1", "1-1.4294967295", "1-1.1.1"]) {
         assert_eq!(Token::parse(bad).expect_err(bad).field(), Some("resume_token"), "{bad}");
     }
 }
@@ -127,17 +131,50 @@ async fn a_watch_resumes_where_it_was_cut_off_and_elsewhere() {
     }
 }
 
+/// Events of one transaction have one revision: a watch that is cut off between them goes on with the next of them.
+#[tokio::test]
+async fn a_watch_resumes_between_events_of_one_transaction() {
+    let cluster = Cluster::new();
+    let (first, _first_tasks) = scheduler(&cluster, "s1").await;
+    let mut watched = watch(&first, only("Made", "")).await;
+    let begun = next(&mut watched).await.expect("the beginning").resume_token;
+    let put = |subject: &str| {
+        let (reason, subject) = ("Made".to_owned(), subject.to_owned());
+        let key = cluster.keys.event(1, &format!("Made-{subject}"));
+        Op::Put { key, value: Event { reason, subject, ..Event::default() }.encode_to_vec().into(), lease: None }
+    };
+    let subjects = ["a", "b", "c"];
+    for ops in [subjects.map(put).to_vec(), vec![put("d")]] {
+        let commit = cluster.store.commit(weft_store::Txn { compares: Vec::new(), ops }).await;
+        assert!(matches!(commit, Ok(weft_store::Commit::Done(_))), "{commit:?}");
+    }
+    let mut tokens = vec![begun];
+    for expected in ["a", "b", "c", "d"] {
+        let (told, token) = subject(&mut watched).await;
+        assert_eq!(told, expected);
+        tokens.push(token);
+    }
+    let (second, _second_tasks) = scheduler(&cluster, "s2").await;
+    for (resumed, token) in tokens.iter().enumerate() {
+        let mut watched = watch(&second, only("Made", token)).await;
+        assert_eq!(next(&mut watched).await.expect("the beginning").resume_token, *token);
+        for (expected, after) in ["a", "b", "c", "d"].into_iter().zip(&tokens[1..]).skip(resumed) {
+            assert_eq!(subject(&mut watched).await, (expected.to_owned(), after.clone()), "after {token}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_reads_too_slowly_is_told_how_to_resume() {
     let cluster = Cluster::new();
     let (scheduler, tasks) = scheduler(&cluster, "s1").await;
     let mut watched = watch(&scheduler, only("Made", "")).await;
     let begun = next(&mut watched).await.expect("the beginning").resume_token;
-    let at = Token::parse(&begun).expect("a token").revision;
+    let at = Token::parse(&begun).expect("a token").place.revision;
     let event = Arc::new(Event { reason: "Made".to_owned(), ..Event::default() });
     let tell = |number: usize| {
         let revision = at + i64::try_from(number).expect("a small number");
-        drop(scheduler.inner.feed.sender.send(Told::Event(revision, Arc::clone(&event))));
+        drop(scheduler.inner.feed.sender.send(Told::Event(Place::after(revision), Arc::clone(&event))));
     };
     (1..=WAITING).for_each(tell);
     let first = next(&mut watched).await.expect("as many as wait are told").resume_token;
@@ -173,8 +210,9 @@ async fn watches_are_bounded_and_tokens_of_other_stores_refused() {
     let last = next(watches.last_mut().expect("some")).await.expect("the beginning").resume_token;
     watches.clear();
     assert!(begin().await.is_ok(), "an end makes room");
-    let Token { store, revision } = Token::parse(&last).expect("a token");
-    for foreign in [Token { store: store ^ 1, revision }, Token { store, revision: revision + 1000 }] {
+    let Token { store, place } = Token::parse(&last).expect("a token");
+    let later = Place::after(place.revision + 1000);
+    for foreign in [Token { store: store ^ 1, place }, Token { store, place: later }] {
         let asked = only("Made", &foreign.to_string());
         let deadline = Deadline::after(SystemClock::now(), PATIENCE);
         let error = scheduler.inner.watch_events(asked, deadline).await.err().expect("refused");

@@ -78,6 +78,7 @@ fn a_version_that_fails_on_most_workers_stops_replacing_the_one_before() {
     let old = held(1, |_| State::Ready);
     let new = held(2, |worker| if worker == 0 { State::Ready } else { State::Failed });
     let mut world = world(workers(10), wanted(10, &[]), old.chain(new).collect());
+    world.failures = (1..10).map(|worker| failure(worker, 2, 1)).collect();
     let gone: Vec<u64> = moves(&world)
         .iter()
         .map(|moved| match moved {
@@ -90,6 +91,16 @@ fn a_version_that_fails_on_most_workers_stops_replacing_the_one_before() {
     world.wanted[0].versions = BTreeSet::from([version(2)]);
     assert_eq!(moves(&world), [Move::Remove(key(9, 1), Why::Superseded)]);
     assert_eq!(obstacles(&world), [(Some(2), 9, Obstacle::FailedEverywhere)]);
+}
+
+/// What failed before its model was applied anew is not remembered any more, but its record stands until its worker has loaded it again.
+#[test]
+fn failures_that_are_forgotten_do_not_bring_the_version_before_back() {
+    let holdings: Vec<Holding> = (0..4).map(|worker| holding(worker, 2, State::Failed)).collect();
+    let mut world = world(workers(4), wanted(4, &[]), holdings);
+    assert_eq!(moves(&world), []);
+    world.failures = (0..4).map(|worker| failure(worker, 2, 1)).collect();
+    assert!(moves(&world).iter().any(|moved| matches!(moved, Move::Place(key, _) if key.version == version(1))));
 }
 
 #[test]
