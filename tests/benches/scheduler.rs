@@ -1,6 +1,6 @@
 //! What a scheduler makes of a large mesh: how fast its placements stand in etcd, what memory that takes, and what becomes of them when the
 //! leader is killed in the midst of it, where the workers are records alone; what models that come and go by demand leave behind in real
-//! workers; how soon urgent work runs; and what callers see of a rollout. Name parts (`placement`, `leader`, `cycles`, `switch`, `rollouts`) to run them alone; `-- --small` is a trial run.
+//! workers; how soon urgent work runs; and what callers see of a rollout. Name parts (`placement`, `leader`, `cycles`, `switch`, `preempt`, `rollouts`) to run them alone; `-- --small` is a trial run.
 
 mod scheduler {
     pub(crate) mod cycles;
@@ -10,6 +10,7 @@ mod scheduler {
     pub(crate) mod placement;
     #[path = "../worker/plot.rs"]
     pub(crate) mod plot;
+    pub(crate) mod preempt;
     pub(crate) mod rollouts;
     pub(crate) mod switch;
 }
@@ -17,10 +18,10 @@ mod scheduler {
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, bail};
-use scheduler::{cycles, leader, placement, rollouts, switch};
+use scheduler::{cycles, leader, placement, preempt, rollouts, switch};
 use weft_tests::process::binary;
 
-const PARTS: [&str; 5] = ["placement", "leader", "cycles", "switch", "rollouts"];
+const PARTS: [&str; 6] = ["placement", "leader", "cycles", "switch", "preempt", "rollouts"];
 
 fn main() -> Result<()> {
     // A worker starts its engines from its own executable. For the mesh inside this process that is this one.
@@ -57,6 +58,9 @@ fn main() -> Result<()> {
         }
         if wanted("switch") {
             goals.extend(switch::run(tell).await?);
+        }
+        if wanted("preempt") {
+            goals.extend(preempt::run(!small, tell).await?);
         }
         if wanted("rollouts") {
             goals.extend(rollouts::run(!small).await?);

@@ -270,7 +270,7 @@ mod tests {
     }
 
     fn put(key: &str, revision: Revision) -> Change {
-        let value = Bytes::from(Placement { epoch: 7, device: None }.encode_to_vec());
+        let value = Bytes::from(Placement { epoch: 7, ..Placement::default() }.encode_to_vec());
         let (create_revision, mod_revision) = (revision, revision);
         Change::Put(Entry { key: format!("p/{key}"), value, create_revision, mod_revision, version: 1, lease: None })
     }

@@ -68,7 +68,7 @@ fn mesh() -> Snapshot {
         for model in MODELS {
             let (Ok(model), Some(version)) = (model.parse(), Version::new(1)) else { continue };
             let key = ReplicaKey { worker: id.clone(), model, version };
-            snapshot.placements.insert(key.clone(), record(Placement { epoch: 1, device: None }));
+            snapshot.placements.insert(key.clone(), record(Placement { epoch: 1, ..Placement::default() }));
             let replica = Replica { state: ReplicaState::Ready.into(), ..Replica::default() };
             snapshot.replicas.insert(key, record(replica));
         }

@@ -147,17 +147,27 @@ pub(crate) fn refused(snapshot: &Snapshot, term: i64) -> Vec<Key> {
     snapshot.placements.iter().filter(|(_, record)| record.is_stale(term)).map(|(key, _)| place_key(key)).collect()
 }
 
-/// Every replica that is placed, or that a worker still reports.
+/// Placements of what was told to make way and has begun with it, or is gone.
+pub(crate) fn yielded(snapshot: &Snapshot) -> Vec<Key> {
+    let yields = snapshot.placements.iter().filter(|(_, record)| record.value.yields);
+    let serves =
+        |key: &ReplicaKey| snapshot.replicas.get(key).is_some_and(|record| record.value.state() == ReplicaState::Ready);
+    yields.filter(|(key, _)| !serves(key)).map(|(key, _)| place_key(key)).collect()
+}
+
+/// Every replica that is placed, or that a worker still reports. What makes way counts as if its placement were gone, until it is.
 fn holdings(snapshot: &Snapshot) -> Vec<Holding> {
     let keys: BTreeSet<&ReplicaKey> = snapshot.placements.keys().chain(snapshot.replicas.keys()).collect();
     let holding = |key: &ReplicaKey| {
         let replica = snapshot.replicas.get(key).map(|record| &record.value);
         let placement = snapshot.placements.get(key);
+        let yields = placement.is_some_and(|record| record.value.yields);
+        let unseen = if yields { State::Draining } else { State::Pending };
         let device = placement.and_then(|record| record.value.device.as_ref());
         Holding {
             key: place_key(key),
-            placed: placement.is_some(),
-            state: replica.map_or(State::Pending, |replica| state_of(replica.state())),
+            placed: placement.is_some() && !yields,
+            state: replica.map_or(unseen, |replica| state_of(replica.state())),
             size: replica.map_or(0, |replica| replica.size_bytes),
             device: device.map(|device| DeviceId { kind: device.kind.clone(), ordinal: device.ordinal }),
             since: placement.map_or(0, |record| u64::try_from(record.create_revision).unwrap_or(0)),
@@ -234,7 +244,7 @@ mod tests {
         let mut mesh = snapshot(&[worker("w1", 1, &[("a", 1), ("b", 1)])]);
         placement(&mut mesh, &key("w1", "a", 1), 3);
         let device = state::PlacementDevice { kind: "cuda".to_owned(), ordinal: 2 };
-        let placed = state::Placement { epoch: 1, device: Some(device) };
+        let placed = state::Placement { epoch: 1, device: Some(device), yields: false };
         mesh.placements.insert(key("w1", "b", 1), crate::fixture::record(placed, 4));
         let told: Vec<_> = holdings(&mesh).into_iter().map(|holding| (holding.since, holding.device)).collect();
         assert_eq!(told, [(3, None), (4, Some(DeviceId { kind: "cuda".to_owned(), ordinal: 2 }))]);
@@ -272,6 +282,23 @@ mod tests {
             assert_eq!(versions(stable, canary), [3], "{stable} {canary}");
         }
         assert_eq!(versions(1, 2), [1, 2]);
+    }
+
+    #[test]
+    fn what_makes_way_is_on_its_way_out_until_its_placement_is_gone() {
+        let mut mesh = snapshot(&[worker("w1", 1, &[("a", 1)])]);
+        let placed = state::Placement { epoch: 1, device: None, yields: true };
+        mesh.placements.insert(key("w1", "a", 1), crate::fixture::record(placed, 3));
+        let told = |mesh: &Snapshot| {
+            let holdings = holdings(mesh);
+            (holdings[0].placed, holdings[0].state, yielded(mesh).len())
+        };
+        replica(&mut mesh, &key("w1", "a", 1), ReplicaState::Ready, 4);
+        assert_eq!(told(&mesh), (false, State::Ready, 0));
+        replica(&mut mesh, &key("w1", "a", 1), ReplicaState::Draining, 5);
+        assert_eq!(told(&mesh), (false, State::Draining, 1));
+        mesh.replicas = Default::default();
+        assert_eq!(told(&mesh), (false, State::Draining, 1), "placed anew it would be refused");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
 use crate::events::{Batch, Telling, batches};
-use crate::observe::{refused, world};
+use crate::observe::{refused, world, yielded};
 
 /// Transactions that are on their way to the store at once.
 const IN_FLIGHT: usize = 8;
@@ -109,7 +109,7 @@ impl Placer {
         // wants anew. The next pass, on a snapshot that shows it gone, decides what is missing then.
         let refused = refused(&snapshot, fence.create_revision);
         let renewed = self.inner.failures().renewed(&snapshot, self.inner.options.failure_memory, now);
-        let plan = match (&*refused, &*renewed) {
+        let mut plan = match (&*refused, &*renewed) {
             ([], []) => {
                 let mut world = world(&snapshot, self.inner.options.model_control, failures);
                 self.inner.scaling.mark(&mut world, now);
@@ -117,6 +117,7 @@ impl Placer {
             }
             _ => take_back(refused, renewed),
         };
+        plan.moves.extend(yielded(&snapshot).into_iter().map(|key| Move::Remove(key, Why::Yielded)));
         self.tell_unplaced(&plan.unplaced);
         if plan.moves.is_empty() {
             return Ok(());

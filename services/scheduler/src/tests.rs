@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 use weft_client::{Keys, Mesh, ReplicaKey, Snapshot};
+use weft_proto::weft::control::v1::events_server::Events as _;
 use weft_proto::weft::control::v1::models_server::Models as _;
 use weft_proto::weft::control::v1::routes_server::Routes as _;
 use weft_proto::weft::control::v1::*;
@@ -24,6 +25,7 @@ use weft_types::{Deadline, SystemClock};
 
 use crate::fixture::{key, worker};
 use crate::grpc::Surface;
+use crate::options::ModelControl;
 use crate::planted::Planted;
 use crate::upkeep::Upkeep;
 use crate::{Figures, Options, Scheduler, Wiring};
@@ -240,6 +242,39 @@ async fn the_next_scheduler_takes_over_when_the_leader_goes() {
     assert_eq!((status.id.as_str(), status.leader, status.epoch, status.moves_written), ("s2", true, new, 1));
 }
 
+/// Its worker is told to stop it at once, and what it made way for comes when it has gone.
+#[tokio::test]
+async fn a_batch_model_makes_way_for_a_realtime_one() {
+    let cluster = Cluster::new();
+    let (scheduler, _tasks) =
+        cluster.scheduler("s1", Options { model_control: ModelControl::Explicit, ..Options::default() });
+    let surface = Surface(Arc::clone(&scheduler.inner));
+    cluster.join(&Worker { yields: true, ..worker("w1", 1, &[("m", 1), ("n", 1)]) }).await;
+    let (batch, urgent) = (key("w1", "m", 1), key("w1", "n", 1));
+    let apply = async |name: &str, priority: Priority| {
+        let anti_affinity = vec![if name == "m" { "n" } else { "m" }.to_owned()];
+        let model =
+            Model { name: name.to_owned(), replicas: 1, priority: priority.into(), anti_affinity, ..Model::default() };
+        surface.apply_model(request(ApplyModelRequest { model: Some(model) })).await.expect("applied");
+    };
+    apply("m", Priority::Batch).await;
+    cluster.until_placed(std::slice::from_ref(&batch)).await;
+    cluster.report(&batch, ReplicaState::Ready).await;
+    apply("n", Priority::Realtime).await;
+    let yields = |snapshot: &Snapshot| snapshot.placements.get(&batch).is_some_and(|record| record.value.yields);
+    cluster.until("the wish", yields).await;
+    cluster.report(&batch, ReplicaState::Draining).await;
+    cluster.until_placed(&[]).await;
+    cluster.write(Op::Delete(cluster.keys.replica(&batch))).await;
+    cluster.until_placed(std::slice::from_ref(&urgent)).await;
+    let told = surface.list_events(request(ListEventsRequest::default())).await.expect("listed").into_inner().events;
+    let told: Vec<_> = told.iter().rev().map(|event| (event.reason.as_str(), event.subject.as_str())).collect();
+    let moves = [("ReplicasPlaced", "models/m"), ("ReplicasRemoved", "models/m"), ("ReplicasPlaced", "models/n")];
+    let told: Vec<_> =
+        told.into_iter().filter(|(reason, _)| ["ReplicasPlaced", "ReplicasRemoved"].contains(reason)).collect();
+    assert_eq!(told, moves);
+}
+
 #[tokio::test]
 async fn what_a_leader_of_the_past_placed_is_placed_anew() {
     let cluster = Cluster::new();
@@ -251,7 +286,7 @@ async fn what_a_leader_of_the_past_placed_is_placed_anew() {
     cluster.until_placed(&wanted).await;
     let epoch = scheduler.epoch().and_then(|epoch| u64::try_from(epoch).ok()).expect("it leads");
     // A writer that does not compare its fence writes over one that is wanted, and places one that is not.
-    let past = Placement { epoch: epoch - 1, device: None };
+    let past = Placement { epoch: epoch - 1, ..Placement::default() };
     for placed in [&wanted[0], &key("w2", "m", 1)] {
         cluster.put(cluster.keys.placement(placed), &past).await;
     }

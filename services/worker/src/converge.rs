@@ -11,7 +11,7 @@ mod recovery;
 mod successors;
 mod terms;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ pub(crate) use load::{config_type, datatype_of};
 use plan::{Key, Phase, Step, plan};
 use recovery::{LOADS, Losses, Recovery};
 use successors::Offered;
-use terms::Terms;
+use terms::{Sorted, Terms};
 
 /// Reports that may wait for the task; a load or drain that cannot report waits.
 const REPORTS: usize = 64;
@@ -133,13 +133,13 @@ impl Converger {
     }
 
     fn compare(&mut self, snapshot: &Snapshot, draining: bool) -> Option<Instant> {
-        let wanted = self.wanted(snapshot);
+        let Sorted { wanted, yielding, .. } = self.sorted(snapshot);
         let held = self.entries.iter().map(|(key, entry)| (key.clone(), entry.phase)).collect();
         let (steps, wake) = plan(&held, &wanted, !draining, SystemClock::now());
         for step in steps {
             match step {
                 Step::Load(key) => self.load(key),
-                Step::Unload(key) => self.unload(&key),
+                Step::Unload(key) => self.unload(&key, yielding.contains(&key)),
                 Step::Forget(key) => self.forget(&key),
             }
         }
@@ -147,12 +147,12 @@ impl Converger {
     }
 
     /// What this worker's placements ask for, but for those that a leader of the past wrote.
-    fn wanted(&mut self, snapshot: &Snapshot) -> BTreeSet<Key> {
+    fn sorted(&mut self, snapshot: &Snapshot) -> Sorted {
         self.terms.observe(snapshot.leader.as_deref());
         let own = snapshot.placements.iter().filter(|(key, _)| key.worker == self.shared.options.id);
         let own = own.map(|(key, record)| ((key.model.clone(), key.version), record.as_ref()));
-        let (wanted, refusals) = self.terms.sort(own);
-        for refusal in refusals {
+        let mut sorted = self.terms.sort(own);
+        for refusal in sorted.refusals.drain(..) {
             let terms::Refusal { key: (model, version), epoch, term } = refusal;
             tracing::warn!(
                 %model,
@@ -164,7 +164,7 @@ impl Converger {
             );
             self.shared.scope.metrics().record_placement_refused();
         }
-        wanted
+        sorted
     }
 
     /// Whether there is nothing left that another worker could take over; a drain does not wait for what cannot happen.
@@ -205,8 +205,9 @@ impl Converger {
         self.keep(&key, task);
     }
 
-    /// Announces the drain, gives routers time to see it, serves what has come, and lets go.
-    fn unload(&mut self, key: &Key) {
+    /// Announces the drain, gives routers time to see it, serves what has come, and lets go. What `yields` does neither: its calls are
+    /// sent elsewhere, or wait until it is back.
+    fn unload(&mut self, key: &Key, yields: bool) {
         let Some(replica) =
             self.shared.replicas.all().get(&key.0).and_then(|versions| versions.get(&key.1)?.replica().cloned())
         else {
@@ -220,8 +221,12 @@ impl Converger {
         let told = self.announcer.told(notice);
         let (reports, unloading) = (self.reports.0.clone(), key.clone());
         let task = self.shared.tasks.attach(async move {
-            told.await;
-            tokio::time::sleep(notice).await;
+            if yields {
+                replica.give_way();
+            } else {
+                told.await;
+                tokio::time::sleep(notice).await;
+            }
             replica.drain(grace).await;
             drop(replica);
             let _ = reports.send(Report { key: unloading, attempt, outcome: Outcome::Unloaded }).await;

@@ -25,7 +25,7 @@ use crate::answer::Record;
 use crate::error::Failure;
 use crate::infer;
 use crate::queue::Timing;
-use crate::replica::Replica;
+use crate::replica::{Replica, unloading};
 use request::{Form, Method, Terms};
 use response::Telling;
 use trial::Trial;
@@ -93,6 +93,7 @@ struct Sequence {
     /// Until the sequence has ended.
     trial: Option<Trial>,
     telling: Telling,
+    method: Method,
     /// The caller's mark.
     id: String,
     is_streamed: bool,
@@ -116,6 +117,7 @@ impl Sequence {
                 trial: Some(trial),
                 is_streamed: form.is_streamed,
                 telling: Telling::new(form),
+                method,
                 id,
                 started: None,
             }),
@@ -161,7 +163,7 @@ impl Sequence {
             // A piece that is there when the deadline strikes is delivered.
             biased;
             piece = generation.next() => piece,
-            failure = over(&record.replica, record.deadline, self.started.is_some()) => return Err(failure),
+            failure = over(&record.replica, record.deadline, (self.method, self.started.is_some())) => return Err(failure),
         };
         let now = SystemClock::now();
         match piece {
@@ -258,15 +260,16 @@ async fn queue(
     };
     tokio::select! {
         begun = begin => begun,
-        failure = over(&replica, record.deadline, false) => Err(failure),
+        failure = over(&replica, record.deadline, (method, false)) => Err(failure),
     }
 }
 
-/// Ends when a sequence has to, and says why.
-async fn over(replica: &Replica, deadline: Deadline, has_started: bool) -> Failure {
+/// Ends when a sequence has to, and says why. What gives way is sent elsewhere, which only a unary call can be.
+async fn over(replica: &Replica, deadline: Deadline, (method, has_started): (Method, bool)) -> Failure {
     tokio::select! {
         () = tokio::time::sleep_until(deadline.instant().into()) => late(has_started).into(),
-        () = replica.aborted() => Error::new(Reason::Draining, "the replica is being unloaded").into(),
+        () = replica.aborted() => unloading().into(),
+        () = replica.gives_way(), if method == Method::Unary => unloading().into(),
     }
 }
 

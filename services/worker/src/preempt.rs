@@ -22,6 +22,13 @@ const LINE: usize = 64;
 /// After so long without another stop, half as long is expected.
 const FADES: Duration = Duration::from_secs(5);
 
+/// The band of what may not be stopped: nothing is more urgent.
+const NEVER: u64 = 0;
+
+const fn is_stoppable(running: &Running) -> bool {
+    running.band != NEVER
+}
+
 /// The executions of one replica.
 #[derive(Default)]
 pub(crate) struct Executions {
@@ -38,6 +45,8 @@ struct Table {
     next: u64,
     /// The one that was told to stop and has not ended.
     stopping: Option<u64>,
+    /// Whether all are told to: the whole replica makes way.
+    all_stop: bool,
     stop: Stop,
 }
 
@@ -75,6 +84,13 @@ impl Executions {
     /// An execution went on for so long after it was told to stop, until `now`.
     pub(crate) fn stopped(&self, after: Duration, now: Instant) {
         self.lock().stop.note(after, now);
+    }
+
+    /// Tells all to stop that may be stopped, and those that begin from now on.
+    pub(crate) fn give_way(&self) {
+        let mut table = self.lock();
+        table.all_stop = true;
+        table.running.values().filter(|(running, _)| is_stoppable(running)).for_each(|(_, told)| told.cancel());
     }
 
     /// Whether something runs that is less urgent than this band.
@@ -123,7 +139,7 @@ impl Replica {
         let most_urgent = work.iter().map(Work::band).min().unwrap_or_default();
         let deadline =
             work.iter().map(|work| work.deadline).min().unwrap_or_else(|| Deadline::after(now, Duration::ZERO));
-        let band = if may_stop { most_urgent } else { 0 };
+        let band = if may_stop { most_urgent } else { NEVER };
         let stops = work.iter().map(|work| work.caller.stops()).max().unwrap_or_default();
         let takes = self.takes(rows, most_urgent, now);
         let told = CancellationToken::new();
@@ -131,7 +147,11 @@ impl Replica {
         let id = table.next;
         table.next += 1;
         *table.bands.entry(band).or_default() += 1;
-        table.running.insert(id, (Running { id, band, began: now, deadline, stops, takes }, told.clone()));
+        let running = Running { id, band, began: now, deadline, stops, takes };
+        if table.all_stop && is_stoppable(&running) {
+            told.cancel();
+        }
+        table.running.insert(id, (running, told.clone()));
         drop(table);
         Mark { executions: Arc::clone(&self.executions), id, band: most_urgent, told }
     }

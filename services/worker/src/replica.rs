@@ -96,6 +96,8 @@ pub(crate) struct Replica {
     learned: Mutex<Learned>,
     /// Cancelled when running executions shall be dropped.
     aborting: CancellationToken,
+    /// Cancelled when another model needs the room, and what has not begun to answer shall go.
+    yielding: CancellationToken,
     /// Cancelled when the executor loop has ended: it takes no more permits.
     ended: CancellationToken,
 }
@@ -121,6 +123,7 @@ impl Replica {
             sequences: TaskTracker::new(),
             learned: Mutex::default(),
             aborting: CancellationToken::new(),
+            yielding: CancellationToken::new(),
             ended: CancellationToken::new(),
             stats: Stats::default(),
             load: Load::new(SystemClock::now()),
@@ -281,6 +284,22 @@ impl Replica {
                 tracing::warn!(model = %self.identity.name, version = %self.identity.version, "calls outlived their end");
             }
         }
+    }
+
+    /// Takes nothing new, and gives up what waits and, at its next yield point, what runs: callers are told to go elsewhere. Not what may not be
+    /// stopped, nor what carries state or has begun to answer: a drain waits for that.
+    pub(crate) fn give_way(&self) {
+        if self.stateful.is_some() {
+            return;
+        }
+        self.yielding.cancel();
+        self.queue.abandon(&unloading());
+        self.executions.give_way();
+    }
+
+    /// Waits until the replica gives way to another model.
+    pub(crate) async fn gives_way(&self) {
+        self.yielding.cancelled().await;
     }
 
     /// Ends everything at once: callers are told to go elsewhere.

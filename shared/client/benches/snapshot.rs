@@ -48,7 +48,7 @@ fn listing() -> Vec<Change> {
     let workers = (0..WORKERS).map(|number| put(&format!("workers/worker-{number}"), &worker(number), 1));
     let each = || (0..WORKERS).flat_map(|number| MODELS.map(|model| (number, model)));
     let placements = each().map(|(number, model)| {
-        put(&format!("placements/worker-{number}/{model}@1"), &Placement { epoch: 1, device: None }, 1)
+        put(&format!("placements/worker-{number}/{model}@1"), &Placement { epoch: 1, ..Placement::default() }, 1)
     });
     let replicas = each().map(|(number, model)| replica(number, model, 1));
     workers.chain(placements).chain(replicas).collect()

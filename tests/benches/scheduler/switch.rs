@@ -103,7 +103,8 @@ async fn sleeping(tell: fn(&str) -> Result<()>) -> Result<Goal> {
     Ok(Goal::at_most("switch_sleep_p99_ms", 5.0, p99))
 }
 
-fn lay_out(repository: &Path) -> Result<()> {
+/// Writes a repository that holds it.
+pub(super) fn lay_out(repository: &Path) -> Result<()> {
     let of_model = repository.join(GEMMA);
     std::fs::create_dir_all(of_model.join("1"))?;
     std::fs::copy(tools::models().join(GEMMA).join("1/model.gguf"), of_model.join("1/model.gguf"))?;

@@ -99,7 +99,7 @@ async fn a_worker_refuses_what_a_leader_of_the_past_places() -> Result<()> {
     let worker = format!("worker-{}", idle + 1).parse()?;
     let key = ReplicaKey { worker, model: "identity".parse()?, version: Version::new(1).context("1 is a version")? };
     let place = async |epoch: Revision| {
-        let value = Placement { epoch: u64::try_from(epoch)?, device: None }.encode_to_vec().into();
+        let value = Placement { epoch: u64::try_from(epoch)?, ..Placement::default() }.encode_to_vec().into();
         hand.put(Op::Put { key: keys.placement(&key), value, lease: None }).await
     };
     place(term - 1).await?;

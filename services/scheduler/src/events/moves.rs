@@ -65,7 +65,8 @@ fn fitting(moves: &[Move], named: usize) -> (usize, usize) {
 /// tells them from those of other moves.
 pub(super) fn of_moves(moves: &[Move], named: usize, revision: i64) -> Vec<Finding> {
     let mut groups: BTreeMap<Group<'_>, Parts<'_>> = BTreeMap::new();
-    for change in moves {
+    // That something makes way was told when it was asked to.
+    for change in moves.iter().filter(|change| !matches!(change, Move::Remove(_, Why::Yielded))) {
         let (group, key, why) = about(change);
         groups.entry(group).or_default().entry((key.version, why)).or_default().push(key);
     }
@@ -113,6 +114,7 @@ const fn because(why: Why) -> &'static str {
         Why::Superseded => "another version serves",
         Why::Failed => "it could not be loaded there",
         Why::Preempted => "one of a higher priority, or the first of another model, needs its room",
+        Why::Yielded => "it has begun to make way",
         Why::Stale => "a leader of the past wrote it after its time",
         Why::Renewed => "it had failed for good, and is to be tried anew",
         Why::Evicted => "nobody calls the model, and another one needs the memory",

@@ -1,9 +1,10 @@
 //! A plan as transactions.
 
 use prost::Message as _;
-use weft_client::{Keys, Snapshot};
-use weft_policy::place::{DeviceId, Move, Plan};
-use weft_proto::weft::state::v1::{Placement, PlacementDevice};
+use weft_client::{Keys, ReplicaKey, Snapshot};
+use weft_policy::place::{DeviceId, Move, Plan, Why};
+use weft_proto::weft::control::v1::Priority;
+use weft_proto::weft::state::v1::{Placement, PlacementDevice, ReplicaState};
 use weft_store::{Compare, Fence, Op, Revision, Txn};
 
 use crate::observe::replica_key;
@@ -23,15 +24,23 @@ pub(super) fn transaction(
     let device = |id: &DeviceId| PlacementDevice { kind: id.kind.clone(), ordinal: id.ordinal };
     let change = |change: &Move| match change {
         Move::Place(key, _) => {
-            let value = Placement { epoch, device: plan.devices.get(key).map(device) }.encode_to_vec().into();
+            let value =
+                Placement { epoch, device: plan.devices.get(key).map(device), yields: false }.encode_to_vec().into();
             let key = keys.placement(&replica_key(key));
             (Compare::CreateRevision(key.clone(), 0), Op::Put { key, value, lease: None })
         }
-        Move::Remove(key, _) => {
-            let key = replica_key(key);
-            let revision = snapshot.placements.get(&key).map_or(0, |record| record.mod_revision);
-            let key = keys.placement(&key);
-            (Compare::ModRevision(key.clone(), revision), Op::Delete(key))
+        Move::Remove(key, why) => {
+            let replica = replica_key(key);
+            let placement = snapshot.placements.get(&replica);
+            let key = keys.placement(&replica);
+            let op = match placement.filter(|_| *why == Why::Preempted && yields(snapshot, &replica)) {
+                Some(record) => {
+                    let value = Placement { epoch, yields: true, ..record.value.clone() }.encode_to_vec().into();
+                    Op::Put { key: key.clone(), value, lease: None }
+                }
+                None => Op::Delete(key.clone()),
+            };
+            (Compare::ModRevision(key, placement.map_or(0, |record| record.mod_revision)), op)
         }
     };
     let (mut compares, ops): (Vec<_>, Vec<_>) = moves.iter().map(change).unzip();
@@ -39,14 +48,22 @@ pub(super) fn transaction(
     Txn { compares, ops }
 }
 
+/// Whether what runs at a replica is stopped for what takes its room: batch work is, where its worker knows how.
+fn yields(snapshot: &Snapshot, replica: &ReplicaKey) -> bool {
+    let is_batch = snapshot.models.get(&replica.model).is_some_and(|model| model.value.priority() == Priority::Batch);
+    let serves = snapshot.replicas.get(replica).is_some_and(|record| record.value.state() == ReplicaState::Ready);
+    is_batch && serves && snapshot.workers.get(&replica.worker).is_some_and(|worker| worker.value.yields)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{key, placement, snapshot};
+    use crate::fixture::{key, placement, record, replica, snapshot, worker};
     use crate::observe::place_key;
     use bytes::Bytes;
     use std::sync::Arc;
-    use weft_policy::place::Why;
+    use weft_proto::weft::control::v1::Model;
+    use weft_proto::weft::state::v1::Worker;
     use weft_store::{Commit, MemoryStore, Store as _};
     use weft_types::SystemClock;
 
@@ -68,8 +85,38 @@ mod tests {
             other => panic!("{other:?}"),
         });
         let device = PlacementDevice { kind: "cuda".to_owned(), ordinal: 3 };
-        let expected = [Placement { epoch: 7, device: Some(device) }, Placement { epoch: 7, device: None }];
+        let expected = [Some(device), None].map(|device| Placement { epoch: 7, device, yields: false });
         assert_eq!(written.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn only_batch_work_that_is_preempted_is_stopped_and_only_where_its_worker_knows_how() {
+        let (keys, one) = (Keys::new("t"), key("w1", "m", 1));
+        let yields = |why, priority: Priority, state, knows| {
+            let mut mesh = snapshot(&[Worker { yields: knows, ..worker("w1", 1, &[("m", 1)]) }]);
+            let model = Model { name: "m".to_owned(), priority: priority.into(), ..Model::default() };
+            mesh.models.insert(one.model.clone(), record(model, 1));
+            let device = Some(PlacementDevice { kind: "cpu".to_owned(), ordinal: 0 });
+            mesh.placements.insert(one.clone(), record(Placement { epoch: 3, device, yields: false }, 5));
+            replica(&mut mesh, &one, state, 6);
+            let moves = [Move::Remove(place_key(&one), why)];
+            let mut transaction = transaction(&moves, &Plan::default(), &mesh, &keys, (&fence(7), 0));
+            assert!(transaction.compares.contains(&Compare::ModRevision(keys.placement(&one), 5)));
+            match transaction.ops.remove(0) {
+                Op::Delete(_) => false,
+                Op::Put { value, .. } => {
+                    let told = Placement::decode(value).expect("a placement");
+                    assert_eq!((told.epoch, told.device.is_some(), told.yields), (7, true, true));
+                    true
+                }
+            }
+        };
+        use ReplicaState::{Loading, Ready};
+        assert!(yields(Why::Preempted, Priority::Batch, Ready, true));
+        assert!(!yields(Why::Preempted, Priority::Unspecified, Ready, true), "it drains");
+        assert!(!yields(Why::Excess, Priority::Batch, Ready, true), "nothing waits for its room");
+        assert!(!yields(Why::Preempted, Priority::Batch, Loading, true), "nothing runs there");
+        assert!(!yields(Why::Preempted, Priority::Batch, Ready, false), "its worker would serve on");
     }
 
     #[tokio::test]

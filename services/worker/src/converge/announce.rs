@@ -43,6 +43,7 @@ impl Announcer {
             devices: shared.machine.devices(shared.memory_bytes),
             topology: Some(shared.machine.topology()),
             slots: options.slots.clone().into_iter().collect(),
+            yields: true,
         };
         Self { presence, keys: shared.keys.clone(), record, told: None }
     }

@@ -19,6 +19,17 @@ pub(super) struct Terms {
     refused: BTreeMap<Key, i64>,
 }
 
+/// What a worker's placements ask for.
+#[derive(Debug, Default)]
+pub(super) struct Sorted {
+    /// What it shall hold.
+    pub(super) wanted: BTreeSet<Key>,
+    /// What makes way, together with what runs there.
+    pub(super) yielding: BTreeSet<Key>,
+    /// What is refused for the first time.
+    pub(super) refusals: Vec<Refusal>,
+}
+
 /// A placement that a leader of the past wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -40,24 +51,22 @@ impl Terms {
         }
     }
 
-    /// Parts this worker's placements into what it shall hold and what is refused for the first time.
-    pub(super) fn sort<'a>(
-        &mut self,
-        own: impl Iterator<Item = (Key, &'a Record<Placement>)>,
-    ) -> (BTreeSet<Key>, Vec<Refusal>) {
-        let (mut wanted, mut refusals, mut refused) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
+    /// Parts this worker's placements.
+    pub(super) fn sort<'a>(&mut self, own: impl Iterator<Item = (Key, &'a Record<Placement>)>) -> Sorted {
+        let (mut sorted, mut refused) = (Sorted::default(), BTreeMap::new());
         for (key, placement) in own {
             if !placement.is_stale(self.newest) {
-                wanted.insert(key);
+                let set = if placement.value.yields { &mut sorted.yielding } else { &mut sorted.wanted };
+                set.insert(key);
                 continue;
             }
             if self.refused.get(&key) != Some(&placement.mod_revision) {
-                refusals.push(Refusal { key: key.clone(), epoch: placement.value.epoch, term: self.newest });
+                sorted.refusals.push(Refusal { key: key.clone(), epoch: placement.value.epoch, term: self.newest });
             }
             refused.insert(key, placement.mod_revision);
         }
         self.refused = refused;
-        (wanted, refusals)
+        sorted
     }
 }
 
@@ -77,7 +86,7 @@ mod tests {
     }
 
     fn placement(epoch: i64, revision: i64) -> Record<Placement> {
-        let value = Placement { epoch: u64::try_from(epoch).expect("not negative"), device: None };
+        let value = Placement { epoch: u64::try_from(epoch).expect("not negative"), ..Placement::default() };
         Record { value, create_revision: revision, mod_revision: revision }
     }
 
@@ -101,7 +110,8 @@ mod tests {
         for (epoch, revision, term, stale) in cases {
             assert_eq!(placement(epoch, revision).is_stale(term), stale, "{epoch} at {revision} in {term}");
         }
-        let odd = Record { value: Placement { epoch: u64::MAX, device: None }, create_revision: 11, mod_revision: 11 };
+        let value = Placement { epoch: u64::MAX, ..Placement::default() };
+        let odd = Record { value, create_revision: 11, mod_revision: 11 };
         assert!(!odd.is_stale(10));
     }
 
@@ -111,7 +121,8 @@ mod tests {
         let late = placement(5, 11);
         let mut sort = |leader: Option<&Record<Leader>>, record: &Record<Placement>| {
             terms.observe(leader);
-            let (wanted, refusals) = terms.sort([(key(1), record)].into_iter());
+            let Sorted { wanted, yielding, refusals } = terms.sort([(key(1), record)].into_iter());
+            assert_eq!(yielding.len(), 0);
             (wanted.len(), refusals.len())
         };
         assert_eq!(sort(None, &late), (1, 0));
@@ -120,6 +131,21 @@ mod tests {
         assert_eq!(sort(None, &placement(5, 12)), (0, 1), "another write");
         assert_eq!(sort(Some(&leader(20)), &placement(10, 12)), (1, 0), "the term before wrote it in its time");
         assert_eq!(sort(Some(&leader(4)), &placement(4, 6)), (1, 0), "the store was restored from a backup");
+    }
+
+    #[test]
+    fn what_makes_way_is_not_wanted() {
+        let mut terms = Terms::default();
+        terms.observe(Some(&leader(10)));
+        let yields = |epoch| {
+            let mut placement = placement(epoch, 11);
+            placement.value.yields = true;
+            placement
+        };
+        let (stays, goes, late) = (placement(10, 11), yields(10), yields(5));
+        let sorted = terms.sort([(key(1), &stays), (key(2), &goes), (key(3), &late)].into_iter());
+        assert_eq!((sorted.wanted, sorted.yielding), (BTreeSet::from([key(1)]), BTreeSet::from([key(2)])));
+        assert_eq!(sorted.refusals.len(), 1);
     }
 
     proptest! {
@@ -145,13 +171,13 @@ mod tests {
                 terms.observe(Some(&leader(*begin)));
             }
             let record = placement(epoch, revision);
-            let (wanted, refusals) = terms.sort([(key(1), &record)].into_iter());
+            let Sorted { wanted, refusals, .. } = terms.sort([(key(1), &record)].into_iter());
             prop_assert_eq!(wanted.len(), usize::from(writer == then));
             prop_assert_eq!(refusals.len(), usize::from(writer != then));
             for begin in &begins[then..=now] {
                 terms.observe(Some(&leader(*begin)));
             }
-            let (wanted, _) = terms.sort([(key(1), &record)].into_iter());
+            let wanted = terms.sort([(key(1), &record)].into_iter()).wanted;
             if writer == then {
                 prop_assert_eq!(wanted.len(), 1, "written in its time, valid for ever");
             }

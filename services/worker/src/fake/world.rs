@@ -88,9 +88,18 @@ impl World {
 
     /// Places as the leader of this epoch.
     pub(crate) async fn place_as(&self, epoch: i64, model: &str) {
-        let value =
-            Placement { epoch: u64::try_from(epoch).expect("not negative"), device: None }.encode_to_vec().into();
-        self.commit(Op::Put { key: self.keys.placement(&Self::key("w-1", model)), value, lease: None }).await;
+        let epoch = u64::try_from(epoch).expect("not negative");
+        self.put(model, Placement { epoch, ..Placement::default() }).await;
+    }
+
+    /// Has it make way for something more urgent.
+    pub(crate) async fn preempt(&self, model: &str) {
+        self.put(model, Placement { epoch: 1, yields: true, ..Placement::default() }).await;
+    }
+
+    async fn put(&self, model: &str, placement: Placement) {
+        let (key, value) = (self.keys.placement(&Self::key("w-1", model)), placement.encode_to_vec().into());
+        self.commit(Op::Put { key, value, lease: None }).await;
     }
 
     /// A new leader; returns its epoch.

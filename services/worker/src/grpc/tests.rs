@@ -129,6 +129,25 @@ async fn refusals_are_typed_and_name_their_field() {
     }
 }
 
+/// A drain would wait for the call.
+#[tokio::test]
+async fn a_call_is_told_to_go_elsewhere_when_its_model_makes_way() {
+    let (world, mut handle) = serving().await;
+    let mut client = client(&world, LONG);
+    let preempted = async {
+        let execution = handle.next().await;
+        world.preempt("identity").await;
+        execution.dropped().await;
+    };
+    let (answer, ()) = tokio::join!(client.model_infer(request("", 1)), preempted);
+    assert_eq!(error_of(&answer.expect_err("stopped")).reason(), Reason::Draining);
+    world.gone("identity").await;
+    assert_eq!(handle.models(), 0);
+    // What was preempted is placed again when there is room.
+    world.place("identity").await;
+    world.told("identity", ReplicaState::Ready).await;
+}
+
 #[tokio::test]
 async fn the_timeout_parameter_only_shortens() {
     let (world, mut handle) = serving().await;

@@ -259,7 +259,7 @@ async fn a_few_among_many_are_believed() {
 #[tokio::test]
 async fn a_worker_follows_its_own_placements_and_the_leader() {
     let world = World::new();
-    let placement = Placement { epoch: 7, device: None }.encode_to_vec();
+    let placement = Placement { epoch: 7, ..Placement::default() }.encode_to_vec();
     for worker in ["w1", "w10", "w2"] {
         world.put(world.keys.placement(&replica_of(worker)), placement.clone(), None).await;
         world.register(&Worker { id: worker.to_owned(), ..Worker::default() }).await;

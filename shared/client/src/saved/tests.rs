@@ -30,7 +30,7 @@ fn sample() -> (Vec<Change>, Snapshot) {
             &weft_proto::weft::control::v1::Rollout { model: "m".into(), stable: 1, canary: 2, ..Default::default() },
             7,
         ),
-        put("placements/w1/m@1", &weft_proto::weft::state::v1::Placement { epoch: 9, device: None }, 8),
+        put("placements/w1/m@1", &weft_proto::weft::state::v1::Placement { epoch: 9, ..Default::default() }, 8),
         put("replicas/w1/m@1", &Replica { size_bytes: 7, ..Replica::default() }, 10),
         put("services/router/r-1", &Service { id: "r-1".into(), ..Service::default() }, 12),
         put("leader/scheduler", &Leader { id: "s".into(), ..Leader::default() }, 14),

@@ -26,6 +26,8 @@ pub enum Why {
     Failed,
     /// One of a higher priority, or the first of another model, needs its room.
     Preempted,
+    /// It was preempted, and has begun to make way.
+    Yielded,
     /// Nobody has called it of late, and one that is called needs its room.
     Evicted,
     /// A leader of the past wrote it after its time.

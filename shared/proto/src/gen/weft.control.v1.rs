@@ -94,6 +94,7 @@ pub enum Priority {
     /// Standard: before batch, after realtime.
     Unspecified = 0,
     Realtime = 1,
+    /// Where something more urgent needs its room, it stops at its next yield point: its calls wait until it is back, or go elsewhere.
     Batch = 2,
 }
 impl Priority {

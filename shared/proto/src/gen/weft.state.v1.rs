@@ -79,6 +79,9 @@ pub struct Worker {
     /// What jobs can reserve of it: how many slots of each pool. With none, nothing can be reserved here.
     #[prost(map = "string, uint32", tag = "21")]
     pub slots: ::std::collections::HashMap<::prost::alloc::string::String, u32>,
+    /// Whether it knows of `Placement.yields`.
+    #[prost(bool, tag = "22")]
+    pub yields: bool,
 }
 /// A device of a worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -130,6 +133,10 @@ pub struct Placement {
     /// Whose memory the replica takes; unset where the worker tells no devices.
     #[prost(message, optional, tag = "2")]
     pub device: ::core::option::Option<PlacementDevice>,
+    /// The worker shall let go of it, and stop what runs there at its next yield point: something more urgent needs the room. The placement is removed
+    /// when the worker has begun with that.
+    #[prost(bool, tag = "3")]
+    pub yields: bool,
 }
 /// One device of the worker that a placement names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

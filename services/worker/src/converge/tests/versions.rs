@@ -18,7 +18,7 @@ fn second() -> ReplicaKey {
 }
 
 async fn place_second(world: &World) {
-    let value = Placement { epoch: 1, device: None }.encode_to_vec().into();
+    let value = Placement { epoch: 1, ..Placement::default() }.encode_to_vec().into();
     let op = Op::Put { key: world.keys.placement(&second()), value, lease: None };
     world.store.commit(Txn { compares: vec![], ops: vec![op] }).await.expect("the store takes it");
 }

@@ -429,6 +429,28 @@ async fn a_drain_waits_for_running_sequences_and_takes_no_more() {
     world.gone("identity").await;
 }
 
+/// A call can be sent elsewhere; what has begun on a stream cannot.
+#[tokio::test]
+async fn a_model_that_makes_way_stops_calls_and_finishes_streams() {
+    let (world, mut handle) = speaking().await;
+    let (mut answers, mut begun) = open(&world, &mut handle, vec![prompt("a")]).await;
+    let streamed = begun.remove(0);
+    let mut client = client(&world, LONG);
+    let preempted = async {
+        let called = handle.next().await;
+        called.say("x", 1).await;
+        world.preempt("identity").await;
+        called.dropped().await;
+    };
+    let (answer, ()) = tokio::join!(client.model_infer(prompt("b")), preempted);
+    assert_eq!(error_of(&answer.expect_err("stopped")).reason(), Reason::Draining);
+    streamed.say("y", 1).await;
+    assert_eq!(text(&next(&mut answers).await), "y");
+    streamed.end(Finish::Stop, USAGE).await;
+    assert!(is_final(&next(&mut answers).await));
+    world.gone("identity").await;
+}
+
 #[tokio::test]
 async fn what_outlives_the_drain_is_told_to_go_elsewhere() {
     let (world, mut handle) = speaking().await;

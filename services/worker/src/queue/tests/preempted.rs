@@ -210,6 +210,55 @@ async fn a_drain_does_not_end_before_what_is_being_stopped() {
     drained.await;
 }
 
+/// Another model needs the room.
+#[tokio::test]
+async fn what_gives_way_stops_at_its_yield_point_and_sends_its_callers_elsewhere() {
+    let (replica, mut handle) = sleeping();
+    let [running, waiting] = [7, 8].map(|mark| send(&replica, mark, BATCH, 3 * LONG).expect("taken"));
+    let mut execution = handle.next().await;
+    replica.give_way();
+    assert_eq!(reason(&waiting.answer().await), Reason::Draining);
+    execution.left().await;
+    let refused = send(&replica, 9, BATCH, LONG).err().expect("it goes");
+    assert_eq!(refused.reason(), Reason::Draining);
+    let mut drained = pin!(replica.drain(LONG));
+    for _ in 0..100 {
+        assert!(drained.as_mut().now_or_never().is_none(), "it computes still");
+        tokio::task::yield_now().await;
+    }
+    drop(execution);
+    drained.await;
+    assert_eq!(reason(&running.answer().await), Reason::Draining);
+}
+
+/// Its turn had come, and its execution begins when the others have been told.
+#[tokio::test]
+async fn what_begins_while_its_model_gives_way_stops_as_well() {
+    let (replica, mut handle) = sleeping();
+    replica.executions.give_way();
+    let ticket = send(&replica, 7, BATCH, 3 * LONG).expect("taken");
+    handle.next().await.dropped().await;
+    replica.abandon();
+    assert_eq!(reason(&ticket.answer().await), Reason::Draining);
+}
+
+#[tokio::test]
+async fn what_may_not_be_stopped_is_answered_before_its_model_gives_way() {
+    let (engine, mut handle) = fake(signature(0, 1));
+    let model = engine.model();
+    let plan = Plan { ordered: true, ..plan(&*model, 16) };
+    let replica = planned(model, plan);
+    let ticket = send(&replica, 7, BATCH, LONG).expect("taken");
+    let execution = handle.next().await;
+    replica.give_way();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    execution.echo();
+    answered(ticket, 7).await;
+    replica.drain(LONG).await;
+}
+
 /// The configuration's patience is for what has not been executed; another one that comes later, and never is, shows that it is over.
 #[tokio::test]
 async fn what_was_stopped_may_wait_for_longer_than_what_never_ran() {
