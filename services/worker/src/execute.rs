@@ -67,8 +67,9 @@ pub(crate) async fn run(execution: Execution, mut batch: Vec<Work>) {
         }
         Ending::Preempted => {
             replica.learn_stopped(&execution.mark, rows, took, ended);
-            replica.executions.stopped(ended.saturating_duration_since(told), ended);
-            replica.metrics.record_preemptions(1);
+            let after = ended.saturating_duration_since(told);
+            replica.executions.stopped(after, ended);
+            replica.metrics.record_preempted(after);
             batch.put_back(replica);
         }
         Ending::Aborted => batch.fail(&replica::unloading().into()),

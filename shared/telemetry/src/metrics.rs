@@ -68,6 +68,7 @@ struct Instruments {
     wasted_compute: Counter<f64>,
     work_stopped: Counter<u64>,
     preemptions: Counter<u64>,
+    preempt_to_stop: Histogram<f64>,
     retries: Counter<u64>,
     hedges: Histogram<u64>,
     cache_calls: Counter<u64>,
@@ -108,6 +109,7 @@ impl Metrics {
                 .build(),
             work_stopped: count(names::WORK_STOPPED, "{execution}", "Executions stopped because nobody waited"),
             preemptions: count(names::PREEMPTIONS, "{preemption}", "Work that made way for more urgent work"),
+            preempt_to_stop: seconds(names::PREEMPT_TO_STOP, "Time from being told to make way to having stopped"),
             retries: count(names::RETRIES, "{attempt}", "Attempts beyond the first"),
             hedges: meter
                 .u64_histogram(names::HEDGES)

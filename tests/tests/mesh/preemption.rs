@@ -57,7 +57,7 @@ async fn a_realtime_model_takes_the_place_of_a_batch_model_whose_calls_are_answe
     caller.infer(identity(4), LIMIT).await?;
     // What a drain waits for, or drops when it has waited for too long, is not preempted.
     until("the preemptions to be told", async || {
-        mesh.sample("weft_preemptions_total").await.is_ok_and(|count| count >= MODEL_CALLS as f64)
+        mesh.sample("weft_preempt_to_stop_seconds_count").await.is_ok_and(|count| count >= MODEL_CALLS as f64)
     })
     .await?;
     let unwanted = DeleteModelRequest { name: "identity".to_owned() };

@@ -98,7 +98,13 @@ impl ModelMetrics {
         self.instruments.cancel_to_stop.record(after.as_secs_f64(), &self.attributes);
     }
 
-    /// Executions that were stopped, or sequences that lost their slots, for more urgent ones: they go on later.
+    /// An execution that was stopped for something more urgent, `after` it had been told to: its requests are executed later.
+    pub fn record_preempted(&self, after: Duration) {
+        self.record_preemptions(1);
+        self.instruments.preempt_to_stop.record(after.as_secs_f64(), &self.attributes);
+    }
+
+    /// Sequences that lost their slots for more urgent ones: they go on later.
     pub fn record_preemptions(&self, times: u32) {
         self.instruments.preemptions.add(times.into(), &self.attributes);
     }

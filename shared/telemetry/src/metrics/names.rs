@@ -26,6 +26,8 @@ pub const WASTED_COMPUTE: &str = "weft.wasted_compute";
 pub const WORK_STOPPED: &str = "weft.work.stopped";
 /// Executions and sequences that made way for more urgent ones.
 pub const PREEMPTIONS: &str = "weft.preemptions";
+/// Seconds from the moment an execution was told to make way to the moment it had stopped.
+pub const PREEMPT_TO_STOP: &str = "weft.preempt_to_stop";
 /// Attempts beyond the first.
 pub const RETRIES: &str = "weft.router.retries";
 /// Attempts of a hedged call beyond the first, where there were any (gRFC A96).
