@@ -147,12 +147,13 @@ pub(crate) fn refused(snapshot: &Snapshot, term: i64) -> Vec<Key> {
     snapshot.placements.iter().filter(|(_, record)| record.is_stale(term)).map(|(key, _)| place_key(key)).collect()
 }
 
-/// Placements of what was told to make way and has begun with it, or is gone.
-pub(crate) fn yielded(snapshot: &Snapshot) -> Vec<Key> {
+/// Placements of what was told to make way, and whether each may go: its worker has begun with it, or is gone, or does not know of this.
+pub(crate) fn yielding(snapshot: &Snapshot) -> BTreeMap<Key, bool> {
     let yields = snapshot.placements.iter().filter(|(_, record)| record.value.yields);
+    let knows = |key: &ReplicaKey| snapshot.workers.get(&key.worker).is_some_and(|record| record.value.yields);
     let serves =
         |key: &ReplicaKey| snapshot.replicas.get(key).is_some_and(|record| record.value.state() == ReplicaState::Ready);
-    yields.filter(|(key, _)| !serves(key)).map(|(key, _)| place_key(key)).collect()
+    yields.map(|(key, _)| (place_key(key), !(serves(key) && knows(key)))).collect()
 }
 
 /// Every replica that is placed, or that a worker still reports. What makes way counts as if its placement were gone, until it is.
@@ -286,19 +287,19 @@ mod tests {
 
     #[test]
     fn what_makes_way_is_on_its_way_out_until_its_placement_is_gone() {
-        let mut mesh = snapshot(&[worker("w1", 1, &[("a", 1)])]);
+        let mut mesh = snapshot(&[state::Worker { yields: true, ..worker("w1", 1, &[("a", 1)]) }]);
         let placed = state::Placement { epoch: 1, device: None, yields: true };
         mesh.placements.insert(key("w1", "a", 1), crate::fixture::record(placed, 3));
         let told = |mesh: &Snapshot| {
             let holdings = holdings(mesh);
-            (holdings[0].placed, holdings[0].state, yielded(mesh).len())
+            (holdings[0].placed, holdings[0].state, yielding(mesh)[&holdings[0].key])
         };
         replica(&mut mesh, &key("w1", "a", 1), ReplicaState::Ready, 4);
-        assert_eq!(told(&mesh), (false, State::Ready, 0));
+        assert_eq!(told(&mesh), (false, State::Ready, false));
         replica(&mut mesh, &key("w1", "a", 1), ReplicaState::Draining, 5);
-        assert_eq!(told(&mesh), (false, State::Draining, 1));
+        assert_eq!(told(&mesh), (false, State::Draining, true));
         mesh.replicas = Default::default();
-        assert_eq!(told(&mesh), (false, State::Draining, 1), "placed anew it would be refused");
+        assert_eq!(told(&mesh), (false, State::Draining, true), "placed anew it would be refused");
     }
 
     #[test]

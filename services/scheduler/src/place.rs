@@ -5,7 +5,7 @@
 
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use weft_types::{Backoff, SystemClock};
 
 use crate::Inner;
 use crate::events::{Batch, Telling, batches};
-use crate::observe::{refused, world, yielded};
+use crate::observe::{refused, world, yielding};
 
 /// Transactions that are on their way to the store at once.
 const IN_FLIGHT: usize = 8;
@@ -117,7 +117,7 @@ impl Placer {
             }
             _ => take_back(refused, renewed),
         };
-        plan.moves.extend(yielded(&snapshot).into_iter().map(|key| Move::Remove(key, Why::Yielded)));
+        take_leave(&mut plan, yielding(&snapshot));
         self.tell_unplaced(&plan.unplaced);
         if plan.moves.is_empty() {
             return Ok(());
@@ -218,6 +218,16 @@ fn take_back(refused: Vec<Key>, renewed: Vec<Key>) -> Plan {
     Plan { moves: all.into_iter().map(|(key, why)| Move::Remove(key, why)).collect(), ..Plan::default() }
 }
 
+/// Removes what has made way. What is wanted again before its placement has gone is placed by a pass after that: a placement is never written
+/// over another.
+fn take_leave(plan: &mut Plan, yielding: BTreeMap<Key, bool>) {
+    plan.moves.retain(|change| !matches!(change, Move::Place(key, _) if yielding.contains_key(key)));
+    let removed: BTreeSet<Key> =
+        plan.moves.iter().map(|(Move::Place(key, _) | Move::Remove(key, _))| key.clone()).collect();
+    let gone = yielding.into_iter().filter(|(key, goes)| *goes && !removed.contains(key));
+    plan.moves.extend(gone.map(|(key, _)| Move::Remove(key, Why::Yielded)));
+}
+
 /// Whether the leader may decide on a snapshot of `revision`: its term has not run out, and the snapshot shows what was
 /// written last, by itself (`written`) and by the leader before it.
 pub(crate) fn may_decide(fence: &Fence, revision: Revision, written: Revision, now: Instant) -> bool {
@@ -235,6 +245,22 @@ mod tests {
         let [one, two] = ["w1", "w2"].map(|worker| place_key(&key(worker, "m", 1)));
         let plan = take_back(vec![one.clone()], vec![one.clone(), two.clone()]);
         assert_eq!(plan.moves, [Move::Remove(one, Why::Stale), Move::Remove(two, Why::Renewed)]);
+    }
+
+    #[test]
+    fn what_makes_way_goes_once_and_is_not_placed_until_it_has() {
+        let [one, two, three, four] = ["w1", "w2", "w3", "w4"].map(|worker| place_key(&key(worker, "m", 1)));
+        let moves = vec![
+            Move::Place(one.clone(), Why::Missing),
+            Move::Place(two.clone(), Why::Missing),
+            Move::Remove(three.clone(), Why::Renewed),
+            Move::Place(four.clone(), Why::Missing),
+        ];
+        let mut plan = Plan { moves, ..Plan::default() };
+        take_leave(&mut plan, [(one, false), (two.clone(), true), (three.clone(), true)].into());
+        let left =
+            [Move::Remove(three, Why::Renewed), Move::Place(four, Why::Missing), Move::Remove(two, Why::Yielded)];
+        assert_eq!(plan.moves, left);
     }
 
     #[test]

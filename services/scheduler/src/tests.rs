@@ -275,6 +275,36 @@ async fn a_batch_model_makes_way_for_a_realtime_one() {
     assert_eq!(told, moves);
 }
 
+/// What it was to make way for goes before it has: it is placed again once its old placement is gone, and nothing else is held up.
+#[tokio::test]
+async fn what_makes_way_for_nobody_any_more_comes_back() {
+    let cluster = Cluster::new();
+    let (scheduler, _tasks) =
+        cluster.scheduler("s1", Options { model_control: ModelControl::Explicit, ..Options::default() });
+    let surface = Surface(Arc::clone(&scheduler.inner));
+    cluster.join(&Worker { yields: true, ..worker("w1", 1, &[("m", 1), ("n", 1), ("o", 1)]) }).await;
+    let (batch, other) = (key("w1", "m", 1), key("w1", "o", 1));
+    let apply = async |name: &str, priority: Priority, shunned: &str| {
+        let anti_affinity = if shunned.is_empty() { Vec::new() } else { vec![shunned.to_owned()] };
+        let model =
+            Model { name: name.to_owned(), replicas: 1, priority: priority.into(), anti_affinity, ..Model::default() };
+        surface.apply_model(request(ApplyModelRequest { model: Some(model) })).await.expect("applied");
+    };
+    apply("m", Priority::Batch, "n").await;
+    cluster.until_placed(std::slice::from_ref(&batch)).await;
+    cluster.report(&batch, ReplicaState::Ready).await;
+    apply("n", Priority::Realtime, "m").await;
+    let yields = |snapshot: &Snapshot| snapshot.placements.get(&batch).is_some_and(|record| record.value.yields);
+    cluster.until("the wish", yields).await;
+    let withdrawn = DeleteModelRequest { name: "n".to_owned() };
+    surface.delete_model(request(withdrawn)).await.expect("deleted");
+    apply("o", Priority::Realtime, "").await;
+    cluster.until_placed(&[batch.clone(), other.clone()]).await;
+    cluster.report(&batch, ReplicaState::Draining).await;
+    let placed = |snapshot: &Snapshot| snapshot.placements.get(&batch).is_some_and(|record| !record.value.yields);
+    cluster.until("its new placement", placed).await;
+}
+
 #[tokio::test]
 async fn what_a_leader_of_the_past_placed_is_placed_anew() {
     let cluster = Cluster::new();

@@ -22,11 +22,13 @@ pub(crate) struct Request {
     pub(crate) deadline: Deadline,
     /// Who it is for, as a number: equal for equal names.
     pub(crate) tenant: u64,
+    /// Whether it came on a stream.
+    pub(crate) on_stream: bool,
 }
 
 /// Queues a request whose deadline can be met.
 pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> Result<Ticket> {
-    let Request { inputs, priority, deadline, tenant } = request;
+    let Request { inputs, priority, deadline, tenant, on_stream } = request;
     let suspect = match replica.quarantine.judge(&inputs, now) {
         Standing::Clear => None,
         Standing::Suspect(digest) => Some(digest),
@@ -48,7 +50,8 @@ pub(crate) fn admit(replica: &Arc<Replica>, request: Request, now: Instant) -> R
         let message = format!("{} ms remain, about {} ms are needed", remaining.as_millis(), needed.as_millis());
         return Err(Error::new(Reason::DeadlineInfeasible, message));
     }
-    let request = queue::Request { inputs, rows, urgency, suspect, rule: replica.plan.bands.rule(urgency.band) };
+    let rule = replica.plan.bands.rule(urgency.band);
+    let request = queue::Request { inputs, rows, urgency, suspect, on_stream, rule };
     replica.queue.push(request, now).map_err(|refusal| match refusal {
         Refusal::Full => {
             // By then about what waits now has been served.

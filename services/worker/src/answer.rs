@@ -18,29 +18,35 @@ use crate::sequence;
 
 pub(crate) use record::Record;
 
+/// A request with what is told beside it.
+pub(crate) struct Asked {
+    /// Who it is for, as a number: equal for equal names.
+    pub(crate) tenant: u64,
+    /// Whether it came on a stream.
+    pub(crate) on_stream: bool,
+    pub(crate) request: ModelInferRequest,
+}
+
 /// Converts, checks, queues and waits; a language model's engine has a queue of its own. Dropping the future withdraws the request wherever it is.
 pub(crate) async fn answer(
     replica: Arc<Replica>,
     scope: &Scope,
     call: &Call,
-    (tenant, request): (u64, ModelInferRequest),
+    asked: Asked,
 ) -> Result<ModelInferResponse, Failure> {
     if replica.model.language().is_some() {
-        let incoming = Incoming { replica, scope: scope.clone(), call: call.clone(), request };
+        let incoming = Incoming { replica, scope: scope.clone(), call: call.clone(), request: asked.request };
         // Boxed, so that calls of other models do not carry what a sequence takes.
         return Box::pin(generate::whole(incoming)).await;
     }
     let mut record = Record::begin(replica, scope, call);
-    let outcome = within(&mut record, call, (tenant, request)).await;
+    let outcome = within(&mut record, call, asked).await;
     record.end(outcome.as_ref().err());
     outcome
 }
 
-async fn within(
-    record: &mut Record,
-    call: &Call,
-    (tenant, request): (u64, ModelInferRequest),
-) -> Result<ModelInferResponse, Failure> {
+async fn within(record: &mut Record, call: &Call, asked: Asked) -> Result<ModelInferResponse, Failure> {
+    let Asked { tenant, on_stream, request } = asked;
     let replica = Arc::clone(&record.replica);
     let inference = infer::convert(request)?;
     let positions = replica.face.positions(&inference.wanted)?;
@@ -49,7 +55,7 @@ async fn within(
         record.deadline = record.deadline.earlier(Deadline::after(call.received, timeout));
     }
     let (inputs, turn) = sequence::enter(&replica, inference.sequence, inputs, record.deadline).await?;
-    let request = admit::Request { inputs, priority: inference.priority, deadline: record.deadline, tenant };
+    let request = admit::Request { inputs, priority: inference.priority, deadline: record.deadline, tenant, on_stream };
     let ticket = admit(&replica, request, SystemClock::now())?;
     record.caller = Some(ticket.caller());
     let answer = ticket.answer().await;

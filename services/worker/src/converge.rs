@@ -205,7 +205,7 @@ impl Converger {
         self.keep(&key, task);
     }
 
-    /// Announces the drain, gives routers time to see it, serves what has come, and lets go. What `yields` does neither: its calls are
+    /// Announces the drain, gives routers time to see it, serves what has come, and lets go. What `yields` does so with streams alone: calls are
     /// sent elsewhere, or wait until it is back.
     fn unload(&mut self, key: &Key, yields: bool) {
         let Some(replica) =
@@ -221,9 +221,7 @@ impl Converger {
         let told = self.announcer.told(notice);
         let (reports, unloading) = (self.reports.0.clone(), key.clone());
         let task = self.shared.tasks.attach(async move {
-            if yields {
-                replica.give_way();
-            } else {
+            if !(yields && replica.give_way()) {
                 told.await;
                 tokio::time::sleep(notice).await;
             }

@@ -24,6 +24,7 @@ use weft_types::{Deadline, Error, Reason, Result, SystemClock};
 use crate::answer::Record;
 use crate::error::Failure;
 use crate::infer;
+use crate::quarantine::Standing;
 use crate::queue::Timing;
 use crate::replica::{Replica, unloading};
 use request::{Form, Method, Terms};
@@ -158,12 +159,14 @@ impl Sequence {
 
     async fn next(&mut self) -> Result<Piece, Failure> {
         let asked = SystemClock::now();
+        let is_suspect = self.trial.as_ref().is_some_and(Trial::is_of_suspect);
+        let is_movable = self.method == Method::Unary && !is_suspect;
         let Self { record, generation, .. } = self;
         let piece = tokio::select! {
             // A piece that is there when the deadline strikes is delivered.
             biased;
             piece = generation.next() => piece,
-            failure = over(&record.replica, record.deadline, (self.method, self.started.is_some())) => return Err(failure),
+            failure = over(&record.replica, record.deadline, (is_movable, self.started.is_some())) => return Err(failure),
         };
         let now = SystemClock::now();
         match piece {
@@ -247,6 +250,8 @@ async fn queue(
     if replica.sequences.is_closed() {
         return Err(Error::new(Reason::Draining, "the replica is draining").into());
     }
+    let is_suspect = matches!(replica.quarantine.judge(&inputs, SystemClock::now()), Standing::Suspect(_));
+    let is_movable = method == Method::Unary && !is_suspect;
     let begin = async {
         let trial = Trial::begin(&replica, inputs).await?;
         match language.generate(sequence).await {
@@ -260,16 +265,17 @@ async fn queue(
     };
     tokio::select! {
         begun = begin => begun,
-        failure = over(&replica, record.deadline, (method, false)) => Err(failure),
+        failure = over(&replica, record.deadline, (is_movable, false)) => Err(failure),
     }
 }
 
-/// Ends when a sequence has to, and says why. What gives way is sent elsewhere, which only a unary call can be.
-async fn over(replica: &Replica, deadline: Deadline, (method, has_started): (Method, bool)) -> Failure {
+/// Ends when a sequence has to, and says why. What gives way is sent elsewhere, which only a unary call can be, and what is suspected to end
+/// processes is better kept where that is known.
+async fn over(replica: &Replica, deadline: Deadline, (is_movable, has_started): (bool, bool)) -> Failure {
     tokio::select! {
         () = tokio::time::sleep_until(deadline.instant().into()) => late(has_started).into(),
         () = replica.aborted() => unloading().into(),
-        () = replica.gives_way(), if method == Method::Unary => unloading().into(),
+        () = replica.gives_way(), if is_movable => unloading().into(),
     }
 }
 

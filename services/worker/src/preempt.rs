@@ -39,7 +39,7 @@ pub(crate) struct Executions {
 #[derive(Default)]
 struct Table {
     /// No more than there are executors.
-    running: BTreeMap<u64, (Running, CancellationToken)>,
+    running: BTreeMap<u64, Entry>,
     /// How many of them have each band: mostly that is all that needs to be known.
     bands: BTreeMap<u64, usize>,
     next: u64,
@@ -48,6 +48,13 @@ struct Table {
     /// Whether all are told to: the whole replica makes way.
     all_stop: bool,
     stop: Stop,
+}
+
+struct Entry {
+    running: Running,
+    /// Whether other workers can have all of its requests.
+    is_movable: bool,
+    told: CancellationToken,
 }
 
 /// How long the last ones took to stop, and when that was noted. Slower ones count at once, and fade: while it is thought that stopping takes
@@ -86,11 +93,11 @@ impl Executions {
         self.lock().stop.note(after, now);
     }
 
-    /// Tells all to stop that may be stopped, and those that begin from now on.
+    /// Tells all to stop that may be stopped and done elsewhere, and those that begin from now on.
     pub(crate) fn give_way(&self) {
         let mut table = self.lock();
         table.all_stop = true;
-        table.running.values().filter(|(running, _)| is_stoppable(running)).for_each(|(_, told)| told.cancel());
+        table.running.values().filter(|entry| entry.stops_for_all()).for_each(|entry| entry.told.cancel());
     }
 
     /// Whether something runs that is less urgent than this band.
@@ -99,14 +106,20 @@ impl Executions {
     }
 }
 
+impl Entry {
+    const fn stops_for_all(&self) -> bool {
+        self.is_movable && is_stoppable(&self.running)
+    }
+}
+
 impl Table {
     fn decide(&self, waiting: &[Urgent], now: Instant) -> Decision {
-        let running = self.running.values().map(|(running, _)| *running);
+        let running = self.running.values().map(|entry| entry.running);
         preempt::decide(waiting.iter().copied(), running, self.stop.at(now), now)
     }
 
     fn end(&mut self, id: u64) {
-        if let Some((running, _)) = self.running.remove(&id)
+        if let Some(Entry { running, .. }) = self.running.remove(&id)
             && let Some(count) = self.bands.get_mut(&running.band)
         {
             *count -= 1;
@@ -148,10 +161,11 @@ impl Replica {
         table.next += 1;
         *table.bands.entry(band).or_default() += 1;
         let running = Running { id, band, began: now, deadline, stops, takes };
-        if table.all_stop && is_stoppable(&running) {
+        let entry = Entry { running, is_movable: work.iter().all(Work::is_movable), told: told.clone() };
+        if table.all_stop && entry.stops_for_all() {
             told.cancel();
         }
-        table.running.insert(id, (running, told.clone()));
+        table.running.insert(id, entry);
         drop(table);
         Mark { executions: Arc::clone(&self.executions), id, band: most_urgent, told }
     }
@@ -226,8 +240,8 @@ impl Replica {
         match table.decide(&urgent, now) {
             Decision::Stop(id) => {
                 table.stopping = Some(id);
-                if let Some((_, told)) = table.running.get(&id) {
-                    told.cancel();
+                if let Some(entry) = table.running.get(&id) {
+                    entry.told.cancel();
                 }
                 None
             }

@@ -53,6 +53,8 @@ pub(crate) struct Request {
     pub(crate) urgency: Urgency,
     /// Set where the input is suspected to end the model's process: it runs alone.
     pub(crate) suspect: Option<Digest>,
+    /// Whether it came on a stream, which nobody sends to another worker.
+    pub(crate) on_stream: bool,
     /// What holds for its band.
     pub(crate) rule: Rule,
 }
@@ -67,6 +69,7 @@ pub(crate) struct Work {
     pub(crate) deadline: Deadline,
     /// Set where it must run alone, and is to be cleared when nothing happens.
     pub(crate) suspect: Option<Digest>,
+    on_stream: bool,
     pub(crate) caller: Arc<Caller>,
     pub(crate) answer: oneshot::Sender<Answer>,
 }
@@ -75,6 +78,11 @@ impl Work {
     /// 1 is served first.
     pub(crate) const fn band(&self) -> u64 {
         self.rank.band
+    }
+
+    /// Whether another worker can have it. One whose input is suspected to end processes is better kept where that is known.
+    pub(crate) const fn is_movable(&self) -> bool {
+        !self.on_stream && self.suspect.is_none()
     }
 
     /// Answers a caller whose request was not executed. One that has gone meanwhile needs no answer.
@@ -147,6 +155,8 @@ struct State {
     rows: usize,
     sequence: u64,
     closed: bool,
+    /// Whether nothing is taken, or taken back, that another worker can have.
+    gives_way: bool,
     /// Whether what comes back is not taken either.
     abandoned: bool,
 }
@@ -238,11 +248,11 @@ impl Queue {
 
     /// Takes a request, or says at once why not.
     pub(crate) fn push(self: &Arc<Self>, request: Request, now: Instant) -> Result<Ticket, Refusal> {
-        let Request { inputs, rows, urgency, suspect, rule } = request;
+        let Request { inputs, rows, urgency, suspect, on_stream, rule } = request;
         let Urgency { band, deadline, tenant } = urgency;
         let bytes: usize = inputs.iter().map(|tensor| tensor.data.len()).sum();
         let mut state = self.lock();
-        if state.closed {
+        if state.closed || (state.gives_way && !on_stream) {
             return Err(Refusal::Closed);
         }
         let of_band = state.bands.get(&band).map_or(0, |band| band.requests);
@@ -257,7 +267,8 @@ impl Queue {
         state.bytes += bytes;
         state.rows += rows;
         state.bands.entry(band).or_default().add(tenant);
-        let work = Work { rank, inputs, rows, bytes, tenant, deadline, suspect, caller: Arc::clone(&caller), answer };
+        let caller_of = Arc::clone(&caller);
+        let work = Work { rank, inputs, rows, bytes, tenant, deadline, suspect, on_stream, caller: caller_of, answer };
         state.waiting.insert(rank, work);
         drop(state);
         displaced.into_iter().for_each(|work| work.displace(now));
@@ -341,6 +352,19 @@ impl Queue {
             std::mem::take(&mut state.waiting)
         };
         waiting.into_values().for_each(|work| work.refuse(error.clone()));
+        self.changed.notify_one();
+    }
+
+    /// Takes nothing from now on that another worker can have, and answers what waits of that with this refusal. The rest is still served.
+    pub(crate) fn give_way(&self, error: &Error) {
+        let gone: Vec<Work> = {
+            let mut state = self.lock();
+            state.gives_way = true;
+            let movable = state.waiting.iter().filter(|(_, work)| work.is_movable()).map(|(rank, _)| *rank);
+            let movable: Vec<Rank> = movable.collect();
+            movable.iter().filter_map(|rank| state.take(rank)).collect()
+        };
+        gone.into_iter().for_each(|work| work.refuse(error.clone()));
         self.changed.notify_one();
     }
 

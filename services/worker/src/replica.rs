@@ -92,6 +92,8 @@ pub(crate) struct Replica {
     suspects: Arc<Semaphore>,
     /// Sequences of a language model, which are not in the queue: counted, so that a drain waits for them, and closed with it.
     pub(crate) sequences: TaskTracker,
+    /// Held by each open stream that has asked for it.
+    streams: Arc<()>,
     // Held for a look-up or an update, never across an await.
     learned: Mutex<Learned>,
     /// Cancelled when running executions shall be dropped.
@@ -121,6 +123,7 @@ impl Replica {
             executions: Arc::default(),
             suspects: Arc::new(Semaphore::new(1)),
             sequences: TaskTracker::new(),
+            streams: Arc::default(),
             learned: Mutex::default(),
             aborting: CancellationToken::new(),
             yielding: CancellationToken::new(),
@@ -286,15 +289,22 @@ impl Replica {
         }
     }
 
-    /// Takes nothing new, and gives up what waits and, at its next yield point, what runs: callers are told to go elsewhere. Not what may not be
-    /// stopped, nor what carries state or has begun to answer: a drain waits for that.
-    pub(crate) fn give_way(&self) {
+    /// Takes nothing new that can be sent elsewhere, and gives up what waits of that and, at its next yield point, what runs: callers are told. Not
+    /// what may not be stopped, nor what came on a stream, carries state or has begun to answer: a drain waits for that. Returns whether nobody
+    /// needs to be warned before that.
+    pub(crate) fn give_way(&self) -> bool {
         if self.stateful.is_some() {
-            return;
+            return false;
         }
         self.yielding.cancel();
-        self.queue.abandon(&unloading());
+        self.queue.give_way(&unloading());
         self.executions.give_way();
+        Arc::strong_count(&self.streams) == 1
+    }
+
+    /// What a stream holds that has asked for this replica, for as long as it is open.
+    pub(crate) fn stream(&self) -> Arc<()> {
+        Arc::clone(&self.streams)
     }
 
     /// Waits until the replica gives way to another model.

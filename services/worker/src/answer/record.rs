@@ -66,9 +66,13 @@ impl Record {
         let now = SystemClock::now();
         let whole = now.saturating_duration_since(self.began);
         self.replica.load.leave(code, now);
-        self.replica.metrics.record_call(code, whole);
-        let ending = if code == Code::Ok { Ending::Success } else { Ending::Failure };
-        self.replica.stats.call(ending, whole);
+        // Who is sent elsewhere because the replica goes has said nothing about the model: as an error of its version that could end a rollout.
+        let is_sent_on = reason == Some(Reason::Draining);
+        self.replica.metrics.record_call(if is_sent_on { Code::Cancelled } else { code }, whole);
+        if !is_sent_on {
+            let ending = if code == Code::Ok { Ending::Success } else { Ending::Failure };
+            self.replica.stats.call(ending, whole);
+        }
         // What was executed has told it when it began.
         if self.caller.is_some() && timing.rows == 0 {
             self.replica.metrics.record_queue(timing.queue);

@@ -41,6 +41,10 @@ impl Trial {
         Ok(Self { replica: Arc::clone(replica), inputs, suspect })
     }
 
+    pub(super) const fn is_of_suspect(&self) -> bool {
+        self.suspect.is_some()
+    }
+
     /// The sequence has ended as sequences do.
     pub(super) fn acquit(self) {
         if let Some((digest, _turn)) = self.suspect {

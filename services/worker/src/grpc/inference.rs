@@ -16,7 +16,7 @@ use weft_types::{BUILD, Error, ModelName, Reason, SystemClock};
 use super::describe;
 use super::stream::{Answers, Source};
 use crate::Shared;
-use crate::answer::answer;
+use crate::answer::{Asked, answer};
 use crate::error::Failure;
 use crate::load;
 use crate::replica::Replica;
@@ -124,7 +124,8 @@ impl GrpcInferenceService for Inference {
         let (call, resolved) = (request.call(), Resolved::of(request.metadata()));
         let request = request.into_inner();
         let replica = self.find(&resolved, &request).map_err(|failure| failure.status())?;
-        let response = answer(Arc::clone(&replica), &self.shared.scope, &call, (resolved.tenant, request)).await;
+        let asked = Asked { tenant: resolved.tenant, on_stream: false, request };
+        let response = answer(Arc::clone(&replica), &self.shared.scope, &call, asked).await;
         let response = response.map(Response::new).map_err(|failure| failure.status());
         told(response, &load::of_replica(&replica, SystemClock::now()))
     }

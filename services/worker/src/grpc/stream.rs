@@ -19,7 +19,7 @@ use weft_runtime::Call;
 use weft_types::SystemClock;
 
 use super::inference::{Inference, Resolved};
-use crate::answer::answer;
+use crate::answer::{Asked, answer};
 use crate::error::Failure;
 use crate::generate::{self, Incoming};
 use crate::replica::Replica;
@@ -39,6 +39,8 @@ pub(super) struct Source {
 /// Answers to a stream of requests. Dropping it drops all that is done for them.
 pub(super) struct Answers {
     source: Source,
+    /// Lets the last replica that was asked for know of the stream.
+    open: Option<Arc<()>>,
     /// Gone when there are no more.
     requests: Option<Streaming<ModelInferRequest>>,
     ordered: FuturesOrdered<BoxFuture<'static, Answer>>,
@@ -50,7 +52,7 @@ pub(super) struct Answers {
 impl Answers {
     pub(super) fn new(source: Source, requests: Streaming<ModelInferRequest>) -> Self {
         let (ordered, generated) = (FuturesOrdered::new(), SelectAll::new());
-        Self { source, requests: Some(requests), ordered, generated, is_ordered_first: true }
+        Self { source, open: None, requests: Some(requests), ordered, generated, is_ordered_first: true }
     }
 
     fn has_room(&self) -> bool {
@@ -77,7 +79,11 @@ impl Answers {
     fn take(&mut self, request: ModelInferRequest) {
         // A request's own `timeout` begins with the request, however long the stream has been open.
         let call = Call { received: SystemClock::now(), ..self.source.call.clone() };
-        match self.source.inference.find(&self.source.resolved, &request) {
+        let found = self.source.inference.find(&self.source.resolved, &request);
+        if let Ok(replica) = &found {
+            self.open = Some(replica.stream());
+        }
+        match found {
             Err(failure) => self.ordered.push_back(future::ready(told(&call, request.id, Err(failure))).boxed()),
             Ok(replica) if replica.model.language().is_some() => self.generate(replica, call, request),
             Ok(replica) => {
@@ -85,7 +91,7 @@ impl Answers {
                 let tenant = self.source.resolved.tenant;
                 self.ordered.push_back(Box::pin(async move {
                     let id = request.id.clone();
-                    let outcome = answer(replica, &scope, &call, (tenant, request)).await;
+                    let outcome = answer(replica, &scope, &call, Asked { tenant, on_stream: true, request }).await;
                     told(&call, id, outcome.map(|response| (response, true)))
                 }));
             }

@@ -22,13 +22,13 @@ impl Queue {
     }
 
     /// Takes requests back whose execution was stopped, each to its old place and whatever the bounds say: they were within them
-    /// before. Also while it takes nothing new; what it does not take is given back, which is all once it was abandoned.
+    /// before. Also while it takes nothing new; what it does not take is given back, which is all once it was abandoned, and what another
+    /// worker can have once it gives way.
     pub(crate) fn put_back(&self, work: Vec<Work>) -> Vec<Work> {
-        {
+        let gone = {
             let mut state = self.lock();
-            if state.abandoned {
-                return work;
-            }
+            let stays = |work: &Work| !(state.abandoned || (state.gives_way && work.is_movable()));
+            let (work, gone): (Vec<Work>, Vec<Work>) = work.into_iter().partition(stays);
             // Who leaves says so before he looks for his place here: he is seen now, or finds it.
             for work in work.into_iter().filter(|work| work.caller.left().is_none()) {
                 work.caller.stop();
@@ -37,8 +37,9 @@ impl Queue {
                 state.bands.entry(work.rank.band).or_default().add(work.tenant);
                 state.waiting.insert(work.rank, work);
             }
-        }
+            gone
+        };
         self.changed.notify_one();
-        Vec::new()
+        gone
     }
 }

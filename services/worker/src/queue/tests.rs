@@ -75,7 +75,7 @@ fn send_for(
 ) -> Result<Ticket, Error> {
     let now = SystemClock::now();
     let deadline = Deadline::after(now, timeout);
-    admit(replica, admit::Request { inputs: vec![input], priority, deadline, tenant }, now)
+    admit(replica, admit::Request { inputs: vec![input], priority, deadline, tenant, on_stream: false }, now)
 }
 
 fn reason(answer: &Answer) -> Reason {
@@ -152,7 +152,8 @@ async fn what_is_given_up_is_answered_and_the_rest_is_run() {
         let (inputs, deadline) =
             (vec![input(mark, &[1, 1])], Deadline::after(now, LONG + Duration::from_secs(mark.into())));
         let urgency = Urgency { band: 1, deadline, tenant: 0 };
-        let request = Request { inputs, rows: 1, urgency, suspect: None, rule: Bands::default().rule(1) };
+        let request =
+            Request { inputs, rows: 1, urgency, suspect: None, on_stream: false, rule: Bands::default().rule(1) };
         queue.push(request, now).expect("taken")
     };
     let [first, second, _third] = [1, 2, 3].map(push);

@@ -15,7 +15,7 @@ use weft_telemetry::{Scope, TraceContext};
 use weft_types::{Deadline, Reason, SystemClock};
 
 use super::{FIELD, Sequences};
-use crate::answer::answer;
+use crate::answer::{Asked, answer};
 use crate::error::Failure;
 use crate::fake::{Handle, World, fake};
 use crate::grpc::tests::client;
@@ -154,7 +154,8 @@ fn send(world: &World, ask: Ask) -> BoxFuture<'static, Answer> {
         ..ModelInferRequest::default()
     };
     Box::pin(async move {
-        let response = answer(replica, &Scope::disabled(), &call, (0, request)).await?;
+        let response =
+            answer(replica, &Scope::disabled(), &call, Asked { tenant: 0, on_stream: false, request }).await?;
         let names: Vec<&str> = response.outputs.iter().map(|output| output.name.as_str()).collect();
         assert_eq!(names, ["OUTPUT"], "the state is not for callers");
         Ok(i64::from_le_bytes(response.raw_output_contents[0][..].try_into().expect("one number")))

@@ -22,8 +22,8 @@ fn send(world: &World, mark: u8) -> Result<Ticket, Error> {
     let now = SystemClock::now();
     let data = Bytes::from(vec![mark]);
     let input = Tensor { name: "INPUT".into(), datatype: DataType::Uint8, shape: vec![1, 1], data };
-    let request =
-        admit::Request { inputs: vec![input], priority: 0, deadline: Deadline::after(now, PATIENCE), tenant: 0 };
+    let deadline = Deadline::after(now, PATIENCE);
+    let request = admit::Request { inputs: vec![input], priority: 0, deadline, tenant: 0, on_stream: false };
     admit(&replica(world), request, now)
 }
 

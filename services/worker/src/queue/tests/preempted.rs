@@ -159,7 +159,7 @@ async fn a_drain_waits_for_what_was_stopped() {
 fn nothing() -> Request {
     let deadline = Deadline::after(SystemClock::now(), LONG);
     let urgency = Urgency { band: 9, deadline, tenant: 0 };
-    Request { inputs: Vec::new(), rows: 0, urgency, suspect: None, rule: Rule::default() }
+    Request { inputs: Vec::new(), rows: 0, urgency, suspect: None, on_stream: false, rule: Rule::default() }
 }
 
 #[tokio::test]
@@ -240,6 +240,33 @@ async fn what_begins_while_its_model_gives_way_stops_as_well() {
     handle.next().await.dropped().await;
     replica.abandon();
     assert_eq!(reason(&ticket.answer().await), Reason::Draining);
+}
+
+/// Nobody would send it elsewhere: the stream would break. The same holds of what is suspected to end processes.
+#[tokio::test]
+async fn what_came_on_a_stream_is_answered_before_its_model_gives_way() {
+    let (replica, mut handle) = sleeping();
+    let on_stream = |mark| {
+        let (now, inputs) = (SystemClock::now(), vec![input(mark, &[1, 1])]);
+        let deadline = Deadline::after(now, 3 * LONG);
+        admit(&replica, admit::Request { inputs, priority: BATCH, deadline, tenant: 0, on_stream: true }, now)
+    };
+    let [running, waiting] = [7, 8].map(|mark| on_stream(mark).expect("taken"));
+    let call = send(&replica, 9, BATCH, 3 * LONG).expect("taken");
+    let execution = handle.next().await;
+    assert!(replica.give_way(), "no stream is open");
+    assert_eq!(reason(&call.answer().await), Reason::Draining);
+    let late = on_stream(10).expect("the router does not know yet");
+    assert_eq!(send(&replica, 9, BATCH, LONG).err().map(|error| error.reason()), Some(Reason::Draining));
+    execution.echo();
+    answered(running, 7).await;
+    for (ticket, mark) in [(waiting, 8), (late, 10)] {
+        let execution = handle.next().await;
+        assert_eq!(execution.marks(), [mark]);
+        execution.echo();
+        answered(ticket, mark).await;
+    }
+    replica.drain(LONG).await;
 }
 
 #[tokio::test]

@@ -334,8 +334,10 @@ proptest! {
                 let plan = place(&mesh.world);
                 mesh = check(&mesh, &plan)?;
                 // Until something is free or has changed, there is nothing to add, but for what nobody calls: its place may have been wanted by
-                // one that found another.
-                let freed = plan.moves.iter().any(|moved| matches!(moved, Move::Remove(..)));
+                // one that found another. What waits for room that becomes free may wait elsewhere, now that others have been placed, and leave
+                // its place to them.
+                let waits = plan.unplaced.iter().any(|unplaced| unplaced.obstacle == Obstacle::Waiting);
+                let freed = waits || plan.moves.iter().any(|moved| matches!(moved, Move::Remove(..)));
                 let again = place(&mesh.world);
                 let uncalled = |moved: &Move| {
                     let idle = |key: &Key| mesh.world.wanted.iter().any(|of| of.model == key.model && of.idle.is_some());
