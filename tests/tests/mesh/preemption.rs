@@ -63,6 +63,11 @@ async fn a_realtime_model_takes_the_place_of_a_batch_model_whose_calls_are_answe
     let unwanted = DeleteModelRequest { name: "identity".to_owned() };
     ModelsClient::new(caller.channel.clone()).delete_model(unwanted).await?;
     assert_eq!(batch.outcome().await??.len(), MODEL_CALLS);
+    // As errors of its version they could end a rollout.
+    let told = mesh.scrape().await?;
+    let calls = told.lines().filter(|line| line.starts_with("weft_model_call_duration_seconds_count{"));
+    let failed = calls.clone().filter(|line| line.contains("UNAVAILABLE"));
+    assert_eq!((failed.count(), calls.filter(|line| line.contains("CANCELLED")).count()), (0, 1), "{told}");
     mesh.stop().await
 }
 

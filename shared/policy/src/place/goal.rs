@@ -166,6 +166,8 @@ impl<'a> Goal<'a> {
         }
         if self.added.contains(&held) {
             self.taken.remove(&seat);
+            // What kept it from one more was seen while it had this one: another device there may do.
+            self.obstacle = None;
         }
         for list in [&mut self.kept, &mut self.leaving, &mut self.failed, &mut self.added] {
             list.retain(|one| *one != held);

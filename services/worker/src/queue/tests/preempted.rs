@@ -255,6 +255,8 @@ async fn what_came_on_a_stream_is_answered_before_its_model_gives_way() {
     let call = send(&replica, 9, BATCH, 3 * LONG).expect("taken");
     let execution = handle.next().await;
     assert!(replica.give_way(), "no stream is open");
+    let _stream = replica.stream();
+    assert!(!replica.give_way(), "the stream's router has to know before it ends");
     assert_eq!(reason(&call.answer().await), Reason::Draining);
     let late = on_stream(10).expect("the router does not know yet");
     assert_eq!(send(&replica, 9, BATCH, LONG).err().map(|error| error.reason()), Some(Reason::Draining));

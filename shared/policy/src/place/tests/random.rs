@@ -321,6 +321,27 @@ fn check_fair(mesh: &Mesh, plan: &Plan) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The large model comes second and takes the device on which the other was first; another device of that worker has room for it.
+#[test]
+fn what_is_taken_back_is_placed_on_another_device_there() {
+    let wish = |replicas| Wish { replicas, priority: Priority::Realtime, shuns: None, idle: None, rack: false };
+    let machine = |memory: &[u64], offers: [Option<(u64, bool, u64)>; 2]| {
+        let [large, small] = offers;
+        let offers = vec![None, large, None, small, None, None];
+        Machine { memory: memory.to_vec(), threads: 0, zone: 0, rack: false, offers }
+    };
+    let one = machine(&[12], [None, Some((1, false, 0))]);
+    let two = machine(&[0, 10, 38], [Some((29, true, 0)), Some((10, true, 0))]);
+    let mut mesh = Mesh::default();
+    let changes = [Change::Want(3, wish(3)), Change::Want(1, wish(2)), Change::Join(0, one), Change::Join(1, two)];
+    changes.into_iter().for_each(|change| mesh.happen(change));
+    let place = |worker, model| {
+        let key = Key { worker: worker_id(worker), model: model_name(model), version: version(1) };
+        Move::Place(key, Why::Missing)
+    };
+    assert_eq!(super::place(&mesh.world).moves, [place(0, 3), place(1, 1), place(1, 3)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
