@@ -94,7 +94,8 @@ pub enum Priority {
     /// Standard: before batch, after realtime.
     Unspecified = 0,
     Realtime = 1,
-    /// Where something more urgent needs its room, it stops at its next yield point: its calls wait until it is back, or go elsewhere.
+    /// Where something more urgent needs its room, or the first replica of an equal model that of a further one, it stops at its next yield point:
+    /// its calls wait until it is back, or go elsewhere.
     Batch = 2,
 }
 impl Priority {

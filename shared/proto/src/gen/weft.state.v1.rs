@@ -133,8 +133,8 @@ pub struct Placement {
     /// Whose memory the replica takes; unset where the worker tells no devices.
     #[prost(message, optional, tag = "2")]
     pub device: ::core::option::Option<PlacementDevice>,
-    /// The worker shall let go of it, and stop what runs there at its next yield point: something more urgent needs the room. The placement is removed
-    /// when the worker has begun with that.
+    /// The worker shall let go of it, and stop what runs there at its next yield point: something more urgent needs the room, or the first replica of an
+    /// equal model. The placement is removed when the worker has begun with that.
     #[prost(bool, tag = "3")]
     pub yields: bool,
 }
