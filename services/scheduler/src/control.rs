@@ -18,6 +18,7 @@ use bytes::Bytes;
 use prost::Message;
 use tokio::sync::watch;
 use weft_client::Snapshot;
+use weft_policy::place::{Unplaced, place};
 use weft_proto::weft::control::v1::{Model, ModelView, Route, WorkerView};
 use weft_proto::weft::scheduler::v1::GetStatusResponse;
 use weft_store::{Commit, Compare, Op, Range, Txn};
@@ -28,7 +29,7 @@ use crate::error::store_failed;
 use crate::observe::world;
 pub(crate) use cordon::Wish;
 pub(crate) use holds::Hold;
-use view::View;
+use view::{View, lacks};
 pub(crate) use wake::ToLeader;
 
 /// How often a removal is tried while others change the record.
@@ -112,20 +113,22 @@ impl Inner {
         snapshot.confirmed.map(|_| Arc::clone(&snapshot)).ok_or_else(unseen)
     }
 
-    /// Why replicas of a version have no place, where there are some.
+    /// Why replicas of a version have no place, where there are some and this one leads.
     pub(crate) fn unplaced(&self, model: &ModelName, version: Version) -> Option<String> {
-        let unplaced = self.view().ok()?.unplaced();
-        let mut of_version =
-            unplaced.into_iter().filter(|one| one.model == model.as_str() && one.version == version.get());
-        of_version.next().map(|one| one.reason)
+        let is_it = |one: &&Unplaced| one.model == *model && one.version == Some(version);
+        let found: Vec<Unplaced> = self.unplaced.borrow().iter().filter(is_it).cloned().collect();
+        lacks(&found, &self.failures()).remove(model)?.pop().map(|lack| lack.reason)
     }
 
     fn view(&self) -> Result<View> {
         let (now, snapshot) = (SystemClock::now(), self.snapshot()?);
         let blocked = self.note_failures(&snapshot, now);
-        let mut world = world(&snapshot, self.options.model_control, blocked);
+        let mut world = world(&snapshot, &self.keys, self.options.model_control, blocked);
         self.scaling.mark(&mut world, now);
-        Ok(View::new(snapshot, self.options.model_control, &self.failures(), &world))
+        // The leader waits for the failures, too: they are not to be held while this is decided.
+        let plan = place(&world);
+        let lacks = lacks(&plan.unplaced, &self.failures());
+        Ok(View::new(snapshot, self.options.model_control, &world, lacks))
     }
 
     async fn save(&self, key: String, value: &impl Message, deadline: Deadline) -> Result<()> {

@@ -9,7 +9,7 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use weft_client::{Keys, Snapshot};
 use weft_proto::weft::state::v1::Cordon;
-use weft_store::{Compare, Fence, Op, Txn};
+use weft_store::{Fence, Op, Txn};
 use weft_types::{SystemClock, WorkerId};
 
 use crate::Inner;
@@ -77,8 +77,8 @@ fn transaction(snapshot: &Snapshot, keys: &Keys, fence: &Fence, now: SystemTime)
     let mut transaction = Txn { compares: vec![fence.compare()], ops: Vec::new() };
     for (id, change) in due(snapshot, now).into_iter().take(MOST) {
         let key = keys.cordon(id);
-        let revision = snapshot.cordons.get(id).map_or(0, |record| record.mod_revision);
-        transaction.compares.push(Compare::ModRevision(key.clone(), revision));
+        let known = snapshot.cordons.get(id).map(|record| record.mod_revision);
+        transaction.compares.push(snapshot.unchanged(key.clone(), known));
         transaction.ops.push(match change {
             Change::Note(cordon) => Op::Put { key, value: Bytes::from(cordon.encode_to_vec()), lease: None },
             Change::Remove => Op::Delete(key),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_client::{Record, ReplicaKey, Snapshot};
+use weft_client::{Keys, Record, ReplicaKey, Snapshot};
 use weft_policy::place::{
     Device, DeviceId, Failure, Holding, Key, Offer, Offers, Priority, State, Wanted, Worker, World,
 };
@@ -29,8 +29,13 @@ pub(crate) fn replica_key(key: &Key) -> ReplicaKey {
 }
 
 /// Everything that placement looks at.
-pub(crate) fn world(snapshot: &Snapshot, control: ModelControl, failures: Vec<Failure>) -> World {
-    World { workers: workers(snapshot), wanted: wanted(snapshot, control), holdings: holdings(snapshot), failures }
+pub(crate) fn world(snapshot: &Snapshot, keys: &Keys, control: ModelControl, failures: Vec<Failure>) -> World {
+    World {
+        workers: workers(snapshot, keys),
+        wanted: wanted(snapshot, control),
+        holdings: holdings(snapshot),
+        failures,
+    }
 }
 
 /// What each worker offers, by model; names and versions that cannot be are passed over.
@@ -51,7 +56,7 @@ pub(crate) fn offers(told: &[ModelOffer]) -> Offers {
 }
 
 /// The workers. Those that tell the same offers, as they do with one repository, share them.
-fn workers(snapshot: &Snapshot) -> Vec<Worker> {
+fn workers(snapshot: &Snapshot, keys: &Keys) -> Vec<Worker> {
     let mut known: Vec<(&[ModelOffer], Arc<Offers>)> = Vec::new();
     let mut shared = |told| match known.iter().rev().find(|(known, _)| *known == told) {
         Some((_, offers)) => Arc::clone(offers),
@@ -64,11 +69,15 @@ fn workers(snapshot: &Snapshot) -> Vec<Worker> {
     snapshot
         .workers
         .iter()
-        .map(|(id, record)| worker(snapshot, (id, &record.value), shared(&*record.value.offers)))
+        .map(|(id, record)| worker((snapshot, keys), (id, &record.value), shared(&*record.value.offers)))
         .collect()
 }
 
-fn worker(snapshot: &Snapshot, (id, told): (&WorkerId, &state::Worker), offers: Arc<Offers>) -> Worker {
+fn worker(
+    (snapshot, keys): (&Snapshot, &Keys),
+    (id, told): (&WorkerId, &state::Worker),
+    offers: Arc<Offers>,
+) -> Worker {
     let cordon = snapshot.cordons.get(id);
     Worker {
         id: id.clone(),
@@ -78,7 +87,11 @@ fn worker(snapshot: &Snapshot, (id, told): (&WorkerId, &state::Worker), offers: 
         devices: devices(told),
         cpu_millis: u64::from(told.threads).saturating_mul(1000),
         draining: told.draining || cordon.is_some_and(|cordon| cordon.value.drain),
-        cordoned: cordon.is_some(),
+        // What keeps its place although its registration is gone serves, but does not hear of anything new. Nor does anybody know what a
+        // cordon asks for that cannot be read.
+        cordoned: cordon.is_some()
+            || snapshot.retained.contains(id)
+            || (!snapshot.undecodable.is_empty() && snapshot.undecodable.contains_key(&keys.cordon(id))),
         offers,
     }
 }
@@ -106,6 +119,7 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
         anti_affinity: record.value.anti_affinity.iter().filter_map(|name| name.parse().ok()).collect(),
         idle: None,
         waits: None,
+        exclusive: false,
     };
     let mut wanted: Vec<Wanted> = snapshot.models.iter().map(applied).collect();
     if control == ModelControl::Auto {
@@ -121,13 +135,16 @@ fn wanted(snapshot: &Snapshot, control: ModelControl) -> Vec<Wanted> {
             anti_affinity: BTreeSet::new(),
             idle: None,
             waits: None,
+            exclusive: false,
         }));
     }
     for wanted in &mut wanted {
         // A rollout alone says which versions are served: both while it is under way, the one that answers afterwards.
         if let Some(rollout) = snapshot.rollouts.get(&wanted.model) {
             let versions = rollout::versions(&rollout.value);
-            wanted.versions = if versions.is_empty() { std::mem::take(&mut wanted.versions) } else { versions };
+            if !versions.is_empty() {
+                (wanted.versions, wanted.exclusive) = (versions, rollout::is_over(&rollout.value));
+            }
         }
     }
     wanted
@@ -221,7 +238,7 @@ mod tests {
             state::VersionOffer { version: 1, size_bytes: 5, device_kind: "cuda".to_owned(), cpu_millis: 1500 };
         let mut alike = told.clone();
         alike.id = "w2".to_owned();
-        let seen = workers(&snapshot(&[told, alike, worker("w3", 1, &[("a", 1)])]));
+        let seen = workers(&snapshot(&[told, alike, worker("w3", 1, &[("a", 1)])]), &Keys::new("t"));
         let [one, two, three] = &*seen else { panic!("three workers") };
         assert!(Arc::ptr_eq(&one.offers, &two.offers) && !Arc::ptr_eq(&one.offers, &three.offers));
         assert_eq!(one.cpu_millis, u64::from(u32::MAX) * 1000);
@@ -238,6 +255,17 @@ mod tests {
         assert_eq!(*offer, Offer { size: 5, device_kind: "cuda".to_owned(), cpu_millis: 1500 });
         // Builds of before tell none of it.
         assert_eq!((three.devices.len(), three.memory, three.cpu_millis), (0, 100, 0));
+    }
+
+    /// What it holds stays, but it hears of nothing new, or nobody knows what is asked of it.
+    #[test]
+    fn a_worker_out_of_reach_or_with_a_cordon_that_cannot_be_read_takes_nothing_new() {
+        let keys = Keys::new("t");
+        let mut mesh = snapshot(&[worker("w1", 1, &[]), worker("w2", 1, &[]), worker("w3", 1, &[])]);
+        mesh.retained = Arc::new(["w1".parse().expect("an id")].into());
+        mesh.undecodable = Arc::new([(keys.cordon(&"w2".parse().expect("an id")), 7)].into());
+        let told: Vec<_> = workers(&mesh, &keys).iter().map(|worker| (worker.cordoned, worker.draining)).collect();
+        assert_eq!(told, [(true, false), (true, false), (false, false)]);
     }
 
     #[test]

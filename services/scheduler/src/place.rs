@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_client::Snapshot;
+use weft_client::{Keys, Snapshot};
 use weft_policy::place::{Key, Move, Plan, Unplaced, Why, place};
 use weft_store::{Commit, Fence, Op, Revision, Txn};
 use weft_types::{Backoff, SystemClock};
@@ -111,14 +111,17 @@ impl Placer {
         let renewed = self.inner.failures().renewed(&snapshot, self.inner.options.failure_memory, now);
         let mut plan = match (&*refused, &*renewed) {
             ([], []) => {
-                let mut world = world(&snapshot, self.inner.options.model_control, failures);
+                let mut world = world(&snapshot, &self.inner.keys, self.inner.options.model_control, failures);
                 self.inner.scaling.mark(&mut world, now);
-                place(&world)
+                let mut plan = place(&world);
+                spare_unread(&mut plan, &snapshot, &self.inner.keys);
+                self.tell_unplaced(&plan.unplaced);
+                plan
             }
+            // It is not known yet what has no place.
             _ => take_back(refused, renewed),
         };
         take_leave(&mut plan, yielding(&snapshot));
-        self.tell_unplaced(&plan.unplaced);
         if plan.moves.is_empty() {
             return Ok(());
         }
@@ -216,6 +219,23 @@ fn take_back(refused: Vec<Key>, renewed: Vec<Key>) -> Plan {
     let mut all: BTreeMap<Key, Why> = renewed.into_iter().map(|key| (key, Why::Renewed)).collect();
     all.extend(refused);
     Plan { moves: all.into_iter().map(|(key, why)| Move::Remove(key, why)).collect(), ..Plan::default() }
+}
+
+/// Leaves alone what hangs on a record that cannot be read, and could not before: nobody knows what is wanted of it. What is missing may come.
+fn spare_unread(plan: &mut Plan, snapshot: &Snapshot, keys: &Keys) {
+    if snapshot.undecodable.is_empty() {
+        return;
+    }
+    let unread = |key: String, is_known: bool| !is_known && snapshot.undecodable.contains_key(&key);
+    plan.moves.retain(|change| match change {
+        Move::Place(..) => true,
+        Move::Remove(Key { worker, model, .. }, _) => {
+            !(unread(keys.worker(worker), snapshot.workers.contains_key(worker))
+                || unread(keys.model(model), snapshot.models.contains_key(model))
+                || unread(keys.rollout(model), snapshot.rollouts.contains_key(model))
+                || unread(keys.scale(model), snapshot.scales.contains_key(model)))
+        }
+    });
 }
 
 /// Removes what has made way. What is wanted again before its placement has gone is placed by a pass after that: a placement is never written

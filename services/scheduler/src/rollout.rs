@@ -201,7 +201,9 @@ impl Conductor {
         if next == status || (only_told && !status.message.is_empty() && now.duration_since(stage.told) < RETELL) {
             return Ok(());
         }
-        let write = transaction(self.inner.keys.rollout(model), record, &next, fence);
+        let key = self.inner.keys.rollout(model);
+        let unchanged = snapshot.unchanged(key.clone(), Some(record.mod_revision));
+        let write = transaction(key, (&record.value, unchanged), &next, fence);
         if let Commit::Done(revision) = self.inner.store.commit(write).await? {
             self.written = self.written.max(revision);
             stage.told = now;
@@ -215,7 +217,10 @@ impl Conductor {
 
     /// Asks for the figures that are due.
     fn ask(&mut self, now: Instant) {
-        for (model, stage) in &mut self.stages {
+        // Who was not asked for longest comes first: there may be more than are asked about at once.
+        let mut stages: Vec<_> = self.stages.iter_mut().collect();
+        stages.sort_by_key(|(_, stage)| stage.asked);
+        for (model, stage) in stages {
             let Some(window) = stage.asks(now).filter(|_| self.questions.len() < QUESTIONS) else { continue };
             (stage.asked, stage.waits) = (Some(now), true);
             let (model, which, told) = (model.clone(), stage.which, self.inquiry.ask(window, Some(model)));
@@ -239,9 +244,9 @@ impl Conductor {
 }
 
 /// Writes a status while the leader leads and the record is as it was read.
-fn transaction(key: String, record: &Record<Rollout>, status: &Status, fence: &Fence) -> Txn {
-    let value = Rollout { status: Some(record::told(status)), ..record.value.clone() };
-    let compares = vec![fence.compare(), Compare::ModRevision(key.clone(), record.mod_revision)];
+fn transaction(key: String, (rollout, unchanged): (&Rollout, Compare), status: &Status, fence: &Fence) -> Txn {
+    let value = Rollout { status: Some(record::told(status)), ..rollout.clone() };
+    let compares = vec![fence.compare(), unchanged];
     Txn { compares, ops: vec![Op::Put { key, value: Bytes::from(value.encode_to_vec()), lease: None }] }
 }
 

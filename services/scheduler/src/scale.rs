@@ -162,8 +162,8 @@ impl Autoscaler {
         for txn in changes(&self.models, &snapshot, &self.inner.keys, (&fence, now)) {
             match self.inner.store.commit(txn).await? {
                 Commit::Done(revision) => self.written = self.written.max(revision),
-                // The term is over, or the records have changed: news is on its way.
-                Commit::Lost(_) => return Ok(false),
+                // The term is over, or the records have changed: news is on its way. Each transaction holds or not by itself.
+                Commit::Lost(_) => {}
             }
         }
         Ok(false)

@@ -3,6 +3,7 @@
 mod cordons;
 mod killed;
 mod late;
+mod unread;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -170,7 +171,8 @@ async fn places_moves_and_unloads() {
     assert!(view.applied);
     cluster.until_placed(&[key("w1", "m", 1), key("w2", "m", 1)]).await;
 
-    // The worker goes, its placement with it, and what cannot be placed is told.
+    // The worker goes, its placement with it where another one serves, and what cannot be placed is told.
+    cluster.report(&key("w2", "m", 1), ReplicaState::Ready).await;
     cluster.write(Op::Delete(cluster.keys.replica(&key("w1", "m", 1)))).await;
     cluster.write(Op::Delete(cluster.keys.worker(&"w1".parse().expect("a valid id")))).await;
     cluster.until_placed(&[key("w2", "m", 1)]).await;

@@ -172,7 +172,9 @@ impl Converger {
     fn can_move_nothing(&mut self) -> bool {
         let offered = self.offered.borrow_and_update();
         let stays = |key| offered.as_ref().is_some_and(|offered| !offered.contains(key));
-        self.entries.keys().all(stays)
+        // What could not be loaded serves nobody.
+        let failed = |entry: &Entry| matches!(entry.phase, Phase::Failed { .. });
+        self.entries.iter().all(|(key, entry)| failed(entry) || stays(key))
     }
 
     fn load(&mut self, key: Key) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use weft_proto::weft::control::v1::{Model, Rollout, Route};
 use weft_proto::weft::state::v1::{Cordon, Leader, Placement, Replica, Scale, Service, Worker};
+use weft_store::Compare;
 use weft_types::{ModelName, Version, WorkerId};
 
 pub use apply::Applied;
@@ -101,5 +102,13 @@ impl Snapshot {
         let since = |at: Instant| now.saturating_duration_since(at);
         let found = || self.found.map(|found| found.age.saturating_add(since(found.at)));
         self.confirmed.map(since).or_else(found)
+    }
+
+    /// That the record at `key` is still what this snapshot shows of it; `known` is its revision where it could be read, now or before.
+    pub fn unchanged(&self, key: String, known: Option<i64>) -> Compare {
+        match self.undecodable.get(&key).copied().or(known) {
+            Some(revision) => Compare::ModRevision(key, revision),
+            None => Compare::CreateRevision(key, 0),
+        }
     }
 }

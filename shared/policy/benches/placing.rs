@@ -167,6 +167,7 @@ impl Mesh {
             anti_affinity: BTreeSet::new(),
             idle: None,
             waits: None,
+            exclusive: false,
         };
         Ok(World {
             workers: (0..WORKERS).map(worker).collect::<io::Result<_>>()?,

@@ -140,6 +140,8 @@ pub struct Wanted {
     pub idle: Option<Duration>,
     /// Set where demand decides over the model and it has no replica that serves: for how long.
     pub waits: Option<Duration>,
+    /// Whether its calls go to these versions alone: another one that is ready does not stand in for them.
+    pub exclusive: bool,
 }
 
 /// Who yields to whom where memory is short: the derived order is the policy.
@@ -241,7 +243,8 @@ fn plan_by(world: &World, choice: Choice) -> Plan {
         goal.write(&mut plan, &mut fleet);
     }
     fleet.remove_strays(&goals, &models);
-    plan.moves.extend(models.lost.iter().map(|holding| Move::Remove(holding.key.clone(), Why::WorkerGone)));
+    let given_up = models.given_up(&goals, &fleet);
+    plan.moves.extend(given_up.map(|holding| Move::Remove(holding.key.clone(), Why::WorkerGone)));
     plan.moves.extend(fleet.removed());
     plan.moves.sort_unstable();
     plan.unplaced.sort_by(|one, other| (&one.model, one.version).cmp(&(&other.model, other.version)));

@@ -132,17 +132,22 @@ pub struct Seen<'a> {
 /// less long.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// When the stage began, for this decider.
+    /// When the stage began, for this decider, or when it lost replicas of the canary that are missing: a version that takes its worker down leaves
+    /// nothing behind that it could be judged on.
     pub began: Instant,
     /// Since when replicas have been missing.
     missing_since: Option<Instant>,
+    /// The most replicas of the stable version that were ready.
+    most: usize,
+    /// Replicas of the canary that were ready at the last look.
+    ready: usize,
     looks: Looks,
 }
 
 impl Memory {
     /// Of a stage that begins now.
     pub fn new(now: Instant) -> Self {
-        Self { began: now, missing_since: None, looks: Looks::default() }
+        Self { began: now, missing_since: None, most: 0, ready: 0, looks: Looks::default() }
     }
 }
 
@@ -170,7 +175,12 @@ pub fn decide(
     if let Some(reason) = seen.failed {
         return rolled_back(format!("it cannot be loaded: {reason}"));
     }
-    let parity = seen.canary_ready >= seen.stable_ready.max(1);
+    memory.most = memory.most.max(seen.stable_ready);
+    let needed = seen.stable_ready.max(memory.most.min(seen.wanted)).max(1);
+    let parity = seen.canary_ready >= needed;
+    if std::mem::replace(&mut memory.ready, seen.canary_ready) > seen.canary_ready && !parity {
+        memory.began = now;
+    }
     if parity && intent == Intent::Promote {
         return promoted("promoted by hand".to_owned());
     }
@@ -178,6 +188,8 @@ pub fn decide(
     let ending = parity && !stays && intent == Intent::Run && is_over(plan, status, memory, now);
     let verdict = match (&seen.figures, status.phase) {
         (_, Phase::Loading) => Verdict::Fine,
+        // Whatever they are.
+        _ if intent == Intent::Promote => Verdict::Fine,
         (None, _) => Verdict::Unknown,
         (Some(evidence), _) => {
             let terms = Terms { limits: &plan.limits, stages: plan.stages(), ending, now };
@@ -188,7 +200,7 @@ pub fn decide(
         return rolled_back(why);
     }
     if !parity {
-        return short_of(plan, status, memory, seen, now);
+        return short_of(plan, status, memory, (seen, needed), now);
     }
     memory.missing_since = None;
     let wait = |message: String| Status { message, ..status.clone() };
@@ -213,14 +225,20 @@ fn is_over(plan: &Plan, status: &Status, memory: &Memory, now: Instant) -> bool 
 }
 
 /// Too few replicas of the canary are ready: it is waited for them, and not for ever, unless nobody wants them.
-fn short_of(plan: &Plan, status: &Status, memory: &mut Memory, seen: &Seen<'_>, now: Instant) -> Status {
+fn short_of(
+    plan: &Plan,
+    status: &Status,
+    memory: &mut Memory,
+    (seen, needed): (&Seen<'_>, usize),
+    now: Instant,
+) -> Status {
     if seen.wanted == 0 {
         memory.missing_since = None;
         return Status { message: "waiting until replicas are wanted".to_owned(), ..status.clone() };
     }
     let since = *memory.missing_since.get_or_insert(now);
     let why = seen.lacking.map_or_else(String::new, |lacking| format!(": {lacking}"));
-    let told = format!("{} of {} replicas are ready{why}", seen.canary_ready, seen.stable_ready.max(1));
+    let told = format!("{} of {} replicas are ready{why}", seen.canary_ready, needed);
     if now.saturating_duration_since(since) >= plan.progress_deadline {
         return rolled_back(format!("no progress within {} s: {told}", plan.progress_deadline.as_secs()));
     }

@@ -83,10 +83,7 @@ impl Inner {
         let model = check::name("model", model)?;
         let steer = |there: Option<&Rollout>, revision: Revision| {
             let there = there.ok_or_else(|| unknown("rollout of", &model))?;
-            match is_over(there) {
-                true => Err(Error::new(Reason::PreconditionFailed, "model: its rollout has ended")),
-                false => Ok(Some(Rollout { intent: intent.into(), intent_revision: revision, ..there.clone() })),
-            }
+            steered(there, intent, revision).map(Some)
         };
         self.change_rollout(&model, deadline, steer).await
     }
@@ -161,10 +158,43 @@ impl Inner {
     }
 }
 
+/// A rollout of which this is wanted. What was told to end ends, whatever somebody else asks for before the leader has seen to it.
+fn steered(there: &Rollout, intent: RolloutIntent, revision: Revision) -> Result<Rollout> {
+    let failed = |told| Err(Error::new(Reason::PreconditionFailed, told));
+    if is_over(there) {
+        return failed("model: its rollout has ended");
+    }
+    if there.intent() == RolloutIntent::Abort && intent != RolloutIntent::Abort {
+        return failed("model: its rollout is being aborted");
+    }
+    Ok(Rollout { intent: intent.into(), intent_revision: revision, ..there.clone() })
+}
+
 /// The version that routers send calls to which name none, of a model without a rollout.
 fn latest(snapshot: &Snapshot, model: &ModelName) -> Option<u64> {
     let ready = snapshot.replicas.iter().filter(|(key, record)| {
         key.model == *model && record.value.state() == ReplicaState::Ready && snapshot.workers.contains_key(&key.worker)
     });
     ready.map(|(key, _)| key.version.get()).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_to_end_ends() {
+        use RolloutIntent::{Abort, Pause, Promote, Unspecified};
+        let meant =
+            |intent: RolloutIntent| Rollout { stable: 1, canary: 2, intent: intent.into(), ..Rollout::default() };
+        let steered =
+            |there: &Rollout, intent| steered(there, intent, 7).map(|told| (told.intent(), told.intent_revision));
+        for intent in [Unspecified, Pause, Promote] {
+            let error = steered(&meant(Abort), intent).expect_err("it goes on");
+            assert_eq!(error.reason(), Reason::PreconditionFailed);
+            assert_eq!(steered(&meant(intent), Abort).expect("under way"), (Abort, 7));
+        }
+        assert_eq!(steered(&meant(Abort), Abort).expect("under way"), (Abort, 7), "it may be asked for again");
+        assert_eq!(steered(&meant(Promote), Pause).expect("under way"), (Pause, 7), "one that waits for replicas");
+    }
 }

@@ -4,45 +4,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_client::{Record, ReplicaKey, Snapshot};
-use weft_policy::place::{self, Plan, World, place};
+use weft_policy::place::{self, Offers, Unplaced, World};
 use weft_proto::weft::control::v1::{Model, ModelView, PlacedReplica, Replica, WorkerView};
 use weft_proto::weft::scheduler::v1 as scheduler;
 use weft_proto::weft::state::v1::{ReplicaState, Scale, Worker};
 use weft_types::{ModelName, WorkerId};
 
 use crate::failures::Failures;
-use crate::observe::offers;
 use crate::options::ModelControl;
 
 /// A snapshot with what placement makes of it.
 pub(crate) struct View {
     snapshot: Arc<Snapshot>,
     control: ModelControl,
-    unplaced: BTreeMap<ModelName, Vec<Lack>>,
+    unplaced: Lacks,
     offered: BTreeMap<ModelName, BTreeSet<u64>>,
     replicas: BTreeMap<ModelName, Vec<Replica>>,
 }
 
-/// Replicas that have no place, and why.
-struct Lack {
+/// Replicas that have no place, by model.
+pub(crate) type Lacks = BTreeMap<ModelName, Vec<Lack>>;
+
+/// Replicas of a version that have no place, and why.
+pub(crate) struct Lack {
     version: u64,
     missing: usize,
-    reason: String,
+    pub(super) reason: String,
 }
 
 impl View {
-    /// Places with the function that the leader uses, so that what is told is what will be done.
-    pub(crate) fn new(snapshot: Arc<Snapshot>, control: ModelControl, failures: &Failures, world: &World) -> Self {
-        let plan = place(world);
+    /// Of a snapshot, what placement sees of it, and what has no place in its plan.
+    pub(crate) fn new(snapshot: Arc<Snapshot>, control: ModelControl, world: &World, unplaced: Lacks) -> Self {
         let mut offered: BTreeMap<ModelName, BTreeSet<u64>> = BTreeMap::new();
-        for (name, versions) in snapshot.workers.values().flat_map(|record| offers(&record.value.offers)) {
-            offered.entry(name).or_default().extend(versions.into_keys().map(|version| version.get()));
+        // Workers with one repository share what they offer.
+        let offers: BTreeMap<*const Offers, &Offers> =
+            world.workers.iter().map(|worker| (Arc::as_ptr(&worker.offers), &*worker.offers)).collect();
+        for (name, versions) in offers.into_values().flatten() {
+            offered.entry(name.clone()).or_default().extend(versions.keys().map(|version| version.get()));
         }
         let mut replicas: BTreeMap<ModelName, Vec<Replica>> = BTreeMap::new();
         for key in keys(&snapshot) {
             replicas.entry(key.model.clone()).or_default().push(replica(&snapshot, key));
         }
-        Self { control, unplaced: lacks(&plan, failures), offered, replicas, snapshot }
+        Self { control, unplaced, offered, replicas, snapshot }
     }
 
     /// Whether a model is wanted or offered.
@@ -146,9 +150,10 @@ impl View {
 }
 
 /// What has no place, with the worker's own words where a load failed.
-fn lacks(plan: &Plan, failures: &Failures) -> BTreeMap<ModelName, Vec<Lack>> {
-    let mut lacks: BTreeMap<ModelName, Vec<Lack>> = BTreeMap::new();
-    for unplaced in &plan.unplaced {
+/// What has no place in a plan. The plan is that of the function that the leader uses, so that what is told is what will be done.
+pub(crate) fn lacks(unplaced: &[Unplaced], failures: &Failures) -> Lacks {
+    let mut lacks = Lacks::new();
+    for unplaced in unplaced {
         let failed = matches!(unplaced.obstacle, place::Obstacle::Failed | place::Obstacle::FailedEverywhere);
         let told = failures.reason(&unplaced.model, unplaced.version).filter(|told| failed && !told.is_empty());
         let reason = match told {
@@ -190,14 +195,15 @@ mod tests {
     use crate::fixture::{self, apply, key, placement, snapshot, worker};
     use crate::observe::world;
     use crate::options::Options;
+    use weft_client::Keys;
     use weft_types::SystemClock;
 
     fn view(snapshot: Snapshot, control: ModelControl) -> View {
         let (options, now, mut failures) = (Options::default(), SystemClock::now(), Failures::default());
         failures.observe(&snapshot, options.failure_memory, now);
         let blocked = failures.list(&options, now);
-        let world = world(&snapshot, control, blocked);
-        View::new(Arc::new(snapshot), control, &failures, &world)
+        let world = world(&snapshot, &Keys::new("t"), control, blocked);
+        View::new(Arc::new(snapshot), control, &world, lacks(&place::place(&world).unplaced, &failures))
     }
 
     fn name(name: &str) -> ModelName {

@@ -10,6 +10,10 @@ use super::findings::Finding;
 pub(super) const PER_HOUR: usize = 64;
 /// Occurrences of one reason that are told in one hour: they are facts, not states, and come in numbers when much is moved.
 pub(super) const OCCURRENCES_PER_HOUR: usize = 1024;
+/// How often the same is told in one hour that ends and comes again: what flaps leaves room for others of its kind.
+const ONSETS_PER_HOUR: u32 = 4;
+/// Between an event and how often it was told before in its hour. No reason has it.
+const AGAIN: char = '.';
 /// How many hours an event stands in the store. What is still so after them is told again.
 pub(super) const KEPT_HOURS: u64 = 6;
 /// The longest subject and the longest message, in bytes: keys in the store can be long.
@@ -28,6 +32,8 @@ pub(super) struct Ledger {
     hour: u64,
     /// Those of that hour.
     counts: Counts,
+    /// How often each event was told in that hour.
+    onsets: BTreeMap<String, u32>,
 }
 
 /// An event that is to be told.
@@ -47,10 +53,12 @@ impl Ledger {
         let mut ledger = Self { hour, ..Self::default() };
         for (of, id) in told {
             ledger.stood.insert(id.to_owned());
-            let last = ledger.told.entry(id.to_owned()).or_default();
+            let event = event(id);
+            let last = ledger.told.entry(event.to_owned()).or_default();
             *last = of.max(*last);
-            if let Some((reason, _)) = id.rsplit_once('-').filter(|_| of == hour) {
+            if let Some((reason, _)) = event.rsplit_once('-').filter(|_| of == hour) {
                 *ledger.counts.entry(reason.to_owned()).or_default() += 1;
+                *ledger.onsets.entry(event.to_owned()).or_default() += 1;
             }
         }
         ledger
@@ -60,7 +68,7 @@ impl Ledger {
     /// longer found is forgotten: it is news when it comes again.
     pub(super) fn due(&mut self, found: &[Finding], hour: u64) -> Vec<Due> {
         if hour != self.hour {
-            (self.hour, self.counts) = (hour, Counts::new());
+            self.begin(hour);
         }
         let found: BTreeMap<String, &Finding> = found.iter().map(|finding| (id(finding), finding)).collect();
         self.told.retain(|told, last| found.contains_key(told) && hour.saturating_sub(*last) < KEPT_HOURS);
@@ -68,13 +76,20 @@ impl Ledger {
         let mut told = Vec::new();
         for (id, finding) in found.into_iter().filter(|(id, _)| !self.told.contains_key(id)) {
             let count = counts.entry(finding.reason.to_owned()).or_default();
-            if *count >= PER_HOUR {
+            let onsets = self.onsets.get(&id).copied().unwrap_or(0);
+            if *count >= PER_HOUR || onsets >= ONSETS_PER_HOUR {
                 continue;
             }
             *count += 1;
+            // What it was told as stands in this hour.
+            let id = if onsets == 0 { id } else { format!("{id}{AGAIN}{onsets}") };
             told.push(due(id, finding, *count == PER_HOUR));
         }
         told
+    }
+
+    fn begin(&mut self, hour: u64) {
+        (self.hour, self.counts, self.onsets) = (hour, Counts::new(), BTreeMap::new());
     }
 
     /// How many of each reason were told in this hour.
@@ -98,14 +113,21 @@ impl Ledger {
     /// This one has been told, in this hour.
     pub(super) fn told(&mut self, due: &Due, hour: u64) {
         if hour > self.hour {
-            (self.hour, self.counts) = (hour, Counts::new());
+            self.begin(hour);
         }
-        self.told.insert(due.id.clone(), hour);
+        let event = event(&due.id);
+        self.told.insert(event.to_owned(), hour);
         // A write that took longer than its hour is none of the next one's.
         if hour == self.hour {
+            *self.onsets.entry(event.to_owned()).or_default() += 1;
             *self.counts.entry(due.reason.to_owned()).or_default() += 1;
         }
     }
+}
+
+/// Which event an id names, whenever in its hour it was told.
+fn event(id: &str) -> &str {
+    id.split_once(AGAIN).map_or(id, |(event, _)| event)
 }
 
 /// A finding as an event; `is_last` of its kind in this hour.
@@ -183,6 +205,27 @@ mod tests {
     fn what_is_due_stays_due_until_it_is_told() {
         let (mut ledger, found) = (Ledger::default(), [finding("A", "x", 1)]);
         assert_eq!(ledger.due(&found, 1), ledger.due(&found, 1));
+    }
+
+    #[test]
+    fn what_ends_and_comes_again_within_its_hour_is_told_again_but_not_without_end() {
+        let (mut ledger, found) = (Ledger::default(), [finding("A-B", "x", 1), finding("A-B", "y", 1)]);
+        let mut ids = Vec::new();
+        for _ in 0..6 {
+            ids.extend(tell(&mut ledger, &found[..1], 7).into_iter().map(|due| due.id));
+            assert_eq!(tell(&mut ledger, &[], 7), []);
+        }
+        let each: BTreeSet<&String> = ids.iter().collect();
+        assert_eq!((ids.len(), each.len()), (4, 4), "each has a key of its own");
+        assert_eq!(tell(&mut ledger, &found, 7).len(), 1, "others have their turn");
+        // The next leader finds them in the store, and counts on.
+        let stored = || ids.iter().take(2).map(|id| (7, id.as_str()));
+        assert_eq!(Ledger::of(stored(), 7).due(&found[..1], 7), [], "it is so still");
+        let mut next = Ledger::of(stored(), 7);
+        assert_eq!(tell(&mut next, &[], 7), []);
+        assert_eq!(tell(&mut next, &found[..1], 7)[0].id, ids[2]);
+        assert_eq!(tell(&mut next, &[], 8), []);
+        assert_eq!(tell(&mut next, &found[..1], 8)[0].id, ids[0], "another hour has keys of its own");
     }
 
     #[test]

@@ -23,17 +23,21 @@ pub(super) fn of_cordons(snapshot: &Snapshot) -> Vec<Finding> {
         let (reason, what) = match (cordon.drain, held.contains(id)) {
             (false, _) => ("WorkerCordoned", "it takes no new replicas"),
             (true, true) => ("WorkerDraining", "what it holds is moved to others"),
-            (true, false) => ("WorkerDrained", "it holds nothing any more and may go"),
+            (true, false) if snapshot.workers.contains_key(id) => {
+                ("WorkerDrained", "it holds nothing any more and may go")
+            }
+            // Nobody knows what it holds: it may serve, and only have lost its lease.
+            (true, false) => return None,
         };
-        Finding {
+        Some(Finding {
             severity: Severity::Info,
             reason,
             subject: format!("workers/{id}"),
             revision: asked(cordon),
             message: format!("{what}{}", because(cordon)),
-        }
+        })
     };
-    snapshot.cordons.iter().map(finding).collect()
+    snapshot.cordons.iter().filter_map(finding).collect()
 }
 
 /// Tells one wish from the next. The record's own revision grows with each note of the leader's, too.
@@ -128,6 +132,8 @@ mod tests {
         expect(&mesh, "WorkerDraining", "what it holds is moved to others");
         mesh.placements = Default::default();
         expect(&mesh, "WorkerDrained", "it holds nothing any more and may go");
+        mesh.workers = Default::default();
+        assert_eq!(of_cordons(&mesh), [], "it may serve all the same, without its lease");
     }
 
     #[test]

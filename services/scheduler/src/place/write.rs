@@ -27,7 +27,7 @@ pub(super) fn transaction(
             let value =
                 Placement { epoch, device: plan.devices.get(key).map(device), yields: false }.encode_to_vec().into();
             let key = keys.placement(&replica_key(key));
-            (Compare::CreateRevision(key.clone(), 0), Op::Put { key, value, lease: None })
+            (snapshot.unchanged(key.clone(), None), Op::Put { key, value, lease: None })
         }
         Move::Remove(key, why) => {
             let replica = replica_key(key);
@@ -40,7 +40,7 @@ pub(super) fn transaction(
                 }
                 None => Op::Delete(key.clone()),
             };
-            (Compare::ModRevision(key, placement.map_or(0, |record| record.mod_revision)), op)
+            (snapshot.unchanged(key, Some(placement.map_or(0, |record| record.mod_revision))), op)
         }
     };
     let (mut compares, ops): (Vec<_>, Vec<_>) = moves.iter().map(change).unzip();

@@ -30,8 +30,8 @@ impl Counted {
         let at_fault =
             canary_ready == 0 && is_at_fault(snapshot, (model, canary), &failed_on(&failures, model, canary));
         let reason = || inner.failures().reason(model, Some(canary)).unwrap_or_default().to_owned();
-        // With the words that operators read of the model, and only while something is missing: it takes a whole placement.
-        let lacking = (canary_ready < stable_ready.max(1)).then(|| inner.unplaced(model, canary)).flatten();
+        // With the words that operators read of the model.
+        let lacking = inner.unplaced(model, canary);
         // What nobody has asked for has one replica.
         let wanted = snapshot.models.get(model).map_or(1, |record| replicas(snapshot, model, &record.value));
         Self { wanted, stable_ready, canary_ready, failed: at_fault.then(reason), lacking }

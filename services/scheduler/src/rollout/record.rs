@@ -131,18 +131,15 @@ pub(super) fn sample(told: &ModelSummary) -> Sample {
     let named = |code| told.errors.get(status_name(code)).copied().unwrap_or(0);
     let misses = named(tonic::Code::DeadlineExceeded);
     let failed: u64 = told.errors.values().fold(0, |sum, count| sum.saturating_add(*count));
-    // A caller that goes away says nothing about the version.
-    let errors = failed.saturating_sub(misses).saturating_sub(named(tonic::Code::Cancelled));
+    // A caller that goes away says nothing about the version, for it or against it.
+    let cancelled = named(tonic::Code::Cancelled);
+    let (calls, errors) =
+        (told.calls.saturating_sub(cancelled), failed.saturating_sub(misses).saturating_sub(cancelled));
     let durations = told
         .durations
         .as_ref()
         .and_then(|told| Distribution::try_new(told.scale, told.offset, told.counts.clone(), told.zeros));
-    Sample {
-        calls: told.calls,
-        errors: errors.min(told.calls),
-        misses: misses.min(told.calls),
-        durations: durations.unwrap_or_default(),
-    }
+    Sample { calls, errors: errors.min(calls), misses: misses.min(calls), durations: durations.unwrap_or_default() }
 }
 
 #[cfg(test)]
@@ -196,7 +193,7 @@ mod tests {
             ..ModelSummary::default()
         };
         let known = sample(&told);
-        assert_eq!((known.calls, known.errors, known.misses, known.durations.count()), (10, 3, 3, 0));
+        assert_eq!((known.calls, known.errors, known.misses, known.durations.count()), (9, 3, 3, 0));
         let odd = ModelSummary { calls: 1, errors: errors(&[("INTERNAL", u64::MAX), ("UNKNOWN", 9)]), ..told };
         assert_eq!((sample(&odd).errors, sample(&odd).misses), (1, 0));
     }

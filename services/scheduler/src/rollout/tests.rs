@@ -323,10 +323,10 @@ async fn only_the_leader_writes_and_only_over_what_it_has_read() {
     let read = Rollout { stable: 1, canary: 2, ..Rollout::default() };
     let revision = done(store.commit(put("m", read.clone())).await).expect("nobody else writes");
     let write = |term, revision| {
-        let record = Record { value: read.clone(), create_revision: revision, mod_revision: revision };
+        let unchanged = Compare::ModRevision("m".to_owned(), revision);
         let valid_until = SystemClock::now();
         let fence = Fence { key: "leader".to_owned(), create_revision: term, valid_until };
-        transaction("m".to_owned(), &record, &Status::default(), &fence)
+        transaction("m".to_owned(), (&read, unchanged), &Status::default(), &fence)
     };
     assert_eq!(done(store.commit(write(term - 1, revision)).await), None, "a leader of the past wrote");
     assert_eq!(done(store.commit(write(term, revision - 1)).await), None, "it wrote over what it had not read");

@@ -48,15 +48,12 @@ pub(super) fn changes(
         let known = snapshot.scales.get(name);
         let value = written(known.map(|record| &record.value), scaler, now)?;
         let key = keys.scale(name);
-        let seen = match known {
-            Some(record) => Compare::ModRevision(key.clone(), record.mod_revision),
-            None => Compare::CreateRevision(key.clone(), 0),
-        };
+        let seen = snapshot.unchanged(key.clone(), known.map(|record| record.mod_revision));
         Some((seen, Op::Put { key, value: Bytes::from(value.encode_to_vec()), lease: None }))
     });
     let over = snapshot.scales.iter().filter(|(name, _)| !models.contains_key(*name)).map(|(name, record)| {
         let key = keys.scale(name);
-        (Compare::ModRevision(key.clone(), record.mod_revision), Op::Delete(key))
+        (snapshot.unchanged(key.clone(), Some(record.mod_revision)), Op::Delete(key))
     });
     let all: Vec<(Compare, Op)> = changed.chain(over).collect();
     let transaction = |changes: &[(Compare, Op)]| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tonic::Code;
-use weft_client::Snapshot;
+use weft_client::{Keys, Snapshot};
 use weft_proto::error_of;
 use weft_proto::weft::control::v1::events_server::Events as _;
 use weft_proto::weft::control::v1::models_server::Models as _;
@@ -321,7 +321,7 @@ fn what_nobody_calls_may_give_way_and_is_not_brought_back() {
     }
     crate::fixture::placement(&mut mesh, &key("w1", M, 1), 1);
     let mark = |now| {
-        let mut world = crate::observe::world(&mesh, ModelControl::Explicit, Vec::new());
+        let mut world = crate::observe::world(&mesh, &Keys::new("t"), ModelControl::Explicit, Vec::new());
         scaling.mark(&mut world, now);
         world.wanted.iter().map(|wanted| (wanted.idle, wanted.replicas)).collect::<Vec<_>>()
     };
@@ -349,7 +349,7 @@ async fn a_model_waits_from_the_first_call_until_a_replica_serves() {
     mesh.models.insert(name(), record(scaled(0, 3, 300 * second), 1));
     mesh.scales.insert(name(), record(Scale::default(), 1));
     let waits = |mesh: &Snapshot, now| {
-        let mut world = crate::observe::world(mesh, ModelControl::Explicit, Vec::new());
+        let mut world = crate::observe::world(mesh, &Keys::new("t"), ModelControl::Explicit, Vec::new());
         scheduler.inner.scaling.mark(&mut world, now);
         world.wanted[0].waits
     };

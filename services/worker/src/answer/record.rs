@@ -68,7 +68,9 @@ impl Record {
         self.replica.load.leave(code, now);
         // Who is sent elsewhere because the replica goes has said nothing about the model: as an error of its version that could end a rollout.
         let is_sent_on = reason == Some(Reason::Draining);
-        self.replica.metrics.record_call(if is_sent_on { Code::Cancelled } else { code }, whole);
+        // Nor has who is only asked whether it knows a sequence.
+        let says_nothing = is_sent_on || reason == Some(Reason::SequenceUnknown);
+        self.replica.metrics.record_call(if says_nothing { Code::Cancelled } else { code }, whole);
         if !is_sent_on {
             let ending = if code == Code::Ok { Ending::Success } else { Ending::Failure };
             self.replica.stats.call(ending, whole);

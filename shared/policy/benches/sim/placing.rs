@@ -211,6 +211,7 @@ impl Placement {
             anti_affinity: BTreeSet::new(),
             idle: None,
             waits: None,
+            exclusive: false,
         });
         let wanted = wanted.collect();
         let world = &mut self.worlds[pool];

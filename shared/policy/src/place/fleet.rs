@@ -132,6 +132,17 @@ impl<'a> Fleet<'a> {
         }
     }
 
+    /// Whether a failed replica waits for what does not come: its worker is to be empty, or has more on the device than fits, of which something
+    /// would yield to it. It can bid for that once it does not count as placed.
+    pub(super) fn is_in_vain(&self, held: usize) -> bool {
+        let held = &self.held[held];
+        let seat = &self.seats[held.seat];
+        let is_overfull = held.pool.is_some_and(|pool| seat.memory[pool].is_overfull());
+        let yields = |from: usize| seat.staying[from..].iter().any(|count| *count > 0);
+        let may_bid = held.band != UNUSED && (seat.staying[UNUSED] > 0 || yields(held.band + 1));
+        seat.worker.draining || (is_overfull && may_bid)
+    }
+
     /// Makes the workers findable by their price, once everything that is there is told.
     pub(super) fn index(&mut self) {
         for seat in 0..self.seats.len() {
@@ -270,12 +281,13 @@ impl<'a> Fleet<'a> {
                 goal.have() == 0 && matches!(goal.obstacle, Some(Obstacle::Processors | Obstacle::Memory))
             };
             let in_the_way = of_model.iter().any(is_stopped);
+            let is_useless = in_the_way && of_model.iter().all(|goal| goal.wanted.exclusive);
             for (place, number) in strays.iter().enumerate() {
                 let held = &self.held[*number];
                 let name = held.holding.map(|holding| (&holding.key.model, held.version));
                 if held.failed() && (serves || in_the_way || name.is_some_and(|name| models.condemned(name))) {
                     self.remove(*number, Why::Failed);
-                } else if serves && !(held.ready() && place < short) {
+                } else if is_useless || serves && !(held.ready() && place < short) {
                     self.remove(*number, Why::Superseded);
                 }
             }

@@ -188,9 +188,10 @@ impl<'a> Goal<'a> {
     /// Writes its part of the plan.
     pub(super) fn write(&self, plan: &mut Plan, fleet: &mut Fleet<'a>) {
         let missing = self.wanted.replicas.saturating_sub(self.placed());
-        // A failed one with nowhere else to go keeps its place, and its worker tries again.
-        for held in self.failed.iter().skip(missing) {
-            fleet.remove(*held, Why::Failed);
+        let (gone, tried): (Vec<usize>, Vec<usize>) = self.failed.iter().partition(|held| fleet.is_in_vain(**held));
+        // Another one with nowhere else to go keeps its place, and its worker tries again.
+        for held in gone.into_iter().chain(tried.into_iter().skip(missing)) {
+            fleet.remove(held, Why::Failed);
         }
         for held in self.leaving.iter().filter(|_| self.wanted.idle.is_some() && self.obstacle.is_some()) {
             // No other worker has room for what nobody calls, so it does not hold up the one that wants to end.

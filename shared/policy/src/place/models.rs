@@ -17,7 +17,7 @@ pub(super) struct Models<'a> {
     /// What is on registered workers.
     pub(super) found: Vec<Found<'a>>,
     /// What is placed on workers that are gone.
-    pub(super) lost: Vec<&'a Holding>,
+    lost: Vec<&'a Holding>,
     /// Looked up only, so that its order is no part of the plan. Models that nobody asked for and others shun follow those of
     /// the list.
     numbers: HashMap<&'a ModelName, usize>,
@@ -169,6 +169,17 @@ impl<'a> Models<'a> {
     /// The numbers of a model's goals.
     pub(super) fn goals(&self, model: Option<usize>) -> Range<usize> {
         model.and_then(|model| self.list.get(model)).map_or(0..0, |model| model.goals.clone())
+    }
+
+    /// What was placed on workers that are gone, where nobody wants it or the model serves without it. A worker that was away for a moment serves on
+    /// what it is still told to hold, and others take its place meanwhile.
+    pub(super) fn given_up(&self, goals: &[Goal<'a>], fleet: &Fleet<'a>) -> impl Iterator<Item = &'a Holding> {
+        self.lost.iter().copied().filter(|holding| {
+            let model = self.numbers.get(&holding.key.model).copied();
+            let of_model = &goals[self.goals(model)];
+            let serves = !of_model.is_empty() && of_model.iter().all(|goal| goal.serves(fleet));
+            serves || self.wanted(model).is_none()
+        })
     }
 
     /// Whether each worker on which the version failed is still blocked for it.

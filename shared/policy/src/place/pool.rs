@@ -37,6 +37,11 @@ impl Pool {
         self.later().saturating_add(share).saturating_sub(self.capacity)
     }
 
+    /// Whether more is there than fits, although some of it goes.
+    pub(super) const fn is_overfull(&self) -> bool {
+        self.lack(0) > 0
+    }
+
     pub(super) const fn take(&mut self, share: u64) {
         self.used = self.used.saturating_add(share);
     }

@@ -50,6 +50,7 @@ fn wanted(replicas: usize, versions: &[u64]) -> Wanted {
         anti_affinity: BTreeSet::new(),
         idle: None,
         waits: None,
+        exclusive: false,
     }
 }
 
@@ -109,10 +110,33 @@ fn tells_the_obstacle_that_is_nearest_to_success() {
     }
 }
 
+/// Until they serve, it may come back from a moment without its lease, with all that it holds.
 #[test]
-fn a_lost_worker_loses_its_placements_and_others_take_over_at_once() {
-    let world = world(vec![worker(1, 90)], wanted(1, &[1]), vec![holding(0, 1, State::Pending)]);
-    assert_eq!(moves(&world), [Move::Place(key(1, 1), Why::Missing), Move::Remove(key(0, 1), Why::WorkerGone)]);
+fn others_take_over_from_a_lost_worker_at_once_and_it_loses_its_placements_once_they_serve() {
+    let mut world = world(vec![worker(1, 90)], wanted(1, &[1]), vec![holding(0, 1, State::Pending)]);
+    assert_eq!(moves(&world), [Move::Place(key(1, 1), Why::Missing)]);
+    world.holdings.push(holding(1, 1, State::Loading));
+    assert_eq!(moves(&world), []);
+    let serving = |state, workers: &[usize]| World {
+        workers: workers.iter().map(|number| worker(*number, 90)).collect(),
+        holdings: vec![holding(0, 1, State::Ready), holding(1, 1, state)],
+        ..world.clone()
+    };
+    assert_eq!(moves(&serving(State::Loading, &[0, 1])), [Move::Remove(key(1, 1), Why::Excess)], "it is back");
+    assert_eq!(moves(&serving(State::Ready, &[1])), [Move::Remove(key(0, 1), Why::WorkerGone)]);
+    // What nobody can hold any more stays its own, unless nobody wants it.
+    let alone = World { workers: vec![], ..world.clone() };
+    assert_eq!(moves(&alone), []);
+    let unwanted = World { wanted: vec![wanted(0, &[1])], ..alone };
+    assert_eq!(moves(&unwanted), [Move::Remove(key(0, 1), Why::WorkerGone), Move::Remove(key(1, 1), Why::WorkerGone)]);
+}
+
+#[test]
+fn what_could_not_be_loaded_does_not_keep_its_worker_from_being_empty() {
+    let mut world = world(vec![worker(0, 90)], wanted(1, &[1]), vec![holding(0, 1, State::Failed)]);
+    assert_eq!(moves(&world), [], "its worker tries again");
+    world.workers[0].draining = true;
+    assert_eq!(moves(&world), [Move::Remove(key(0, 1), Why::Failed)]);
 }
 
 #[test]
@@ -292,7 +316,8 @@ fn happen(world: &mut World, event: Event) {
         }
         Event::Forget(model) => world.wanted.retain(|wanted| wanted.model != model_name(model)),
         Event::Load(count) => {
-            let loading = world.holdings.iter_mut().filter(|holding| holding.state != State::Ready);
+            let known = |holding: &&mut Holding| world.workers.iter().any(|worker| worker.id == holding.key.worker);
+            let loading = world.holdings.iter_mut().filter(known).filter(|holding| holding.state != State::Ready);
             loading.take(count).for_each(|holding| holding.state = State::Ready);
         }
         Event::Fail(rank) => {
@@ -454,6 +479,13 @@ proptest! {
         let plan = place(&world);
         let places = plan.moves.iter().filter(|moved| matches!(moved, Move::Place(..))).count();
         prop_assert!(places <= held);
-        prop_assert_eq!(plan.moves.len() - places, held);
+        let removes = plan.moves.len() - places;
+        prop_assert!(if places == 0 { removes == held } else { removes == 0 }, "it goes once the others serve: {plan:?}");
+        carry_out(&mut world, &plan);
+        happen(&mut world, Event::Load(usize::MAX));
+        let plan = place(&world);
+        prop_assert_eq!(plan.moves.len() + removes, held);
+        carry_out(&mut world, &plan);
+        prop_assert_eq!(moves(&world), []);
     }
 }

@@ -33,6 +33,7 @@ fn traffic(status: &Status) -> (u32, bool, u32) {
 }
 
 /// A rollout under way.
+#[derive(Clone)]
 struct Course {
     plan: Plan,
     status: Status,
@@ -140,6 +141,46 @@ fn replicas_that_are_lost_for_a_while_are_waited_for() {
     course.after(MINUTE, &lost);
     assert_eq!(course.after(9 * MINUTE, &lost).phase, Phase::Canary);
     assert_eq!(course.after(MINUTE, &lost).phase, Phase::RolledBack);
+}
+
+/// What a version did that took its worker with it nobody could count.
+#[test]
+fn a_stage_that_loses_replicas_of_the_canary_lasts_its_whole_time_after_that() {
+    let mut course = Course::new(plan());
+    course.step(Intent::Run, &ready(None));
+    let (all, lost) = (ready(Some(good())), Seen { canary_ready: 1, ..ready(Some(good())) });
+    course.after(MINUTE / 2, &all);
+    course.after(MINUTE / 4, &lost);
+    course.after(MINUTE / 4, &all);
+    assert_eq!(course.after(MINUTE / 4, &all).traffic.canary_percent, 5, "promoted between two losses");
+    assert_eq!(course.after(MINUTE / 4, &all).traffic.canary_percent, 5);
+    assert_eq!(course.after(MINUTE / 4, &all).traffic.canary_percent, 25);
+    // With fewer wanted, nothing is missing.
+    course.after(MINUTE / 2, &all);
+    let fewer = Seen { wanted: 1, stable_ready: 1, canary_ready: 1, ..all };
+    assert_eq!(course.after(MINUTE / 2, &fewer).traffic.canary_percent, 50);
+}
+
+/// Else the last one that serves of a version whose replicas were lost would be enough for all calls.
+#[test]
+fn as_many_are_needed_as_the_stable_version_had_and_shall_have() {
+    let mut course = Course::new(Plan { steps: Vec::new(), ..plan() });
+    let seen = |wanted, stable_ready, canary_ready| Seen { wanted, stable_ready, canary_ready, ..Seen::default() };
+    course.step(Intent::Run, &seen(6, 6, 0));
+    assert_eq!(course.step(Intent::Run, &seen(6, 1, 1)).message, "waiting for replicas: 1 of 6 replicas are ready");
+    assert_eq!(course.step(Intent::Promote, &seen(6, 0, 5)).phase, Phase::Loading);
+    assert_eq!(course.clone().step(Intent::Run, &seen(2, 0, 2)).phase, Phase::Promoted, "no more are wanted now");
+    assert_eq!(course.step(Intent::Run, &seen(6, 0, 6)).phase, Phase::Promoted);
+}
+
+#[test]
+fn a_hand_promotes_whatever_the_figures_are() {
+    let mut course = Course::new(plan());
+    course.step(Intent::Run, &ready(None));
+    let bad = Evidence { canary: Sample { calls: 500, errors: 500, ..Sample::default() }, ..good() };
+    let short = Seen { canary_ready: 1, ..ready(Some(bad.clone())) };
+    assert_eq!(course.step(Intent::Promote, &short).phase, Phase::Canary, "it waits for the replica");
+    assert_eq!(course.step(Intent::Promote, &ready(Some(bad))).phase, Phase::Promoted);
 }
 
 /// Nobody calls it, so neither version has replicas: nothing is missing, however long that lasts, and whatever stage it sleeps in.

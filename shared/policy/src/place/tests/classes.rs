@@ -103,6 +103,21 @@ fn a_higher_priority_takes_the_room_of_a_lower_one_and_waits_until_it_is_free() 
     assert_eq!(told(&world), [(model_name(1), Obstacle::Memory)]);
 }
 
+/// More is there than fits, as where a model took more than it was thought to: the load that failed for that is not tried there in vain.
+#[test]
+fn what_found_no_room_has_that_of_a_lower_priority() {
+    let wanted = vec![of(Priority::Realtime, model(0, 1)), of(Priority::Batch, model(1, 1))];
+    let large = Holding { size: 15, ..on(0, 1, State::Ready) };
+    let mut world = mesh(vec![alike(0, 20)], wanted, vec![on(0, 0, State::Failed), large]);
+    assert_eq!(moves(&world), [Move::Remove(at(0, 0), Why::Failed)]);
+    world.holdings.remove(0);
+    assert_eq!(moves(&world), [Move::Remove(at(0, 1), Why::Preempted)]);
+    // What nothing yields to keeps its place, and its worker tries again.
+    world.holdings.push(on(0, 0, State::Failed));
+    world.wanted[1].priority = Priority::Realtime;
+    assert_eq!(moves(&world), []);
+}
+
 #[test]
 fn every_first_replica_of_a_higher_priority_comes_before_any_of_a_lower() {
     let wanted = vec![
