@@ -5,15 +5,16 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::StreamExt as _;
 use prost::Message as _;
-use weft_client::Keys;
+use weft_client::{Keys, ReplicaKey};
 use weft_proto::weft::scheduler::v1::GetStatusRequest;
 use weft_proto::weft::scheduler::v1::scheduler_client::SchedulerClient;
-use weft_proto::weft::state::v1::{Leader, ModelOffer, Placement, VersionOffer, Worker};
+use weft_proto::weft::state::v1::{Leader, ModelOffer, Placement, Replica, ReplicaState, VersionOffer, Worker};
 use weft_store::etcd::Options;
 use weft_store::{Change, Commit, EtcdStore, Op, Range, Revision, Store, Txn};
 use weft_tests::calls::{Caller, until};
 use weft_tests::etcd::Etcd;
 use weft_tests::process::Weft;
+use weft_types::Version;
 
 /// How often the leader is stopped.
 const STOPS: usize = 3;
@@ -74,10 +75,21 @@ impl Cluster {
     async fn want_a_move(&self) -> Result<(&'static str, Revision)> {
         let from = self.holder().await.context("the model is placed")?;
         let to = if from == "w-1" { "w-2" } else { "w-1" };
-        Ok((to, self.commit(vec![Op::Delete(self.keys.worker(&from.parse()?)), self.join(to)?]).await?))
+        let gone = [self.keys.worker(&from.parse()?), self.keys.replica(&replica(&from)?)].map(Op::Delete);
+        Ok((to, self.commit(gone.into_iter().chain([self.join(to)?]).collect()).await?))
     }
 
+    /// What was on a worker that is gone is removed once another one serves.
     async fn moved(&self, to: &str) -> Result<()> {
+        let placement = self.keys.placement(&replica(to)?);
+        until("the model to be placed anew", async || {
+            let listing = self.store.read(Range::Key(placement.clone())).await;
+            listing.is_ok_and(|listing| !listing.entries.is_empty())
+        })
+        .await?;
+        let ready = Replica { state: ReplicaState::Ready.into(), size_bytes: 1, ..Replica::default() };
+        let key = self.keys.replica(&replica(to)?);
+        self.commit(vec![Op::Put { key, value: ready.encode_to_vec().into(), lease: None }]).await?;
         until("the model to move", async || self.holder().await.as_deref() == Some(to)).await
     }
 
@@ -111,6 +123,11 @@ impl Cluster {
         seen?;
         self.moved(to).await
     }
+}
+
+/// The model's replica on a worker.
+fn replica(worker: &str) -> Result<ReplicaKey> {
+    Ok(ReplicaKey { worker: worker.parse()?, model: "m".parse()?, version: Version::new(1).context("not zero")? })
 }
 
 /// Everything that ever happened, in order.
